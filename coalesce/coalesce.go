@@ -1,0 +1,82 @@
+// Package coalesce holds what the tiers of fleetcall share: the Group
+// interface, the role of a caller, errors that keep their identity from one
+// replica to the next, and codecs for results.
+//
+// Words used throughout: a flight is one execution of a caller's function for
+// one key, and everyone who waits for it. Its leader runs the function; its
+// followers wait for the result.
+//
+// A tier is chosen by configuration: Off, local.Group (through local.Tier)
+// and distributed.Group all are a Group.
+package coalesce
+
+import (
+	"context"
+	"fmt"
+)
+
+// Group merges concurrent calls for the same key into one execution.
+type Group[V any] interface {
+	// Do returns the result of fn for key, from an execution that was still
+	// running when Do was called, or from one of its own. An error of fn is
+	// returned to every caller of its flight. When ctx ends first, Do
+	// returns ctx.Err() at once.
+	Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, Role, error)
+	// Forget makes callers that come after it start a new flight. Those who
+	// already wait keep theirs.
+	Forget(ctx context.Context, key string) error
+}
+
+// Role tells how one caller got its result.
+type Role uint8
+
+const (
+	// Leader ran the function.
+	Leader Role = iota + 1
+	// LocalFollower took the result of another caller of its process.
+	LocalFollower
+	// RemoteFollower took the result of another replica.
+	RemoteFollower
+	// Fallback ran the function here because Redis could not be used, or
+	// could not carry the result.
+	Fallback
+	// Cached took a result that had finished within MaxAge.
+	Cached
+)
+
+// String returns the role in lower case with hyphens, as in the
+// X-Coalesce-Role header. The zero Role is "none": the call ended before it
+// had one.
+func (r Role) String() string {
+	switch r {
+	case 0:
+		return "none"
+	case Leader:
+		return "leader"
+	case LocalFollower:
+		return "local-follower"
+	case RemoteFollower:
+		return "remote-follower"
+	case Fallback:
+		return "fallback"
+	case Cached:
+		return "cached"
+	}
+	return fmt.Sprintf("role(%d)", uint8(r))
+}
+
+// Off is the Group that merges nothing: every call runs its own function.
+type Off[V any] struct{}
+
+// Do runs fn with ctx.
+func (Off[V]) Do(ctx context.Context, _ string, fn func(context.Context) (V, error)) (V, Role, error) {
+	if err := ctx.Err(); err != nil {
+		var zero V
+		return zero, 0, err
+	}
+	v, err := fn(ctx)
+	return v, Leader, err
+}
+
+// Forget has nothing to forget.
+func (Off[V]) Forget(context.Context, string) error { return nil }
