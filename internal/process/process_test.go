@@ -1,0 +1,98 @@
+package process_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fleetcall/internal/process"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("PROCESS_TEST_PARENT") != "" {
+		p, err := process.Start(process.Spec{Path: "/bin/sleep", Args: []string{"60"}})
+		if err != nil {
+			panic(err)
+		}
+		os.Stdout.WriteString(strconv.Itoa(p.Pid()) + "\n")
+		select {}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestOutputIsCompleteWhenDone(t *testing.T) {
+	var out bytes.Buffer
+	p, err := process.Start(process.Spec{Path: "/bin/sh", Args: []string{"-c", "echo one; echo two; exit 3"}, Stdout: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if got := out.String(); got != "one\ntwo\n" {
+		t.Errorf("output %q", got)
+	}
+	if ee, ok := p.Err().(*exec.ExitError); !ok || ee.ExitCode() != 3 {
+		t.Errorf("ended with %v, want exit status 3", p.Err())
+	}
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Errorf("signalling an ended process: %v", err)
+	}
+}
+
+func TestStopKillsAChildThatIgnoresTheSignal(t *testing.T) {
+	var out bytes.Buffer
+	p, err := process.Start(process.Spec{Path: "/bin/sh", Args: []string{"-c", "trap '' TERM; while :; do sleep 1; done"}, Stdout: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if p.Stop(syscall.SIGTERM, 200*time.Millisecond) {
+		t.Error("a child that ignores SIGTERM is said to have ended by itself")
+	}
+	if p.Running() {
+		t.Error("it still runs")
+	}
+}
+
+func TestChildDiesWithItsKilledParent(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("the kernel signals orphans only on Linux")
+	}
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), "PROCESS_TEST_PARENT=1")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 32)
+	n, err := out.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(string(line[:n])))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	for range 100 {
+		// An orphan that nobody has reaped yet is dead all the same.
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(child) + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("child %d still runs", child)
+}

@@ -1,0 +1,174 @@
+package testserver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"fleetcall/internal/loopback"
+	"fleetcall/internal/process"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Redis is a private redis-server that keeps nothing on disk.
+type Redis struct {
+	Addr string // host:port
+
+	t        testing.TB
+	path     string
+	dir      string
+	args     []string
+	password string
+	proc     *process.Process
+}
+
+// StartRedis starts a redis-server and waits until it answers. args are added
+// to its command line, as in "--maxmemory", "10mb"; with --requirepass the
+// password also is in URL. The server is stopped when the test ends.
+func StartRedis(t testing.TB, args ...string) *Redis {
+	t.Helper()
+	r := &Redis{
+		t:    t,
+		path: find(t, "redis-server", "redis-server", "/usr/local/bin/redis-server", "/opt/homebrew/bin/redis-server"),
+		dir:  tempDir(t, "fleetcall-redis-"),
+		args: args,
+	}
+	for i, arg := range args {
+		if arg == "--requirepass" && i+1 < len(args) {
+			r.password = args[i+1]
+		}
+	}
+	t.Cleanup(r.Stop)
+	var err error
+	for range 10 { // another process may take the port first
+		var port int
+		if port, err = loopback.FreePort(); err != nil {
+			t.Fatal(err)
+		}
+		r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if err = r.start(); err == nil {
+			return r
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
+// URL returns the server's redis:// address with its password, if it has one.
+func (r *Redis) URL() string {
+	u := url.URL{Scheme: "redis", Host: r.Addr}
+	if r.password != "" {
+		u.User = url.UserPassword("", r.password)
+	}
+	return u.String()
+}
+
+// Pid returns the server's process id.
+func (r *Redis) Pid() int { return r.proc.Pid() }
+
+// Client returns a client for the test's own use, which is closed when the
+// test ends. It retries nothing.
+func (r *Redis) Client() *redis.Client {
+	r.t.Helper()
+	client := r.newClient()
+	r.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func (r *Redis) newClient() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: r.Addr, Password: r.password, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+}
+
+// Kill ends the server with SIGKILL and returns when it is gone.
+func (r *Redis) Kill() {
+	if r.proc != nil {
+		r.proc.Kill()
+	}
+}
+
+// Stop shuts the server down and returns when it is gone. Stopping a stopped
+// server does nothing.
+func (r *Redis) Stop() {
+	if r.proc == nil || !r.proc.Running() {
+		return
+	}
+	_ = r.proc.Signal(syscall.SIGCONT) // a frozen server would not see SIGTERM
+	r.proc.Stop(syscall.SIGTERM, 5*time.Second)
+}
+
+// Restart starts the server again on the same port, empty and without
+// scripts, after stopping it if it runs.
+func (r *Redis) Restart() {
+	r.t.Helper()
+	r.Stop()
+	var err error
+	for range 50 { // connections may hold the port for a moment
+		if err = r.start(); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	r.t.Fatal(err)
+}
+
+// Freeze makes the server hang: it keeps its connections and answers nothing.
+func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP) }
+
+// Thaw continues a frozen server.
+func (r *Redis) Thaw() { r.signal(syscall.SIGCONT) }
+
+func (r *Redis) signal(sig syscall.Signal) {
+	r.t.Helper()
+	if err := r.proc.Signal(sig); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *Redis) start() error {
+	_, port, err := net.SplitHostPort(r.Addr)
+	if err != nil {
+		return err
+	}
+	var output buffer
+	args := append([]string{
+		"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+		"--daemonize", "no", "--dir", r.dir, "--maxclients", "4000",
+	}, r.args...)
+	r.proc, err = process.Start(process.Spec{Path: r.path, Args: args, Stdout: &output, Stderr: &output})
+	if err != nil {
+		return err
+	}
+	client := r.newClient()
+	defer func() { _ = client.Close() }()
+	err = eventually(r.proc.Done(), func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		// The client would log that nothing listens yet.
+		conn, err := net.DialTimeout("tcp", r.Addr, time.Second)
+		if err != nil {
+			return err
+		}
+		_ = conn.Close()
+		info, err := client.Info(ctx, "server").Result()
+		if err != nil {
+			return err
+		}
+		// The port may be another process' whose server answers just as well.
+		if !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", r.proc.Pid())) {
+			return fmt.Errorf("another server listens on %s", r.Addr)
+		}
+		return nil
+	})
+	if err != nil {
+		r.proc.Kill()
+		return fmt.Errorf("fleetcall: starting redis-server on %s: %w\n%s", r.Addr, err, output.String())
+	}
+	return nil
+}
