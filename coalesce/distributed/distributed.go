@@ -1,0 +1,311 @@
+// Package distributed is the second tier of fleetcall: it merges, through
+// Redis, the flights of the local tier across the replicas of a fleet, so that
+// one replica runs a function and all get its result.
+//
+// While a flight holds a live lease in Redis, no other replica runs the
+// function for its key. The lease saves work; it is not a mutex for writes: a
+// failover of Redis that loses the last writes, or a leader that was stopped
+// for longer than its lease, lets two replicas run at once.
+//
+// When Redis is slow or gone, callers wait for it at most one Redis timeout,
+// and then each replica runs its own function. Results are shared between
+// callers: do not change them.
+//
+// docs/protocol.md tells how the replicas agree.
+package distributed
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/local"
+)
+
+// Group merges concurrent calls for equal keys in all the replicas whose Group
+// has the same namespace and Redis.
+type Group[V any] struct {
+	set      settings
+	instance string // tells this Group's own notices from those of others
+	local    local.Group[string, result[V]]
+	redis    *commander
+	subs     *subscriptions
+	counters
+
+	finishing     finishing
+	connectedOnce bool // used by the subscription loop alone
+
+	lifeMu  sync.Mutex
+	flights int           // what Close waits for; guarded by lifeMu
+	closed  bool          // guarded by lifeMu
+	idle    chan struct{} // closed when flights is 0 after Close
+	abandon chan struct{} // closed when Close waits no longer
+	down    chan struct{} // closed when the subscriptions are
+
+	abandonOnce, closeOnce sync.Once
+}
+
+type counters struct {
+	requests, leaders, followers, cached, fallbacks atomic.Uint64
+	takeovers, leaseLost, errors, garbage           atomic.Uint64
+	active                                          atomic.Int64
+}
+
+// result is what a local flight brings its callers.
+type result[V any] struct {
+	val  V
+	role coalesce.Role
+	// finished is the latest moment, by this process's clock, at which the
+	// flight certainly had not ended yet. It is zero when nothing says
+	// that a caller may have come after the end.
+	finished time.Time
+}
+
+// New returns a Group that talks to the client's Redis. It returns at once,
+// whether Redis is there or not. The client stays the caller's: Close does not
+// close it.
+func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error) {
+	if client == nil {
+		return nil, errors.New("fleetcall: New: the Redis client must not be nil")
+	}
+	if _, ok := client.(*redis.Ring); ok {
+		return nil, errors.New("fleetcall: New: a redis.Ring has no server that all replicas share channels on; use a Client, FailoverClient or ClusterClient")
+	}
+	g := &Group[V]{
+		set:      defaults(),
+		instance: rand.Text(),
+		idle:     make(chan struct{}),
+		abandon:  make(chan struct{}),
+		down:     make(chan struct{}),
+	}
+	for _, opt := range opts {
+		if err := opt(&g.set); err != nil {
+			return nil, err
+		}
+	}
+	if g.set.codec == nil {
+		g.set.codec = coalesce.JSON
+		if _, ok := any(*new(V)).([]byte); ok {
+			g.set.codec = coalesce.Raw
+		}
+	}
+	g.subs = &subscriptions{
+		client:    client,
+		control:   controlChannel(g.set.namespace),
+		onControl: g.control,
+		onConnect: g.connected,
+		onGarbage: func() { g.garbage.Add(1) },
+	}
+	g.redis = newCommander(client, &g.set, g.subs.wakeAll)
+	g.subs.onFailure = func() { g.redis.count("subscription") }
+	g.subs.start()
+	return g, nil
+}
+
+// Do returns the result of fn for key. Of the calls that overlap, in all
+// replicas, one runs fn; the others get its result, or its error as one that
+// errors.Is recognises if it was registered with coalesce.RegisterError.
+//
+// fn runs under a context with the values of its first caller, which ends with
+// the flight timeout, or when all callers of this replica have left and no
+// other replica waits. When ctx ends first, Do returns ctx.Err() at once. When
+// fn panics, Do panics with a *coalesce.PanicError on this replica; elsewhere
+// it returns coalesce.ErrRemotePanic.
+//
+// Do returns coalesce.ErrFlightTimeout, coalesce.ErrPoisoned,
+// coalesce.ErrClosed, and, if the Group fails closed,
+// coalesce.ErrUnavailable.
+func (g *Group[V]) Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, coalesce.Role, error) {
+	arrived := time.Now()
+	for {
+		r, role, err := g.local.Do(ctx, key, func(ctx context.Context) (result[V], error) {
+			return g.fly(ctx, key, fn)
+		})
+		if role != coalesce.LocalFollower {
+			return r.val, r.role, err
+		}
+		if r.finished.IsZero() || !arrived.After(r.finished.Add(g.set.maxAge)) {
+			return r.val, role, err
+		}
+		// The local flight was still waiting when this caller joined it, but
+		// what it got is older: its message had been missed.
+	}
+}
+
+// Stats returns the counts of both tiers. They are exact for calls that have
+// returned.
+func (g *Group[V]) Stats() Stats {
+	redisErrors, byKind := g.redis.counts()
+	return Stats{
+		Local: g.local.Stats(),
+		Distributed: TierStats{
+			Requests:      g.requests.Load(),
+			Leaders:       g.leaders.Load(),
+			Followers:     g.followers.Load(),
+			Cached:        g.cached.Load(),
+			Fallbacks:     g.fallbacks.Load(),
+			Takeovers:     g.takeovers.Load(),
+			LeaseLost:     g.leaseLost.Load(),
+			Errors:        g.counters.errors.Load(),
+			RedisErrors:   redisErrors,
+			RedisErrorsBy: byKind,
+			Garbage:       g.garbage.Load(),
+			ActiveFlights: g.active.Load(),
+			Breaker:       g.redis.breaker.State().String(),
+		},
+	}
+}
+
+// ResetStats sets the counts to zero. Gauges and the breaker stay what they
+// are.
+func (g *Group[V]) ResetStats() {
+	g.local.ResetStats()
+	for _, c := range []*atomic.Uint64{
+		&g.requests, &g.leaders, &g.followers, &g.cached, &g.fallbacks,
+		&g.takeovers, &g.leaseLost, &g.counters.errors, &g.garbage,
+	} {
+		c.Store(0)
+	}
+	g.redis.reset()
+}
+
+// Close lets calls end that have started, and refuses new ones with
+// coalesce.ErrClosed. When ctx ends first, it gives up the flights that this
+// replica leads, so that others take over at once, and returns ctx.Err(); the
+// callers left here get coalesce.ErrClosed. Close may be called again, with a
+// context that ends sooner.
+func (g *Group[V]) Close(ctx context.Context) error {
+	g.lifeMu.Lock()
+	if !g.closed {
+		g.closed = true
+		if g.flights == 0 {
+			close(g.idle)
+		}
+	}
+	g.lifeMu.Unlock()
+
+	var err error
+	select {
+	case <-g.idle:
+	case <-ctx.Done():
+		err = ctx.Err()
+		g.abandonOnce.Do(func() { close(g.abandon) })
+		<-g.idle // soon: no flight waits for anything but Redis, within its timeout
+	}
+	// A client that is dialling a server that hangs lets go of its connection
+	// when its own timeouts pass.
+	g.closeOnce.Do(func() {
+		go func() {
+			g.subs.close()
+			close(g.down)
+		}()
+	})
+	select {
+	case <-g.down:
+	case <-ctx.Done():
+		select {
+		case <-g.down:
+		case <-time.After(g.set.redisTimeout): // as for any command
+			err = ctx.Err()
+		}
+	}
+	return err
+}
+
+// enter keeps Close waiting until leave is called.
+func (g *Group[V]) enter() (leave func(), err error) {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	if g.closed {
+		return nil, coalesce.ErrClosed
+	}
+	g.flights++
+	return g.leave, nil
+}
+
+func (g *Group[V]) closing() bool {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	return g.closed
+}
+
+// hold is enter for those who know that somebody else has entered and not
+// left.
+func (g *Group[V]) hold() {
+	g.lifeMu.Lock()
+	g.flights++
+	g.lifeMu.Unlock()
+}
+
+// background keeps Close waiting until f has ended. Its caller has entered.
+func (g *Group[V]) background(f func()) {
+	g.hold()
+	go func() {
+		defer g.leave()
+		f()
+	}()
+}
+
+func (g *Group[V]) leave() {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	g.flights--
+	if g.closed && g.flights == 0 {
+		close(g.idle)
+	}
+}
+
+// finishing holds this replica's flights whose function has ended but whose
+// lease Redis may still hold. A caller that comes now must not get them, though
+// Redis lets it join:
+//
+//	flight F: function ends, its callers return
+//	caller:   comes after them, sends join
+//	Redis:    join → follow F
+//	Redis:    finish of F
+//
+// By the time the reply to the join is read, F may have left this list: a
+// caller takes its copy before it joins.
+type finishing struct {
+	mu    sync.Mutex
+	ended map[string][]endedFlight // by channel; the slices are never changed
+}
+
+type endedFlight struct {
+	flight   string
+	released chan struct{} // closed when Redis has released the lease, or will not be told
+}
+
+func (f *finishing) add(channel, flight string) (release func()) {
+	released := make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended == nil {
+		f.ended = map[string][]endedFlight{}
+	}
+	f.ended[channel] = append(slices.Clone(f.ended[channel]), endedFlight{flight, released})
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		left := slices.DeleteFunc(slices.Clone(f.ended[channel]), func(e endedFlight) bool { return e.flight == flight })
+		if len(left) == 0 {
+			delete(f.ended, channel)
+		} else {
+			f.ended[channel] = left
+		}
+		close(released)
+	}
+}
+
+func (f *finishing) on(channel string) []endedFlight {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ended[channel]
+}

@@ -1,0 +1,253 @@
+package distributed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"fleetcall/coalesce"
+)
+
+// call is one local flight's way through the protocol. It is in one of these
+// states, each a method that returns the next:
+//
+//	joining → leading    the lease is ours: run the function
+//	        → following  another flight has it: wait for its outcome
+//	        → alone      Redis cannot be used: run the function without it
+//	following → joining  the flight went away without an outcome
+//	          → alone    Redis cannot be used, or could not carry the outcome
+type call[V any] struct {
+	g       *Group[V]
+	ctx     context.Context // ends when the last local caller has left
+	fn      func(context.Context) (V, error)
+	key     string
+	keys    keys
+	flight  string // the id of the flight this call leads, if it comes to that
+	timeout *time.Timer
+	started time.Time
+
+	waiter  *waiter // on the key's channel, if it was subscribed before the join
+	leader  string  // the flight that is followed
+	ttl     time.Duration
+	attempt int64
+	lost    bool // a followed flight went away without an outcome
+	unsure  bool // the join failed, and may have taken the lease all the same
+	renewal *renewal
+
+	unusable bool // what MaxAge kept cannot be read here
+
+	result result[V]
+	err    error
+}
+
+type state[V any] func(*call[V]) state[V]
+
+// fly is the function of a local flight.
+func (g *Group[V]) fly(ctx context.Context, key string, fn func(context.Context) (V, error)) (result[V], error) {
+	leave, err := g.enter()
+	if err != nil {
+		return result[V]{}, err
+	}
+	defer leave()
+	g.active.Add(1)
+	defer g.active.Add(-1)
+
+	c := &call[V]{
+		g: g, ctx: ctx, fn: fn, key: key,
+		keys:    newKeys(g.set.namespace, key),
+		timeout: time.NewTimer(g.set.flightTimeout),
+		started: time.Now(),
+	}
+	defer c.timeout.Stop()
+	defer func() { // of a function that panics or exits, too
+		if c.waiter != nil {
+			c.waiter.close()
+		}
+		c.count()
+	}()
+	for next := state[V]((*call[V]).joining); next != nil; {
+		next = next(c)
+	}
+	return c.result, c.err
+}
+
+// end is the last state.
+func (c *call[V]) end(r result[V], err error) state[V] {
+	c.result, c.err = r, err
+	return nil
+}
+
+func (c *call[V]) count() {
+	g := c.g
+	g.requests.Add(1)
+	switch c.result.role {
+	case coalesce.Leader:
+		g.leaders.Add(1)
+		if c.lost {
+			g.takeovers.Add(1)
+		}
+	case coalesce.RemoteFollower:
+		g.followers.Add(1)
+	case coalesce.Cached:
+		g.cached.Add(1)
+	case coalesce.Fallback:
+		g.fallbacks.Add(1)
+	}
+	if c.err != nil {
+		g.counters.errors.Add(1)
+	}
+}
+
+func (c *call[V]) joining() state[V] {
+	g := c.g
+	if err := c.ctx.Err(); err != nil {
+		return c.end(result[V]{}, err)
+	}
+	if c.waiter == nil {
+		c.waiter = g.subs.existing(c.keys.channel)
+	}
+	if c.flight == "" {
+		c.flight = newFlightID()
+	}
+	maxAge := g.set.maxAge
+	if c.unusable {
+		maxAge = 0
+	}
+	ended := g.finishing.on(c.keys.channel)
+	sent := time.Now()
+	word, rest, err := words(g.redis.run(c.ctx, joinScript,
+		[]string{c.keys.lease(), c.keys.attempts(), c.keys.latest()},
+		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
+		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results()))
+	if err != nil {
+		c.unsure = !neverSent(err)
+		return c.withoutRedis(err)
+	}
+	switch word {
+	case "lead":
+		c.attempt = number(rest, 0)
+		return (*call[V]).leading
+	case "follow":
+		c.leader, c.ttl = text(rest, 0), time.Duration(number(rest, 1))*time.Millisecond
+		for _, e := range ended {
+			if e.flight == c.leader {
+				return c.afterOwn(e.released)
+			}
+		}
+		return (*call[V]).following
+	case "done":
+		o, err := decodeOutcome(text(rest, 0))
+		if err == nil && o.kind == kindValue && o.codec == g.set.codec.Name() {
+			return c.receive(o, coalesce.Cached, finishedAt(sent, number(rest, 1)))
+		}
+		g.garbage.Add(1)
+		return c.withoutLatest()
+	case "poisoned":
+		g.set.log.Error("fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", number(rest, 0)))...)
+		return c.end(result[V]{}, coalesce.ErrPoisoned)
+	}
+	return c.withoutRedis(fmt.Errorf("%w: unexpected reply %q", coalesce.ErrUnavailable, word))
+}
+
+// afterOwn waits until the flight that this replica has ended is ended in
+// Redis too. Its result went to callers who had come before; this one must not
+// get it.
+func (c *call[V]) afterOwn(released <-chan struct{}) state[V] {
+	select {
+	case <-released:
+		return (*call[V]).joining
+	case <-c.ctx.Done():
+		return c.end(result[V]{}, c.ctx.Err())
+	case <-c.timeout.C:
+		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
+	case <-c.g.abandon:
+		return c.end(result[V]{}, coalesce.ErrClosed)
+	}
+}
+
+// withoutLatest joins as if MaxAge had kept nothing: what it kept is garbage, or
+// of another codec, and the flight that is joined or led now replaces it.
+func (c *call[V]) withoutLatest() state[V] {
+	c.unusable = true
+	return (*call[V]).joining
+}
+
+func (c *call[V]) withoutRedis(err error) state[V] {
+	if c.g.set.failClosed {
+		return c.end(result[V]{}, err)
+	}
+	return (*call[V]).alone
+}
+
+// finishedAt turns the age that an outcome had in Redis into a moment of this
+// process's clock. Counted from before the question was sent, it is never
+// later than the true one.
+func finishedAt(sent time.Time, ageMicros int64) time.Time {
+	return sent.Add(-time.Duration(ageMicros) * time.Microsecond)
+}
+
+// receive ends the call with an outcome of another flight.
+func (c *call[V]) receive(o outcome, role coalesce.Role, finished time.Time) state[V] {
+	g := c.g
+	switch o.kind {
+	case kindValue:
+		if o.codec != g.set.codec.Name() {
+			return (*call[V]).alone
+		}
+		r := result[V]{role: role, finished: finished}
+		if err := unmarshal(g.set.codec, o.payload, &r.val); err != nil {
+			g.garbage.Add(1)
+			g.set.log.Warn("fleetcall: result cannot be decoded", c.attrs(slog.Any("error", err))...)
+			if role == coalesce.Cached {
+				return c.withoutLatest()
+			}
+			return (*call[V]).alone
+		}
+		return c.end(r, nil)
+	case kindError, kindPanic:
+		remote, err := o.remoteError()
+		if err != nil {
+			g.garbage.Add(1)
+			return (*call[V]).alone
+		}
+		return c.end(result[V]{role: role, finished: finished}, remote)
+	case kindAbandoned:
+		c.lost = true
+		return (*call[V]).joining
+	}
+	return (*call[V]).alone // too large to travel
+}
+
+// unmarshal makes a panic of the codec an error: garbage must hurt nobody.
+func unmarshal(codec coalesce.Codec, data []byte, v any) (err error) {
+	defer recoverAs(&err)
+	return codec.Unmarshal(data, v)
+}
+
+// marshal makes a panic of the codec an error: nobody could recover it where
+// outcomes are encoded.
+func marshal(codec coalesce.Codec, v any) (b []byte, err error) {
+	defer recoverAs(&err)
+	return codec.Marshal(v)
+}
+
+func recoverAs(err *error) {
+	if value := recover(); value != nil {
+		*err = fmt.Errorf("fleetcall: panic: %v", value)
+	}
+}
+
+// attrs are what every log line of a call says.
+func (c *call[V]) attrs(more ...any) []any {
+	const shown = 64
+	key := c.key
+	if len(key) > shown {
+		key = key[:shown] + "…"
+	}
+	return append([]any{
+		slog.String("replica", c.g.set.replicaID),
+		slog.String("key", fmt.Sprintf("%q", key)),
+		slog.String("flight", c.flight),
+	}, more...)
+}

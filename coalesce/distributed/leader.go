@@ -1,0 +1,267 @@
+package distributed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"fleetcall/coalesce"
+)
+
+// returned is how a caller's function ended.
+type returned[V any] struct {
+	val      V
+	err      error
+	panicked *coalesce.PanicError
+	exited   bool // by runtime.Goexit
+}
+
+// leading runs the function with the lease.
+func (c *call[V]) leading() state[V] {
+	if c.lost {
+		c.g.set.log.Info("fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
+	}
+	c.renewal = c.renew()
+	defer c.renewal.stop()
+	return c.execute(coalesce.Leader, true)
+}
+
+// alone runs the function without the lease.
+func (c *call[V]) alone() state[V] {
+	return c.execute(coalesce.Fallback, c.unsure)
+}
+
+// execute runs the function and ends the call with what came of it. When
+// leased, Redis may know of this flight, and others may wait for it.
+func (c *call[V]) execute(role coalesce.Role, leased bool) state[V] {
+	g := c.g
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(c.ctx), c.started.Add(g.set.flightTimeout))
+	defer cancel()
+	// The function has a goroutine of its own: it may ignore its context, and
+	// its callers must not wait for it past the flight timeout.
+	ends := make(chan returned[V], 1)
+	go run(ctx, c.fn, ends)
+
+	left := c.ctx.Done()
+	for {
+		select {
+		case r := <-ends:
+			return c.returned(r, role, leased)
+		case <-left:
+			if !leased || c.abandon(false) {
+				return c.end(result[V]{role: role}, c.ctx.Err())
+			}
+			left = nil // another replica waits
+		case <-c.timeout.C:
+			if c.lost && leased {
+				// The function had only what was left of the timeout after
+				// the leader before it. Those who joined since have time.
+				c.abandon(true)
+				return c.end(result[V]{role: role}, coalesce.ErrFlightTimeout)
+			}
+			return c.returned(returned[V]{err: coalesce.ErrFlightTimeout}, role, leased)
+		case <-g.abandon:
+			if leased {
+				c.abandon(true)
+			}
+			return c.end(result[V]{role: role}, coalesce.ErrClosed)
+		}
+	}
+}
+
+// run calls fn so that every way it may end arrives.
+func run[V any](ctx context.Context, fn func(context.Context) (V, error), ends chan<- returned[V]) {
+	var r returned[V]
+	done := false
+	defer func() {
+		if !done {
+			if value := recover(); value != nil {
+				r.panicked = &coalesce.PanicError{Value: value, Stack: debug.Stack()}
+				if inner, ok := value.(*coalesce.PanicError); ok {
+					r.panicked = inner
+				}
+			} else {
+				r.exited = true
+			}
+		}
+		ends <- r
+	}()
+	r.val, r.err = fn(ctx)
+	done = true
+}
+
+// returned gives the result to the local callers and then, off their path, to
+// the followers.
+func (c *call[V]) returned(r returned[V], role coalesce.Role, leased bool) state[V] {
+	if c.renewal != nil {
+		c.renewal.stop()
+	}
+	if leased {
+		released := c.g.finishing.add(c.keys.channel, c.flight)
+		c.g.background(func() {
+			defer released()
+			c.finish(r)
+		})
+	}
+	c.end(result[V]{val: r.val, role: role}, r.err)
+	switch {
+	case r.panicked != nil:
+		c.err = r.panicked
+		panic(r.panicked)
+	case r.exited:
+		c.err = coalesce.ErrGoexit
+		runtime.Goexit()
+	}
+	return nil
+}
+
+// outcome encodes how the function ended, and says whether MaxAge may keep it.
+// An error whose methods panic, such as a nil pointer, cannot travel.
+func (c *call[V]) outcome(r returned[V]) (encoded []byte, keep bool) {
+	set := &c.g.set
+	defer func() {
+		if value := recover(); value != nil {
+			err := fmt.Errorf("fleetcall: the function returned an error that panics: %v", value)
+			encoded, keep = errorOutcome(kindError, c.flight, err).encode(), false
+		}
+	}()
+	o := outcome{kind: kindTooLarge, flight: c.flight}
+	switch {
+	case r.panicked != nil:
+		o = errorOutcome(kindPanic, c.flight, fmt.Errorf("%w: %v", coalesce.ErrRemotePanic, r.panicked.Value))
+	case r.exited:
+		o = errorOutcome(kindError, c.flight, coalesce.ErrGoexit)
+	case r.err != nil:
+		o = errorOutcome(kindError, c.flight, r.err)
+	default:
+		payload, err := marshal(set.codec, r.val)
+		if err != nil {
+			set.log.Error("fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
+			break
+		}
+		if len(payload) <= set.payloadLimit {
+			o = outcome{kind: kindValue, flight: c.flight, codec: set.codec.Name(), payload: payload}
+		}
+	}
+	if len(o.payload) > set.payloadLimit {
+		o = outcome{kind: kindTooLarge, flight: c.flight}
+	}
+	return o.encode(), o.kind == kindValue
+}
+
+// finish releases the lease and publishes the outcome. While Redis does not
+// take it, it tries again: for as long as the flight timeout, because until it
+// is released the flight counts as one whose leader died; when the group is
+// closing, for as long as the lease.
+//
+// A first try that fails may leave the lease for others to join, though the
+// function has ended. They must not get its result: from the second try on,
+// followers are only given notice, and learn the outcome's age as they fetch it.
+func (c *call[V]) finish(r returned[V]) {
+	g := c.g
+	ended := time.Now()
+	encoded, keep := c.outcome(r)
+	notice := outcome{kind: kindNotice, flight: c.flight}.encode()
+	message := []byte{}
+	if len(encoded) > g.set.inlineLimit+headerLen {
+		message = notice
+	}
+	maxAge := int64(0)
+	if keep {
+		maxAge = g.set.maxAge.Milliseconds()
+	}
+	k := c.keys
+	for wait := g.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
+		_, err := g.redis.mustRun(c.ctx, finishScript,
+			[]string{k.lease(), k.attempts(), k.result(c.flight), k.latest(), k.detached(c.flight)},
+			c.flight, encoded, message, k.channel, g.set.handoffTTL().Milliseconds(), maxAge,
+			time.Since(ended).Microseconds())
+		if err == nil {
+			return
+		}
+		limit := g.set.flightTimeout
+		if g.closing() {
+			limit = min(limit, g.set.leaseTTL)
+		}
+		if time.Since(ended) > limit {
+			g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-g.abandon:
+			return
+		}
+		message = notice
+	}
+}
+
+// abandon gives the flight up. Unless forced, it does not when a follower
+// waits, and says so by false. When Redis cannot tell, nobody else is known to
+// wait.
+func (c *call[V]) abandon(forced bool) bool {
+	force := 0
+	if forced {
+		force = 1
+	}
+	k := c.keys
+	reply, err := c.g.redis.mustRun(c.ctx, abandonScript,
+		[]string{k.lease(), k.attempts(), k.detached(c.flight)},
+		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force)
+	kept, _ := reply.(int64)
+	return err != nil || kept == 1
+}
+
+// renewal extends a lease at every third of its TTL. Its timer first fires
+// then: a shorter flight costs nothing.
+type renewal struct {
+	mu      sync.Mutex
+	stopped bool
+	timer   *time.Timer
+}
+
+func (c *call[V]) renew() *renewal {
+	g := c.g
+	every := g.set.leaseTTL / 3
+	r := &renewal{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.timer = time.AfterFunc(every, func() {
+		r.mu.Lock()
+		if r.stopped {
+			r.mu.Unlock()
+			return
+		}
+		g.hold()
+		r.mu.Unlock()
+		defer g.leave()
+
+		reply, err := g.redis.mustRun(c.ctx, renewScript,
+			[]string{c.keys.lease(), c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
+		held, _ := reply.(int64)
+
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		switch {
+		case r.stopped:
+			// A finish that overtook this renewal released the lease.
+		case err == nil && held == 0:
+			g.leaseLost.Add(1)
+			g.set.log.Warn("fleetcall: lease lost", c.attrs()...)
+		default:
+			r.timer.Reset(every)
+		}
+	})
+	return r
+}
+
+func (r *renewal) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped = true
+	r.timer.Stop()
+}

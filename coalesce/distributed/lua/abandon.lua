@@ -1,0 +1,27 @@
+-- abandon: give a flight up without an outcome, so that a follower takes over at once.
+-- KEYS  lease, attempts, detached lease of the flight
+-- ARGV  flight, message to publish, channel, 1 to give it up even when somebody joined it
+-- reply 1 given up · 0 somebody waits for it
+-- A leader that gives up did not die of the key: its attempt does not count.
+local lease = redis.pcall('GET', KEYS[1])
+local held = type(lease) == 'string' and string.sub(lease, 2, 23) == ARGV[1]
+local detached = redis.pcall('GET', KEYS[3])
+-- A flight that is neither held nor detached lost its lease: those who waited
+-- for it have looked or will look elsewhere, and the message tells them sooner.
+local lost = not held and type(detached) ~= 'string'
+local joined = held and string.sub(lease, 1, 1) == '1' or detached == '1'
+if joined and ARGV[4] ~= '1' then
+  return 0
+end
+redis.call('DEL', KEYS[3])
+if held then
+  redis.call('DEL', KEYS[1])
+  local attempts = redis.pcall('DECR', KEYS[2])
+  if type(attempts) == 'table' or attempts <= 0 then
+    redis.call('DEL', KEYS[2])
+  end
+end
+if joined or lost then
+  redis.call('PUBLISH', ARGV[3], ARGV[2])
+end
+return 1

@@ -1,0 +1,13 @@
+-- forget: let nobody join the key's present flight or take its last outcome.
+-- KEYS  lease, latest, attempts
+-- ARGV  prefix of detached leases, control channel, notice
+-- reply number of replicas that got the notice
+-- The flight keeps a detached lease: those who wait for it still see it run.
+-- The forgotten flight's attempt is its own affair, not the next one's.
+local lease = redis.pcall('GET', KEYS[1])
+local ttl = redis.call('PTTL', KEYS[1])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+if type(lease) == 'string' and string.len(lease) > 23 and ttl > 0 then
+  redis.call('SET', ARGV[1] .. string.sub(lease, 2, 23), string.sub(lease, 1, 1), 'PX', ttl)
+end
+return redis.call('PUBLISH', ARGV[2], ARGV[3])

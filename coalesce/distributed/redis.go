@@ -1,0 +1,227 @@
+package distributed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
+
+	"fleetcall/coalesce"
+)
+
+// breakerWindow is how long the breaker keeps callers from Redis after a
+// failure, before it lets one of them try.
+const breakerWindow = time.Second
+
+// errBreakerOpen is why a command was not sent.
+var errBreakerOpen = fmt.Errorf("%w: its breaker is open", coalesce.ErrUnavailable)
+
+// commander sends the scripts to Redis, each within the Redis timeout, and
+// counts what fails.
+type commander struct {
+	client  redis.UniversalClient
+	timeout time.Duration
+	breaker *gobreaker.TwoStepCircuitBreaker[any]
+
+	mu       sync.Mutex
+	failures map[string]uint64 // by kind
+}
+
+func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *commander {
+	return &commander{
+		client:   client,
+		timeout:  s.redisTimeout,
+		failures: map[string]uint64{},
+		breaker: gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
+			MaxRequests: 1,
+			Timeout:     breakerWindow,
+			// One failure opens it: a second one would cost a caller a
+			// second Redis timeout in the same window.
+			ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 1 },
+			OnStateChange: func(_ string, from, to gobreaker.State) {
+				// The breaker is locked here, and a log handler may do
+				// anything.
+				go func() {
+					level := slog.LevelWarn
+					if to == gobreaker.StateClosed {
+						level = slog.LevelInfo
+					}
+					s.log.Log(context.Background(), level, "fleetcall: Redis breaker changed",
+						"replica", s.replicaID, "from", from.String(), "to", to.String())
+				}()
+				if to == gobreaker.StateOpen {
+					onOpen()
+				}
+			},
+		}),
+	}
+}
+
+// run sends a script for a caller who would rather do without Redis than wait
+// for it: while the breaker is open, it fails at once.
+func (c *commander) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+	done, err := c.breaker.Allow()
+	if err != nil {
+		return nil, errBreakerOpen
+	}
+	reply, err := c.send(ctx, script, keys, args)
+	done(err)
+	return reply, err
+}
+
+// mustRun sends a script even when the breaker is open: for those who depend
+// on the reply, or nobody waits for.
+func (c *commander) mustRun(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+	done, err := c.breaker.Allow()
+	if err != nil {
+		done = func(error) {}
+	}
+	reply, err := c.send(ctx, script, keys, args)
+	done(err)
+	return reply, err
+}
+
+// send keeps the Redis timeout whatever the client does: most clients ignore a
+// context's deadline while they read, retry, or dial.
+func (c *commander) send(ctx context.Context, script *redis.Script, keys []string, args []any) (any, error) {
+	// A caller that leaves does not stop the command: it may have taken the
+	// lease, and somebody must see the reply.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
+	type answer struct {
+		reply any
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		defer cancel()
+		reply, err := script.Run(ctx, c.client, keys, args...).Result()
+		answers <- answer{reply, err}
+	}()
+	var a answer
+	select {
+	case a = <-answers:
+	case <-ctx.Done():
+		select {
+		case a = <-answers: // the reply's own cancel, not the timeout
+		default:
+			a.err = ctx.Err()
+		}
+	}
+	if a.err != nil {
+		kind := failureKind(a.err)
+		c.count(kind)
+		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, a.err)
+	}
+	return a.reply, nil
+}
+
+// load stores every script at the server, so that the first use of each costs
+// one round trip too. What fails here is made up for by script.Run.
+func (c *commander) load(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	for _, script := range allScripts {
+		if script.Load(ctx, c.client).Err() != nil {
+			return
+		}
+	}
+}
+
+func (c *commander) count(kind string) {
+	c.mu.Lock()
+	c.failures[kind]++
+	c.mu.Unlock()
+}
+
+func (c *commander) counts() (total uint64, byKind map[string]uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	byKind = make(map[string]uint64, len(c.failures))
+	for kind, n := range c.failures {
+		byKind[kind] = n
+		total += n
+	}
+	return total, byKind
+}
+
+func (c *commander) reset() {
+	c.mu.Lock()
+	clear(c.failures)
+	c.mu.Unlock()
+}
+
+func failureKind(err error) string {
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, redis.ErrPoolTimeout):
+		return "pool"
+	case redis.IsOOMError(err):
+		return "oom"
+	case redis.IsReadOnlyError(err):
+		return "readonly"
+	case redis.IsLoadingError(err):
+		return "loading"
+	case redis.IsClusterDownError(err), redis.IsMasterDownError(err), redis.IsTryAgainError(err):
+		return "cluster"
+	case redis.IsAuthError(err), redis.IsPermissionError(err):
+		return "auth"
+	case redis.IsMaxClientsError(err):
+		return "maxclients"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	}
+	var reply redis.Error
+	if errors.As(err, &reply) {
+		return "reply"
+	}
+	return "connection"
+}
+
+// neverSent tells a command that cannot have run from one that may have: its
+// connection was never made, or Redis refused it.
+func neverSent(err error) bool {
+	var reply redis.Error
+	if errors.Is(err, errBreakerOpen) || errors.Is(err, redis.ErrPoolTimeout) || errors.As(err, &reply) {
+		return true
+	}
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// Replies of the scripts are lists whose first element is a word. A reply of
+// another shape can come only from a foreign script under the same SHA, or a
+// proxy: it is an error like any other.
+
+func words(reply any, err error) (string, []any, error) {
+	if err != nil {
+		return "", nil, err
+	}
+	list, _ := reply.([]any)
+	if len(list) == 0 {
+		return "", nil, fmt.Errorf("%w: unexpected reply %T", coalesce.ErrUnavailable, reply)
+	}
+	word, _ := list[0].(string)
+	return word, list[1:], nil
+}
+
+func text(list []any, i int) string {
+	if i >= len(list) {
+		return ""
+	}
+	s, _ := list[i].(string)
+	return s
+}
+
+func number(list []any, i int) int64 {
+	if i >= len(list) {
+		return 0
+	}
+	n, _ := list[i].(int64)
+	return n
+}
