@@ -1,0 +1,102 @@
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed" // for the page
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+)
+
+var (
+	//go:embed page/index.html
+	pageSource string
+	//go:embed page/style.css
+	pageStyle string
+
+	page = template.Must(template.New("index").Parse(pageSource))
+	// pagePolicy lets a browser use the page's own style and nothing else.
+	pagePolicy = fmt.Sprintf("default-src 'none'; style-src '%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", hash(pageStyle))
+)
+
+func hash(source string) string {
+	sum := sha256.Sum256([]byte(source))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Endpoint is one line of what / answers.
+type Endpoint struct {
+	Method      string `json:"method"`
+	Path        string `json:"path"`
+	Description string `json:"description"`
+	Example     string `json:"-"` // what the page links to
+}
+
+// Index is what / answers.
+type Index struct {
+	Name      string     `json:"name"`
+	Mode      string     `json:"mode"`
+	Replica   string     `json:"replica"`
+	Endpoints []Endpoint `json:"endpoints"`
+}
+
+var endpoints = []Endpoint{
+	{"GET", "/", "this list", "/"},
+	{"GET", "/health", "database, Redis, mode and replica; 503 without a database", "/health"},
+	{"GET", "/product/normal/{id}", "a product; every request runs its own query", "/product/normal/1"},
+	{"GET", "/product/coalesced/{id}", "a product; requests at the same time share one query", "/product/coalesced/1"},
+	{"GET", "/stats", "what coalescing saved on this replica; ?scope=fleet: on all", "/stats?scope=fleet"},
+	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", ""},
+	{"GET", "/livez", "200 while the process runs", "/livez"},
+	{"GET", "/readyz", "200 while requests are welcome, 503 during shutdown", "/readyz"},
+}
+
+func (s *Server) index(c echo.Context) error {
+	answer := Index{Name: "fleetcall", Mode: s.config.Mode, Replica: s.config.Replica, Endpoints: endpoints}
+	c.Response().Header().Set(echo.HeaderVary, echo.HeaderAccept)
+	if !prefersHTML(c.Request().Header.Values(echo.HeaderAccept)) {
+		return c.JSONPretty(http.StatusOK, answer, "  ")
+	}
+	var html bytes.Buffer
+	err := page.Execute(&html, struct {
+		Index
+		Style template.CSS
+	}{answer, template.CSS(pageStyle)}) //nolint:gosec // embedded, not a user's
+	if err != nil {
+		return fmt.Errorf("fleetcall: rendering the page: %w", err)
+	}
+	c.Response().Header().Set("Content-Security-Policy", pagePolicy)
+	return c.HTMLBlob(http.StatusOK, html.Bytes())
+}
+
+// prefersHTML tells a browser from a program: only the former names text/html,
+// and not after JSON.
+func prefersHTML(accept []string) bool {
+	var html, json float64
+	for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		kind, params, err := mime.ParseMediaType(item)
+		if err != nil {
+			continue
+		}
+		quality := 1.0
+		if q, ok := params["q"]; ok {
+			if quality, err = strconv.ParseFloat(q, 64); err != nil {
+				continue
+			}
+		}
+		switch kind {
+		case "text/html":
+			html = max(html, quality)
+		case "application/json":
+			json = max(json, quality)
+		}
+	}
+	return html > 0 && html >= json
+}

@@ -1,0 +1,168 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"fleetcall/coalesce"
+)
+
+// maxRequestID is how long a client's X-Request-Id may be to be passed through.
+const maxRequestID = 128
+
+// headers sets what every answer has.
+func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set("X-Replica", s.config.Replica)
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		if id := requestID(c); id != "" {
+			h.Set(echo.HeaderXRequestID, id)
+		}
+		return next(c)
+	}
+}
+
+// requestID returns the client's X-Request-Id, or nothing when it has
+// characters that could forge a log line.
+func requestID(c echo.Context) string {
+	id := c.Request().Header.Get(echo.HeaderXRequestID)
+	if len(id) > maxRequestID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return id
+}
+
+// logRequests costs nothing unless requests are logged.
+func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		ctx := c.Request().Context()
+		if !s.log.Enabled(ctx, slog.LevelDebug) {
+			return next(c)
+		}
+		start := time.Now()
+		err := next(c)
+		if err != nil {
+			c.Error(err) // now, so that the status below is the one sent
+		}
+		attrs := []slog.Attr{
+			slog.String("method", c.Request().Method),
+			slog.String("path", c.Request().URL.Path),
+			slog.Int("status", c.Response().Status),
+			slog.Duration("took", time.Since(start)),
+			slog.String("remote", c.Request().RemoteAddr),
+		}
+		if role := c.Response().Header().Get("X-Coalesce-Role"); role != "" {
+			attrs = append(attrs, slog.String("role", role))
+		}
+		if id := requestID(c); id != "" {
+			attrs = append(attrs, slog.String("request_id", id))
+		}
+		if ctx.Err() != nil {
+			attrs = append(attrs, slog.Bool("client_gone", true))
+		}
+		s.log.LogAttrs(ctx, slog.LevelDebug, "request", attrs...)
+		return nil
+	}
+}
+
+// panicked is a panic as an error. Its text is for the log alone.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return "panic" }
+
+func newPanicked(value any) *panicked {
+	p := &panicked{value: value, stack: debug.Stack()}
+	// A tier re-panics in its callers; the stack that matters is the one of
+	// the function.
+	if err, ok := value.(error); ok {
+		var original *coalesce.PanicError
+		if errors.As(err, &original) {
+			p.value, p.stack = original.Value, original.Stack
+		}
+	}
+	return p
+}
+
+func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) (err error) {
+		defer func() {
+			value := recover()
+			if value == nil {
+				return
+			}
+			if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares it the same way
+				panic(value)
+			}
+			p := newPanicked(value)
+			s.logPanic(c, p)
+			err = p
+		}()
+		return next(c)
+	}
+}
+
+func (s *Server) logPanic(c echo.Context, p *panicked) {
+	s.log.Error("a request panicked", "method", c.Request().Method, "path", c.Request().URL.Path,
+		"request_id", requestID(c), "panic", p.value, "stack", string(p.stack))
+}
+
+// authorized wants the admin token, if there is one. Hashes are compared, so
+// that the time taken does not even tell the token's length.
+func (s *Server) authorized(next echo.HandlerFunc) echo.HandlerFunc {
+	if s.config.AdminToken == "" {
+		return next
+	}
+	want := sha256.Sum256([]byte(s.config.AdminToken))
+	return func(c echo.Context) error {
+		scheme, token, _ := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " ")
+		got := sha256.Sum256([]byte(strings.TrimSpace(token)))
+		if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+			return next(c)
+		}
+		challenge := `Bearer realm="fleetcall"`
+		if token != "" {
+			challenge += `, error="invalid_token"`
+		}
+		c.Response().Header().Set(echo.HeaderWWWAuthenticate, challenge)
+		return problemUnauthorized
+	}
+}
+
+// sameOrigin refuses a browser that was sent here by another site's page.
+func (s *Server) sameOrigin(next echo.HandlerFunc) echo.HandlerFunc {
+	protection := http.NewCrossOriginProtection()
+	return func(c echo.Context) error {
+		if err := protection.Check(c.Request()); err != nil {
+			return problemCrossOrigin
+		}
+		return next(c)
+	}
+}
+
+// limitBody refuses a body that no endpoint could have a use for.
+func limitBody(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r := c.Request()
+		if r.ContentLength > bodyLimit {
+			return echo.ErrStatusRequestEntityTooLarge
+		}
+		r.Body = http.MaxBytesReader(c.Response(), r.Body, bodyLimit)
+		return next(c)
+	}
+}

@@ -1,0 +1,112 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v4"
+
+	"fleetcall/coalesce"
+	"fleetcall/internal/product"
+)
+
+// Problem is an error answer, as RFC 9457 has it.
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+
+	retryAfter int // seconds; zero: no Retry-After
+}
+
+// Error returns the title.
+func (p *Problem) Error() string { return p.Title }
+
+const problemType = "urn:fleetcall:problem:"
+
+var (
+	problemUnknownProduct = &Problem{Type: problemType + "unknown-product", Title: "Unknown product",
+		Status: http.StatusNotFound, Detail: "There is no product with this id."}
+	problemBadID = &Problem{Type: problemType + "bad-id", Title: "Bad product id",
+		Status: http.StatusUnprocessableEntity, Detail: "A product id is a whole number from 1 to 2147483647, in decimal digits."}
+	problemBadScope = &Problem{Type: problemType + "bad-scope", Title: "Bad scope",
+		Status: http.StatusUnprocessableEntity, Detail: "The scope is replica or fleet."}
+	problemUnauthorized = &Problem{Type: problemType + "unauthorized", Title: "Token required",
+		Status: http.StatusUnauthorized, Detail: "Send the admin token as a bearer token in the Authorization header."}
+	problemCrossOrigin = &Problem{Type: problemType + "cross-origin", Title: "Cross-origin request",
+		Status: http.StatusForbidden, Detail: "A page of another site must not send this request."}
+	problemDatabase = &Problem{Type: problemType + "database-unavailable", Title: "Database unavailable",
+		Status: http.StatusServiceUnavailable, Detail: "The database cannot be reached. Try again later.", retryAfter: 5}
+	problemBusy = &Problem{Type: problemType + "database-busy", Title: "Database busy",
+		Status: http.StatusServiceUnavailable, Detail: "No database connection became free in time. Try again later.", retryAfter: 1}
+	problemCoordination = &Problem{Type: problemType + "coordination-unavailable", Title: "Coordination unavailable",
+		Status: http.StatusServiceUnavailable, Detail: "The replicas could not agree on who runs the query. Try again later.", retryAfter: 5}
+	problemStopping = &Problem{Type: problemType + "stopping", Title: "Replica stopping",
+		Status: http.StatusServiceUnavailable, Detail: "This replica is shutting down. Try again.", retryAfter: 1}
+	problemTimeout = &Problem{Type: problemType + "query-timeout", Title: "Query timed out",
+		Status: http.StatusGatewayTimeout, Detail: "The query did not finish within the time a request may take."}
+	problemInternal = &Problem{Type: problemType + "internal", Title: "Internal error",
+		Status: http.StatusInternalServerError, Detail: "Something went wrong here. The server's log says what."}
+)
+
+// problemOf chooses by errors.Is alone: the error may have come from another
+// replica.
+func problemOf(err error) *Problem {
+	var p *Problem
+	var routing *echo.HTTPError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, product.ErrNotFound):
+		return problemUnknownProduct
+	case errors.Is(err, product.ErrBusy):
+		return problemBusy
+	case errors.Is(err, product.ErrUnavailable):
+		return problemDatabase
+	case errors.Is(err, coalesce.ErrUnavailable), errors.Is(err, coalesce.ErrPoisoned):
+		return problemCoordination
+	case errors.Is(err, coalesce.ErrClosed):
+		return problemStopping
+	case errors.Is(err, coalesce.ErrFlightTimeout), errors.Is(err, context.DeadlineExceeded):
+		return problemTimeout
+	case errors.As(err, &routing):
+		return problemOfRouting(routing.Code)
+	}
+	return problemInternal
+}
+
+func problemOfRouting(status int) *Problem {
+	detail := map[int]string{
+		http.StatusNotFound:              "There is nothing at this address.",
+		http.StatusMethodNotAllowed:      "This address does not take this method; the Allow header has those it takes.",
+		http.StatusRequestEntityTooLarge: "The request's body is too large.",
+	}[status]
+	if detail == "" {
+		detail = "The request cannot be answered."
+	}
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
+}
+
+// answerError is echo's error handler.
+func (s *Server) answerError(err error, c echo.Context) {
+	if c.Response().Committed || c.Request().Context().Err() != nil {
+		return // too late, or nobody is there to read it
+	}
+	s.writeProblem(c, problemOf(err))
+}
+
+func (s *Server) writeProblem(c echo.Context, p *Problem) {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return // four plain fields always marshal
+	}
+	if p.retryAfter > 0 {
+		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
+	}
+	// A failed write means that the client is gone.
+	_ = c.Blob(p.Status, "application/problem+json", append(body, '\n'))
+}

@@ -1,0 +1,136 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"fleetcall/coalesce"
+	"fleetcall/internal/product"
+)
+
+// ProductAnswer is what the two product endpoints answer.
+type ProductAnswer struct {
+	QueryTimeMS  float64         `json:"query_time_ms"` // what this request waited for its result
+	Timestamp    float64         `json:"timestamp"`     // Unix seconds of the answer
+	Product      product.Product `json:"product"`
+	EndpointType string          `json:"endpoint_type"` // normal or coalesced
+}
+
+// normal runs a query of its own for every request.
+func (s *Server) normal(c echo.Context) error {
+	id, err := parseID(c.Param("id"))
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	c.Response().Header().Set("X-Coalesce-Role", coalesce.Role(0).String())
+	p, err := s.config.Store.Product(c.Request().Context(), id)
+	s.noteDatabase(c, err)
+	if err != nil {
+		return err
+	}
+	return answerProduct(c, p, start, "normal")
+}
+
+// coalesced shares one query between the requests for a product.
+func (s *Server) coalesced(c echo.Context) error {
+	id, err := parseID(c.Param("id"))
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	p, role, ran, err := s.call(c.Request().Context(), id)
+	c.Response().Header().Set("X-Coalesce-Role", role.String())
+	if ran {
+		s.noteDatabase(c, err)
+	}
+	if err != nil {
+		// Every caller of the flight has this panic; one log entry is enough.
+		if p, ok := errors.AsType[*panicked](err); ok && ran {
+			s.logPanic(c, p)
+		}
+		return err
+	}
+	return answerProduct(c, p, start, "coalesced")
+}
+
+// call runs one coalesced call and counts it. The counts are final when it
+// returns. ran tells whether this very call ran the query.
+func (s *Server) call(ctx context.Context, id int32) (p product.Product, role coalesce.Role, ran bool, err error) {
+	s.counts.total.Add(1)
+	s.counts.active.Add(1)
+	defer s.counts.active.Add(-1)
+	var mine atomic.Bool // set by the function's goroutine, which may outlive the call
+	p, role, err = s.do(ctx, id, &mine)
+	ran = mine.Load()
+	switch {
+	case err == nil, errors.Is(err, product.ErrNotFound):
+		if !ran {
+			s.counts.hits.Add(1)
+		}
+	case ctx.Err() == nil: // a client that left gets no answer, and so no error
+		s.counts.errors.Add(1)
+	}
+	return p, role, ran, err
+}
+
+func (s *Server) do(ctx context.Context, id int32, ran *atomic.Bool) (p product.Product, role coalesce.Role, err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = newPanicked(value)
+		}
+	}()
+	key := "product:" + strconv.Itoa(int(id))
+	return s.config.Group.Do(ctx, key, func(ctx context.Context) (product.Product, error) {
+		ran.Store(true)
+		return s.config.Store.Product(product.OnQuery(ctx, func() { s.counts.misses.Add(1) }), id)
+	})
+}
+
+func answerProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
+	now := time.Now()
+	return c.JSON(http.StatusOK, ProductAnswer{
+		QueryTimeMS:  math.Round(float64(now.Sub(start))/float64(time.Millisecond)*100) / 100,
+		Timestamp:    float64(now.UnixMilli()) / 1000,
+		Product:      p,
+		EndpointType: endpoint,
+	})
+}
+
+// parseID takes what a link has: digits, with nothing before or after them.
+func parseID(text string) (int32, error) {
+	id, err := strconv.ParseUint(text, 10, 31)
+	if err != nil || id == 0 || text[0] == '0' {
+		return 0, problemBadID
+	}
+	return int32(id), nil
+}
+
+// noteDatabase logs when the database goes away and when it is back, and every
+// error that is nobody's fault but ours.
+func (s *Server) noteDatabase(c echo.Context, err error) {
+	switch {
+	case err == nil, errors.Is(err, product.ErrNotFound):
+		if s.dbDown.Load() && s.dbDown.CompareAndSwap(true, false) {
+			s.log.Info("the database is back")
+		}
+	case c.Request().Context().Err() != nil:
+	case errors.Is(err, product.ErrUnavailable):
+		if s.dbDown.CompareAndSwap(false, true) {
+			s.log.Warn("the database is unavailable", slog.Any("error", err))
+		}
+	default:
+		if _, ok := errors.AsType[*panicked](err); !ok && problemOf(err) == problemInternal {
+			s.log.Error("a query failed", slog.Any("error", err), slog.String("path", c.Request().URL.Path),
+				slog.String("request_id", requestID(c)))
+		}
+	}
+}

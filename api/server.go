@@ -1,0 +1,169 @@
+// Package api is fleetcall's HTTP interface: the two product endpoints, health,
+// statistics, and a page for browsers.
+//
+// It knows the tiers as a coalesce.Group and the database as a Store; what they
+// are made of is the program's business.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"fleetcall/coalesce"
+	"fleetcall/internal/product"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second // no endpoint reads a body worth more
+	idleTimeout       = 2 * time.Minute  // longer than a balancer keeps a connection idle
+	maxHeaderBytes    = 64 << 10
+	bodyLimit         = 64 << 10
+)
+
+// Store is where the products are.
+type Store interface {
+	// Product runs one query. Its errors are product.ErrNotFound,
+	// product.ErrBusy, product.ErrUnavailable, ctx.Err(), and others that
+	// the client is told nothing of. It calls product.QuerySent once for
+	// each query it sends, before the answer.
+	Product(ctx context.Context, id int32) (product.Product, error)
+	Ping(ctx context.Context) error
+	Stats() product.Stats
+	ResetStats()
+}
+
+// Fleet asks every live replica a question and returns the answers, this
+// replica's first; each is what a Server's Answer returned. missing is how
+// many replicas did not answer. A non-nil err says why no other replica could
+// be asked.
+type Fleet interface {
+	Ask(ctx context.Context, question string) (answers [][]byte, missing int, err error)
+}
+
+// RedisStatus is how Redis does, as /health says it.
+type RedisStatus string
+
+const (
+	RedisConnected RedisStatus = "connected"
+	RedisDegraded  RedisStatus = "degraded" // configured, and cannot be used
+	RedisDisabled  RedisStatus = "disabled" // not configured
+)
+
+// Config is what a Server needs. Group, Store, Mode and Replica are required.
+type Config struct {
+	Group   coalesce.Group[product.Product]
+	Store   Store
+	Mode    string // off, local or distributed
+	Replica string // the replica's id
+
+	Tiers      func() Tiers                      // nil: no tier
+	ResetTiers func()                            // nil: nothing to reset
+	Redis      func(context.Context) RedisStatus // nil: RedisDisabled
+	Fleet      Fleet                             // nil: this replica answers for itself
+
+	// AdminToken is the bearer token that POST endpoints want; empty: none.
+	AdminToken string
+	// WriteTimeout bounds a request from its header to the end of the
+	// answer. It must exceed the longest query and its wait for a
+	// connection. Zero: no limit.
+	WriteTimeout time.Duration
+	Logger       *slog.Logger // nil: nothing is logged
+}
+
+// Server serves the API.
+type Server struct {
+	config   Config
+	log      *slog.Logger
+	echo     *echo.Echo
+	http     *http.Server
+	counts   counts
+	started  time.Time
+	draining atomic.Bool
+	dbDown   atomic.Bool // as last logged
+}
+
+// New returns a Server that does not listen yet. It returns an error when a
+// required part of config is missing.
+func New(config Config) (*Server, error) {
+	switch {
+	case config.Group == nil, config.Store == nil:
+		return nil, errors.New("fleetcall: New: Group and Store are required")
+	case config.Mode == "", config.Replica == "":
+		return nil, errors.New("fleetcall: New: Mode and Replica are required")
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Tiers == nil {
+		config.Tiers = func() Tiers { return Tiers{} }
+	}
+	if config.ResetTiers == nil {
+		config.ResetTiers = func() {}
+	}
+	if config.Redis == nil {
+		config.Redis = func(context.Context) RedisStatus { return RedisDisabled }
+	}
+	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now()}
+	s.routes()
+	s.http = &http.Server{
+		Handler:           s.echo,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      config.WriteTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+func (s *Server) routes() {
+	e := s.echo
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = s.answerError
+	e.Use(s.recoverPanics, s.headers, s.logRequests, limitBody)
+
+	get := func(path string, handler echo.HandlerFunc) {
+		e.GET(path, handler)
+		e.HEAD(path, handler)
+	}
+	get("/", s.index)
+	get("/livez", s.live)
+	get("/readyz", s.ready)
+	get("/health", s.health)
+	get("/product/normal/:id", s.normal)
+	get("/product/coalesced/:id", s.coalesced)
+	get("/stats", s.stats)
+	e.POST("/stats/reset", s.reset, s.sameOrigin, s.authorized)
+}
+
+// Handler returns the API as an http.Handler, without the server's timeouts.
+func (s *Server) Handler() http.Handler { return s.echo }
+
+// Serve answers requests on l until Shutdown, and then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("fleetcall: serving HTTP: %w", err)
+	}
+	return nil
+}
+
+// Shutdown makes /readyz say no, stops listening, and waits for the requests
+// under way. Those that still run when ctx ends are cut off, and the error says
+// so.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	if err := s.http.Shutdown(ctx); err != nil {
+		return fmt.Errorf("fleetcall: waiting for the last requests: %w", errors.Join(err, s.http.Close()))
+	}
+	return nil
+}

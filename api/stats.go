@@ -1,0 +1,320 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+)
+
+// counts is what happened to the requests of the coalesced endpoint.
+type counts struct {
+	total, hits, misses, errors atomic.Uint64
+	active                      atomic.Int64
+}
+
+// Stats is what /stats answers, for one replica or for the sum of all.
+type Stats struct {
+	Scope            string        `json:"scope"`   // replica or fleet
+	Replica          string        `json:"replica"` // who answered
+	Mode             string        `json:"mode"`
+	UptimeSeconds    float64       `json:"uptime_seconds"`    // over a fleet: the longest
+	Hits             uint64        `json:"hits"`              // coalesced requests answered without a query of their own
+	Misses           uint64        `json:"misses"`            // queries of the coalesced endpoint
+	Errors           uint64        `json:"errors"`            // coalesced requests answered with an error
+	ActiveCalls      int64         `json:"active_calls"`      // coalesced requests now
+	HitRate          string        `json:"hit_rate"`          // hits of hits and misses
+	TotalRequests    uint64        `json:"total_requests"`    // of the coalesced endpoint
+	QueriesPrevented uint64        `json:"queries_prevented"` // as many as hits
+	Database         DatabaseStats `json:"database"`
+	Tiers            Tiers         `json:"tiers"`
+
+	// Over a fleet:
+
+	Replicas []Stats `json:"replicas,omitempty"`
+	Missing  *int    `json:"missing,omitempty"` // live replicas that did not answer
+	Note     string  `json:"note,omitempty"`    // why the sum is not the whole fleet's
+}
+
+// DatabaseStats is what a replica's database pool did and has.
+type DatabaseStats struct {
+	Queries uint64 `json:"queries"` // sent, by both endpoints
+	Errors  uint64 `json:"errors"`
+	InUse   int    `json:"in_use"`
+	Idle    int    `json:"idle"`
+	Max     int    `json:"max"`
+}
+
+// Tiers has the tiers that are switched on.
+type Tiers struct {
+	Local       *LocalTier       `json:"local,omitempty"`
+	Distributed *DistributedTier `json:"distributed,omitempty"`
+}
+
+// LocalTier is what the tier inside a process did.
+type LocalTier struct {
+	Requests      uint64 `json:"requests"`
+	Leaders       uint64 `json:"leaders"`
+	Followers     uint64 `json:"followers"`
+	Errors        uint64 `json:"errors"`
+	ActiveFlights int64  `json:"active_flights"`
+	Waiting       int64  `json:"waiting"`
+	HitRate       string `json:"hit_rate"`
+}
+
+// DistributedTier is what the tier across replicas did.
+type DistributedTier struct {
+	Requests      uint64            `json:"requests"`
+	Leaders       uint64            `json:"leaders"`
+	Followers     uint64            `json:"followers"`
+	Cached        uint64            `json:"cached"`
+	Fallbacks     uint64            `json:"fallbacks"`
+	Takeovers     uint64            `json:"takeovers"`
+	LeaseLost     uint64            `json:"lease_lost"`
+	Errors        uint64            `json:"errors"`
+	RedisErrors   uint64            `json:"redis_errors"`
+	RedisErrorsBy map[string]uint64 `json:"redis_errors_by,omitempty"` // by kind
+	Garbage       uint64            `json:"garbage,omitempty"`
+	ActiveFlights int64             `json:"active_flights"`
+	HitRate       string            `json:"hit_rate"`
+	Breaker       string            `json:"breaker"` // over a fleet: the worst
+}
+
+// rates fills in every hit rate.
+func (s *Stats) rates() {
+	s.HitRate = rate(s.Hits, s.Hits+s.Misses)
+	s.QueriesPrevented = s.Hits
+	if t := s.Tiers.Local; t != nil {
+		t.HitRate = rate(t.Followers, t.Requests)
+	}
+	if t := s.Tiers.Distributed; t != nil {
+		hits := t.Followers + t.Cached
+		t.HitRate = rate(hits, hits+t.Leaders+t.Fallbacks)
+	}
+}
+
+// rate is a percentage with one decimal. Only what is all hits is 100.0%, and
+// nothing at all is 0.0%.
+func rate(hits, total uint64) string {
+	if total == 0 {
+		return "0.0%"
+	}
+	text := fmt.Sprintf("%.1f%%", 100*float64(hits)/float64(total))
+	if text == "100.0%" && hits < total {
+		return "99.9%"
+	}
+	return text
+}
+
+// Stats returns this replica's statistics. They are exact for requests that
+// have been answered.
+func (s *Server) Stats() Stats {
+	db := s.config.Store.Stats()
+	st := Stats{
+		Scope:         scopeReplica,
+		Replica:       s.config.Replica,
+		Mode:          s.config.Mode,
+		UptimeSeconds: float64(time.Since(s.started).Milliseconds()) / 1000,
+		Hits:          s.counts.hits.Load(),
+		Misses:        s.counts.misses.Load(),
+		Errors:        s.counts.errors.Load(),
+		ActiveCalls:   s.counts.active.Load(),
+		TotalRequests: s.counts.total.Load(),
+		Database:      DatabaseStats{Queries: db.Queries, Errors: db.Errors, InUse: db.InUse, Idle: db.Idle, Max: db.Max},
+		Tiers:         s.config.Tiers(),
+	}
+	st.rates()
+	return st
+}
+
+// ResetStats sets every count of this replica to zero. What is under way stays
+// counted as under way.
+func (s *Server) ResetStats() {
+	s.counts.total.Store(0)
+	s.counts.hits.Store(0)
+	s.counts.misses.Store(0)
+	s.counts.errors.Store(0)
+	s.config.Store.ResetStats()
+	s.config.ResetTiers()
+}
+
+const (
+	scopeReplica = "replica"
+	scopeFleet   = "fleet"
+
+	askStats = "stats"
+	askReset = "reset"
+)
+
+// Answer answers a question of another replica's Fleet.
+func (s *Server) Answer(_ context.Context, question string) ([]byte, error) {
+	switch question {
+	case askStats:
+		return json.Marshal(s.Stats())
+	case askReset:
+		s.ResetStats()
+		return json.Marshal(s.config.Replica)
+	}
+	return nil, fmt.Errorf("fleetcall: unknown question %q", question)
+}
+
+// ask asks the fleet. note says why answers are not the whole fleet's.
+func (s *Server) ask(ctx context.Context, question string) (answers [][]byte, missing int, note string, err error) {
+	if s.config.Fleet == nil {
+		own, err := s.Answer(ctx, question)
+		return [][]byte{own}, 0, "This replica alone: without Redis it knows no other.", err
+	}
+	answers, missing, err = s.config.Fleet.Ask(ctx, question)
+	switch {
+	case len(answers) == 0 && err != nil:
+		return nil, 0, "", err
+	case err != nil:
+		s.log.Debug("asking the fleet", "error", err)
+		note = "This replica alone: Redis cannot be used to ask the others."
+	case missing > 0:
+		note = "Some live replicas did not answer."
+	}
+	return answers, missing, note, nil
+}
+
+func parseScope(c echo.Context) (string, error) {
+	switch scope := c.QueryParam("scope"); scope {
+	case "", scopeReplica:
+		return scopeReplica, nil
+	case scopeFleet:
+		return scopeFleet, nil
+	}
+	return "", problemBadScope
+}
+
+func (s *Server) stats(c echo.Context) error {
+	scope, err := parseScope(c)
+	if err != nil {
+		return err
+	}
+	if scope == scopeReplica {
+		return c.JSONPretty(http.StatusOK, s.Stats(), "  ")
+	}
+	answers, missing, note, err := s.ask(c.Request().Context(), askStats)
+	if err != nil {
+		return err
+	}
+	sum := Stats{Scope: scopeFleet, Replica: s.config.Replica, Mode: s.config.Mode, Note: note}
+	for _, answer := range answers {
+		var replica Stats
+		if json.Unmarshal(answer, &replica) != nil {
+			missing++
+			continue
+		}
+		sum.add(replica)
+	}
+	sum.Missing = &missing
+	sum.rates()
+	return c.JSONPretty(http.StatusOK, sum, "  ")
+}
+
+// add makes r one of the replicas of sum.
+func (sum *Stats) add(r Stats) {
+	sum.Replicas = append(sum.Replicas, r)
+	sum.UptimeSeconds = max(sum.UptimeSeconds, r.UptimeSeconds)
+	sum.Hits += r.Hits
+	sum.Misses += r.Misses
+	sum.Errors += r.Errors
+	sum.ActiveCalls += r.ActiveCalls
+	sum.TotalRequests += r.TotalRequests
+	sum.Database.Queries += r.Database.Queries
+	sum.Database.Errors += r.Database.Errors
+	sum.Database.InUse += r.Database.InUse
+	sum.Database.Idle += r.Database.Idle
+	sum.Database.Max += r.Database.Max
+	if t := r.Tiers.Local; t != nil {
+		if sum.Tiers.Local == nil {
+			sum.Tiers.Local = &LocalTier{}
+		}
+		sum.Tiers.Local.add(*t)
+	}
+	if t := r.Tiers.Distributed; t != nil {
+		if sum.Tiers.Distributed == nil {
+			sum.Tiers.Distributed = &DistributedTier{Breaker: t.Breaker}
+		}
+		sum.Tiers.Distributed.add(*t)
+	}
+}
+
+func (sum *LocalTier) add(t LocalTier) {
+	sum.Requests += t.Requests
+	sum.Leaders += t.Leaders
+	sum.Followers += t.Followers
+	sum.Errors += t.Errors
+	sum.ActiveFlights += t.ActiveFlights
+	sum.Waiting += t.Waiting
+}
+
+func (sum *DistributedTier) add(t DistributedTier) {
+	sum.Requests += t.Requests
+	sum.Leaders += t.Leaders
+	sum.Followers += t.Followers
+	sum.Cached += t.Cached
+	sum.Fallbacks += t.Fallbacks
+	sum.Takeovers += t.Takeovers
+	sum.LeaseLost += t.LeaseLost
+	sum.Errors += t.Errors
+	sum.RedisErrors += t.RedisErrors
+	for kind, n := range t.RedisErrorsBy {
+		if sum.RedisErrorsBy == nil {
+			sum.RedisErrorsBy = make(map[string]uint64)
+		}
+		sum.RedisErrorsBy[kind] += n
+	}
+	sum.Garbage += t.Garbage
+	sum.ActiveFlights += t.ActiveFlights
+	badness := map[string]int{"closed": 0, "half-open": 1, "open": 2}
+	if badness[t.Breaker] > badness[sum.Breaker] {
+		sum.Breaker = t.Breaker
+	}
+}
+
+// ResetAnswer is what POST /stats/reset answers.
+type ResetAnswer struct {
+	Message  string   `json:"message"`
+	Scope    string   `json:"scope"`
+	Replicas []string `json:"replicas"`          // those that were reset
+	Missing  *int     `json:"missing,omitempty"` // live replicas that did not answer; over a fleet
+	Note     string   `json:"note,omitempty"`
+}
+
+func (s *Server) reset(c echo.Context) error {
+	scope, err := parseScope(c)
+	if err != nil {
+		return err
+	}
+	if scope == scopeReplica {
+		s.ResetStats()
+		return c.JSON(http.StatusOK, ResetAnswer{
+			Message: "Statistics of this replica are reset.", Scope: scope, Replicas: []string{s.config.Replica},
+		})
+	}
+	answers, missing, note, err := s.ask(c.Request().Context(), askReset)
+	if err != nil {
+		return err
+	}
+	answer := ResetAnswer{Scope: scope, Replicas: []string{}, Note: note}
+	for _, a := range answers {
+		var replica string
+		if json.Unmarshal(a, &replica) != nil {
+			missing++
+			continue
+		}
+		answer.Replicas = append(answer.Replicas, replica)
+	}
+	answer.Missing = &missing
+	answer.Message = fmt.Sprintf("Statistics of %d replicas are reset.", len(answer.Replicas))
+	if len(answer.Replicas) == 1 {
+		answer.Message = "Statistics of 1 replica are reset."
+	}
+	return c.JSON(http.StatusOK, answer)
+}

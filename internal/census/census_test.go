@@ -1,0 +1,265 @@
+package census_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"fleetcall/internal/census"
+	"fleetcall/internal/testserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// join starts a replica that answers every question with its name.
+func join(t *testing.T, client redis.UniversalClient, name string, observe func(error)) *census.Census {
+	t.Helper()
+	c := census.New(census.Config{Client: client, Namespace: "test", Timeout: time.Second, Observe: observe})
+	c.Start(func(_ context.Context, question string) ([]byte, error) {
+		if question == "unknown" && name != "a" {
+			return nil, errors.New("unknown question")
+		}
+		return json.Marshal(name + " " + question)
+	})
+	t.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func ready(t *testing.T, members ...*census.Census) {
+	t.Helper()
+	for _, c := range members {
+		select {
+		case <-c.Ready():
+		case <-time.After(10 * time.Second):
+			t.Fatal("no subscription after 10 s")
+		}
+	}
+}
+
+func ask(t *testing.T, c *census.Census, question string) (answers []string, missing int, err error) {
+	t.Helper()
+	raw, missing, err := c.Ask(t.Context(), question)
+	for _, r := range raw {
+		var answer string
+		if err := json.Unmarshal(r, &answer); err != nil {
+			t.Fatalf("%s: %v", r, err)
+		}
+		answers = append(answers, answer)
+	}
+	slices.Sort(answers)
+	return answers, missing, err
+}
+
+func expect(t *testing.T, c *census.Census, want ...string) {
+	t.Helper()
+	answers, missing, err := ask(t, c, "x")
+	if err != nil || missing != 0 || !slices.Equal(answers, want) {
+		t.Errorf("got %q, %d missing, %v; want %q", answers, missing, err, want)
+	}
+}
+
+func client(t *testing.T, server *testserver.Redis) *redis.Client {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1, DialTimeout: time.Second})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestEveryReplicaAnswersEveryOther(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b, c := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, client(t, server), "c", nil)
+	ready(t, a, b, c)
+	start := time.Now()
+	for _, asker := range []*census.Census{a, b, c} {
+		expect(t, asker, "a x", "b x", "c x")
+	}
+	if took := time.Since(start); took > 900*time.Millisecond {
+		t.Errorf("three questions took %v: an asker that has every answer must not wait for its limit", took)
+	}
+	if keys := client(t, server).DBSize(t.Context()).Val(); keys != 0 {
+		t.Errorf("%d keys are left in Redis", keys)
+	}
+}
+
+func TestQuestionsAtOnceDoNotMix(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
+	ready(t, a, b)
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			question := fmt.Sprint(i)
+			answers, missing, err := ask(t, a, question)
+			if want := []string{"a " + question, "b " + question}; err != nil || missing != 0 || !slices.Equal(answers, want) {
+				t.Errorf("got %q, %d missing, %v", answers, missing, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestReplicaThatLeftIsNotCounted(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
+	ready(t, a, b)
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The server learns of a closed connection a moment later than its client.
+	for n := int64(2); n != 1; {
+		n = client(t, server).PubSubNumSub(t.Context(), "test:census").Val()["test:census"]
+	}
+	expect(t, a, "a x")
+}
+
+func TestStoppedReplicaIsReportedMissingAfterASecond(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a := join(t, client(t, server), "a", nil)
+	ready(t, a)
+	// A stopped process is a subscriber that Redis counts and that never answers.
+	deaf := client(t, server).Subscribe(t.Context(), "test:census")
+	defer func() { _ = deaf.Close() }()
+	if _, err := deaf.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	answers, missing, err := ask(t, a, "x")
+	if err != nil || missing != 1 || !slices.Equal(answers, []string{"a x"}) {
+		t.Errorf("got %q, %d missing, %v", answers, missing, err)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestReplicaThatCannotAnswerIsMissingAtOnce(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
+	ready(t, a, b)
+	start := time.Now()
+	answers, missing, err := ask(t, a, "unknown")
+	if err != nil || missing != 1 || !slices.Equal(answers, []string{"a unknown"}) {
+		t.Errorf("got %q, %d missing, %v", answers, missing, err)
+	}
+	if took := time.Since(start); took > 900*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestGarbageOnTheChannelIsIgnored(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
+	ready(t, a, b)
+	for _, garbage := range []string{"", "{", "[]", `{"id":7}`, "\x00\xff"} {
+		if err := client(t, server).Publish(t.Context(), "test:census", garbage).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, a, "a x", "b x")
+}
+
+func TestWithoutRedisThereIsOneAnswerAndItComesBackWithRedis(t *testing.T) {
+	server := testserver.StartRedis(t)
+	server.Stop()
+	changes := make(chan error, 1000)
+	observe := func(err error) {
+		select {
+		case changes <- err:
+		default:
+		}
+	}
+	until := func(connected bool) {
+		t.Helper()
+		limit := time.After(20 * time.Second)
+		for {
+			select {
+			case err := <-changes:
+				if (err == nil) == connected {
+					return
+				}
+			case <-limit:
+				t.Fatalf("never observed connected = %v", connected)
+			}
+		}
+	}
+	alone := func(c *census.Census) {
+		t.Helper()
+		answers, _, err := ask(t, c, "x")
+		if err == nil || !slices.Equal(answers, []string{"a x"}) {
+			t.Errorf("got %q, %v", answers, err)
+		}
+	}
+	a := join(t, client(t, server), "a", observe)
+	until(false)
+	alone(a)
+
+	server.Restart()
+	b := join(t, client(t, server), "b", nil)
+	ready(t, a, b)
+	until(true)
+	expect(t, a, "a x", "b x")
+
+	server.Kill()
+	until(false)
+	alone(a)
+	server.Restart()
+	until(true)
+	for client(t, server).PubSubNumSub(t.Context(), "test:census").Val()["test:census"] != 2 {
+		time.Sleep(10 * time.Millisecond) // no event announces it
+	}
+	expect(t, a, "a x", "b x")
+}
+
+func TestFrozenRedisAnswersWithinItsTimeout(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a := join(t, client(t, server), "a", nil)
+	ready(t, a)
+	server.Freeze()
+	defer server.Thaw()
+	start := time.Now()
+	answers, _, err := ask(t, a, "x")
+	if err == nil || !slices.Equal(answers, []string{"a x"}) {
+		t.Errorf("got %q, %v", answers, err)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestClusterCountsTheReplicasOfEveryNode(t *testing.T) {
+	server := testserver.StartRedis(t, "--cluster-enabled", "yes")
+	admin := client(t, server)
+	if err := admin.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		info, err := admin.ClusterInfo(t.Context()).Result()
+		if err == nil && len(info) >= 16 && info[:16] == "cluster_state:ok" {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the cluster is not up: %q, %v", info, err)
+		}
+	}
+	cluster := func() *redis.ClusterClient {
+		c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{server.Addr}, ContextTimeoutEnabled: true})
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	a, b := join(t, cluster(), "a", nil), join(t, cluster(), "b", nil)
+	ready(t, a, b)
+	expect(t, a, "a x", "b x")
+	expect(t, b, "a x", "b x")
+}

@@ -1,0 +1,208 @@
+// Package postgres keeps the products in PostgreSQL.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"fleetcall/internal/product"
+)
+
+// connectTimeout bounds one connection attempt where the URL names no
+// connect_timeout: the pool's wait is far longer than anyone should wait to
+// learn that the database's host is gone.
+const connectTimeout = 5 * time.Second
+
+// Store is a connection pool on a database with the table products.
+type Store struct {
+	pool     *pgxpool.Pool
+	config   product.PoolConfig
+	counters product.Counters
+}
+
+// Open makes a pool for a postgres:// URL. It does not connect: a database
+// that is down makes queries fail, not Open. The error of a malformed URL does
+// not repeat its password.
+func Open(ctx context.Context, url string, config product.PoolConfig) (*Store, error) {
+	c, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: reading the database's URL: %w", err)
+	}
+	c.MinConns, c.MaxConns = int32(config.Min), int32(config.Max)
+	if c.ConnConfig.ConnectTimeout == 0 {
+		c.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	if c.ConnConfig.RuntimeParams["application_name"] == "" {
+		c.ConnConfig.RuntimeParams["application_name"] = "fleetcall"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: making a database pool: %w", err)
+	}
+	return &Store{pool: pool, config: config}, nil
+}
+
+// The simple protocol sends one message a query, so that the server's log
+// shows one entry under every logging setting, and it works through poolers
+// that share connections between transactions.
+const selectProduct = `SELECT id, name, price, COALESCE(description, '') FROM products WHERE id = $1`
+
+// Product takes a connection, holds it for the configured delay and reads the
+// row on it with one statement. The errors are product.ErrNotFound,
+// product.ErrBusy, product.ErrUnavailable, ctx.Err(), and others of the
+// database.
+func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) {
+	p, err := s.product(ctx, id)
+	if err != nil && !errors.Is(err, product.ErrNotFound) && ctx.Err() == nil {
+		s.counters.Failed()
+	}
+	return p, err
+}
+
+func (s *Store) product(ctx context.Context, id int32) (product.Product, error) {
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		return product.Product{}, fmt.Errorf("fleetcall: taking a database connection: %w", err)
+	}
+	defer conn.Release()
+	if err := product.Hold(ctx, s.config.Delay); err != nil {
+		return product.Product{}, err
+	}
+	s.counters.Sent(ctx)
+	var p product.Product
+	err = conn.QueryRow(ctx, selectProduct, pgx.QueryExecModeSimpleProtocol, id).Scan(&p.ID, &p.Name, &p.Price, &p.Description)
+	switch {
+	case err == nil:
+		return p, nil
+	case errors.Is(err, pgx.ErrNoRows):
+		return product.Product{}, product.ErrNotFound
+	case ctx.Err() != nil:
+		return product.Product{}, ctx.Err()
+	}
+	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w", id, classify(err))
+}
+
+func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	waiting, cancel := context.WithTimeout(ctx, s.config.Wait)
+	defer cancel()
+	conn, err := s.pool.Acquire(waiting)
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case waiting.Err() != nil && s.pool.Stat().AcquiredConns() >= s.pool.Stat().MaxConns():
+		return nil, product.ErrBusy
+	}
+	return nil, fmt.Errorf("%w: %w", product.ErrUnavailable, err)
+}
+
+// classify makes an error that means that the server cannot be used a
+// product.ErrUnavailable, and leaves what it says about the statement.
+func classify(err error) error {
+	var reply *pgconn.PgError
+	if !errors.As(err, &reply) {
+		return fmt.Errorf("%w: %w", product.ErrUnavailable, err)
+	}
+	switch {
+	case strings.HasPrefix(reply.Code, "08"), // connection exceptions
+		strings.HasPrefix(reply.Code, "53"),  // out of memory, disk, connections
+		strings.HasPrefix(reply.Code, "57P"), // shutting down, starting up, crashed
+		strings.HasPrefix(reply.Code, "58"):  // the server's own I/O
+		return fmt.Errorf("%w: %w", product.ErrUnavailable, err)
+	case reply.Code == "42P01":
+		return fmt.Errorf("the table is missing, run fleetcall initdb: %w", err)
+	}
+	return err
+}
+
+// Ping asks the server for a sign of life, on a connection of the pool when
+// one is free and on one of its own otherwise: a busy pool is no dead server.
+func (s *Store) Ping(ctx context.Context) error {
+	var err error
+	if stat := s.pool.Stat(); stat.AcquiredConns() < stat.MaxConns() {
+		err = s.pool.Ping(ctx)
+	} else {
+		var conn *pgx.Conn
+		if conn, err = pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig); err == nil {
+			err = conn.Close(ctx)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("fleetcall: pinging the database: %w: %w", product.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Stats returns the counts so far and the state of the pool.
+func (s *Store) Stats() product.Stats {
+	stat := s.pool.Stat()
+	st := product.Stats{InUse: int(stat.AcquiredConns()), Idle: int(stat.IdleConns()), Max: int(stat.MaxConns())}
+	st.Queries, st.Errors = s.counters.Load()
+	return st
+}
+
+// ResetStats sets the counts to zero.
+func (s *Store) ResetStats() { s.counters.Reset() }
+
+// Close waits for the queries that run and closes every connection.
+func (s *Store) Close() error {
+	s.pool.Close()
+	return nil
+}
+
+const (
+	createTable = `CREATE TABLE IF NOT EXISTS products (
+		id integer PRIMARY KEY,
+		name text NOT NULL,
+		price numeric(10,2) NOT NULL,
+		description text NOT NULL
+	)`
+	upsertBatch = `INSERT INTO products (id, name, price, description)
+		SELECT * FROM unnest($1::integer[], $2::text[], $3::numeric[], $4::text[])
+		ON CONFLICT (id) DO UPDATE SET name = excluded.name, price = excluded.price, description = excluded.description`
+	// seedLock serialises seeders: CREATE TABLE IF NOT EXISTS of two at once
+	// may fail on a system catalogue's unique index.
+	seedLock  = `SELECT pg_advisory_xact_lock(7236104201)`
+	batchSize = 100
+)
+
+// Seed makes the table where it is missing and writes the products of the
+// catalogue over what it has under their ids; other rows stay. progress, which
+// may be nil, is called after each batch.
+func (s *Store) Seed(ctx context.Context, progress func(done, total int)) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, seedLock); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, createTable)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("fleetcall: making the table products: %w", classify(err))
+	}
+	all := product.Catalogue()
+	for done := 0; done < len(all); {
+		batch := all[done:min(done+batchSize, len(all))]
+		ids, names := make([]int32, len(batch)), make([]string, len(batch))
+		prices, descriptions := make([]float64, len(batch)), make([]string, len(batch))
+		for i, p := range batch {
+			ids[i], names[i], prices[i], descriptions[i] = p.ID, p.Name, p.Price, p.Description
+		}
+		if _, err := s.pool.Exec(ctx, upsertBatch, ids, names, prices, descriptions); err != nil {
+			return fmt.Errorf("fleetcall: writing the products from %d on: %w", batch[0].ID, classify(err))
+		}
+		done += len(batch)
+		if progress != nil {
+			progress(done, len(all))
+		}
+	}
+	return nil
+}

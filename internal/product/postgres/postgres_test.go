@@ -1,0 +1,198 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"fleetcall/internal/product"
+	"fleetcall/internal/product/postgres"
+	"fleetcall/internal/testserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var pool = product.PoolConfig{Min: 2, Max: 4, Wait: time.Minute}
+
+func open(t *testing.T, url string, config product.PoolConfig) *postgres.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), url, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestEachCallIsOneStatementInTheServersLog(t *testing.T) {
+	server := testserver.StartPostgres(t)
+	s := open(t, server.URL(), pool)
+	if err := s.Seed(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	server.ResetQueries()
+	hooked := 0
+	ctx := product.OnQuery(t.Context(), func() { hooked++ })
+	for _, want := range product.Catalogue()[:50] {
+		got, err := s.Product(ctx, want.ID)
+		if err != nil || got != want {
+			t.Fatalf("product %d: got %+v, %v", want.ID, got, err)
+		}
+	}
+	if _, err := s.Product(ctx, 1001); !errors.Is(err, product.ErrNotFound) {
+		t.Errorf("product 1001: %v", err)
+	}
+	st := s.Stats()
+	if n := server.Queries(); n != 51 || hooked != 51 || st.Queries != 51 || st.Errors != 0 {
+		t.Errorf("the server logged %d statements, the hook saw %d, the counters say %+v; want 51", n, hooked, st)
+	}
+	if st.Max != 4 {
+		t.Errorf("pool: %+v", st)
+	}
+}
+
+func TestSeedIsIdempotentKeepsOtherRowsAndMayRunTwiceAtOnce(t *testing.T) {
+	server := testserver.StartPostgres(t)
+	s := open(t, server.URL(), pool)
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if err := s.Seed(t.Context(), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	conn, err := pgx.Connect(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	for _, change := range []string{
+		`UPDATE products SET name = 'changed' WHERE id = 7`,
+		`INSERT INTO products VALUES (5000, 'mine', 1, 'kept')`,
+	} {
+		if _, err := conn.Exec(t.Context(), change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := 0
+	if err := s.Seed(t.Context(), func(done, total int) {
+		if done <= last || total != 1000 {
+			t.Errorf("progress %d of %d after %d", done, total, last)
+		}
+		last = done
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var rows int
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM products`).Scan(&rows); err != nil || rows != 1001 || last != 1000 {
+		t.Errorf("%d rows, progress ended at %d, %v", rows, last, err)
+	}
+	if p, err := s.Product(t.Context(), 7); err != nil || p != product.Catalogue()[6] {
+		t.Errorf("product 7: %+v, %v", p, err)
+	}
+}
+
+func TestFullPoolIsBusyAfterTheWaitAndSendsNothing(t *testing.T) {
+	server := testserver.StartPostgres(t)
+	s := open(t, server.URL(), product.PoolConfig{Min: 1, Max: 1, Wait: 100 * time.Millisecond, Delay: time.Hour})
+	if err := s.Seed(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	server.ResetQueries()
+	ctx, cancel := context.WithCancel(t.Context())
+	var holder sync.WaitGroup
+	holder.Go(func() {
+		if _, err := s.Product(ctx, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("the holder got %v", err)
+		}
+	})
+	for s.Stats().InUse == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := s.Product(t.Context(), 1); !errors.Is(err, product.ErrBusy) || errors.Is(err, product.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("a busy pool is no dead server: %v", err)
+	}
+	cancel()
+	holder.Wait()
+	if st := s.Stats(); st.Queries != 0 || st.Errors != 1 || server.Queries() != 0 {
+		t.Errorf("%+v, the server logged %d", st, server.Queries())
+	}
+}
+
+func TestDatabaseThatIsDownAtStartOrLaterIsUnavailableAndComesBack(t *testing.T) {
+	server := testserver.StartPostgres(t)
+	seeder := open(t, server.URL(), pool)
+	if err := seeder.Seed(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	server.Stop()
+	s := open(t, server.URL(), pool)
+	down := func() {
+		t.Helper()
+		if _, err := s.Product(t.Context(), 1); !errors.Is(err, product.ErrUnavailable) {
+			t.Errorf("Product: %v", err)
+		}
+		if err := s.Ping(t.Context()); !errors.Is(err, product.ErrUnavailable) {
+			t.Errorf("Ping: %v", err)
+		} else if strings.Contains(err.Error(), "only-for-tests") {
+			t.Errorf("the error has the password: %v", err)
+		}
+	}
+	down()
+	server.Start()
+	if p, err := s.Product(t.Context(), 1); err != nil || p.ID != 1 {
+		t.Errorf("after the start: %+v, %v", p, err)
+	}
+	server.Stop()
+	down()
+}
+
+func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
+	server := testserver.StartPostgres(t)
+	if err := open(t, server.URL(), pool).Seed(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, server.URL(), product.PoolConfig{Min: 1, Max: 2, Wait: time.Minute, Delay: 2 * time.Second})
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.Product(t.Context(), 1)
+		result <- err
+	}()
+	for s.Stats().InUse == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	server.Stop()
+	if err := <-result; !errors.Is(err, product.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMissingTableSaysWhatToDo(t *testing.T) {
+	s := open(t, testserver.StartPostgres(t).URL(), pool)
+	_, err := s.Product(t.Context(), 1)
+	if err == nil || errors.Is(err, product.ErrUnavailable) || !strings.Contains(err.Error(), "fleetcall initdb") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMalformedURLIsRefusedWithoutItsPassword(t *testing.T) {
+	_, err := postgres.Open(t.Context(), "postgres://user:hunter2@host:notaport/db", pool)
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}

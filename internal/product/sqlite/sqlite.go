@@ -1,0 +1,238 @@
+// Package sqlite keeps the products in an embedded SQL database: in memory, or
+// in a file that the replicas of one machine share.
+package sqlite
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	_ "modernc.org/sqlite" // the driver "sqlite", which needs no C compiler
+
+	"fleetcall/internal/product"
+)
+
+// Store is a connection pool on a database with the table products.
+type Store struct {
+	db       *sql.DB
+	config   product.PoolConfig
+	counters product.Counters
+	slots    chan struct{} // one for each connection in use
+}
+
+// Open opens the database file at path, making it where it is missing, and
+// fills it with the catalogue. An empty path is a database in memory that is
+// gone with the Store. Several processes may open one file at the same time.
+func Open(ctx context.Context, path string, config product.PoolConfig) (*Store, error) {
+	db, err := sql.Open("sqlite", dsn(path))
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: opening the embedded database: %w", err)
+	}
+	// The idle ones are never closed: the last connection takes a database in
+	// memory with it.
+	db.SetMaxOpenConns(config.Max)
+	db.SetMaxIdleConns(config.Max)
+	s := &Store{db: db, config: config, slots: make(chan struct{}, config.Max)}
+	if err := s.prepare(ctx); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func dsn(path string) string {
+	query := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)"}}
+	if path == "" {
+		query.Set("vfs", "memdb")
+		return "file:/fleetcall-" + rand.Text() + "?" + query.Encode()
+	}
+	query.Add("_pragma", "journal_mode(WAL)")
+	query.Add("_pragma", "synchronous(NORMAL)")
+	return (&url.URL{Scheme: "file", Opaque: strings.ReplaceAll(url.PathEscape(path), "%2F", "/"), RawQuery: query.Encode()}).String()
+}
+
+// prepare seeds the database and opens the pool's least connections.
+func (s *Store) prepare(ctx context.Context) error {
+	seeded, err := s.seeded(ctx)
+	if err != nil {
+		return err
+	}
+	if !seeded {
+		if err := s.Seed(ctx, nil); err != nil {
+			return err
+		}
+	}
+	conns := make([]*sql.Conn, 0, s.config.Min)
+	defer func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+	}()
+	for range s.config.Min {
+		conn, err := s.db.Conn(ctx)
+		if err != nil {
+			return fmt.Errorf("fleetcall: opening the embedded database: %w", err)
+		}
+		conns = append(conns, conn)
+	}
+	return nil
+}
+
+// seeded tells whether the catalogue is there, so that a replica that starts
+// beside others writes nothing.
+func (s *Store) seeded(ctx context.Context) (bool, error) {
+	const missingTable = "no such table"
+	var n int
+	err := s.db.QueryRowContext(ctx, `SELECT count(*) FROM products WHERE id BETWEEN 1 AND ?`, product.CatalogueSize).Scan(&n)
+	if err != nil && !strings.Contains(err.Error(), missingTable) {
+		return false, fmt.Errorf("fleetcall: opening the embedded database: %w", err)
+	}
+	return n == product.CatalogueSize, nil
+}
+
+// Product takes a connection, holds it for the configured delay and reads the
+// row on it with one statement. The errors are product.ErrNotFound,
+// product.ErrBusy, product.ErrUnavailable and ctx.Err().
+func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) {
+	p, err := s.product(ctx, id)
+	if err != nil && !errors.Is(err, product.ErrNotFound) && ctx.Err() == nil {
+		s.counters.Failed()
+	}
+	return p, err
+}
+
+func (s *Store) product(ctx context.Context, id int32) (product.Product, error) {
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		return product.Product{}, fmt.Errorf("fleetcall: taking a database connection: %w", err)
+	}
+	defer s.release(conn)
+	if err := product.Hold(ctx, s.config.Delay); err != nil {
+		return product.Product{}, err
+	}
+	s.counters.Sent(ctx)
+	var p product.Product
+	err = conn.QueryRowContext(ctx, `SELECT id, name, price, description FROM products WHERE id = ?`, id).
+		Scan(&p.ID, &p.Name, &p.Price, &p.Description)
+	switch {
+	case err == nil:
+		return p, nil
+	case errors.Is(err, sql.ErrNoRows):
+		return product.Product{}, product.ErrNotFound
+	case ctx.Err() != nil:
+		return product.Product{}, ctx.Err()
+	}
+	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w: %w", id, product.ErrUnavailable, err)
+}
+
+// acquire waits for a slot of its own before it asks the pool, because the
+// pool does not tell waiting for a connection from opening one.
+func (s *Store) acquire(ctx context.Context) (*sql.Conn, error) {
+	waiting, cancel := context.WithTimeout(ctx, s.config.Wait)
+	defer cancel()
+	select {
+	case s.slots <- struct{}{}:
+	case <-waiting.Done():
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, product.ErrBusy
+	}
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		<-s.slots
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%w: %w", product.ErrUnavailable, err)
+	}
+	return conn, nil
+}
+
+func (s *Store) release(conn *sql.Conn) {
+	_ = conn.Close()
+	<-s.slots
+}
+
+// Ping reads the schema's version, unless every connection is in use, which
+// shows that the database works.
+func (s *Store) Ping(ctx context.Context) error {
+	if len(s.slots) == cap(s.slots) {
+		return nil
+	}
+	var version int
+	if err := s.db.QueryRowContext(ctx, `PRAGMA schema_version`).Scan(&version); err != nil {
+		return fmt.Errorf("fleetcall: pinging the embedded database: %w: %w", product.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// Stats returns the counts so far and the state of the pool.
+func (s *Store) Stats() product.Stats {
+	stat := s.db.Stats()
+	st := product.Stats{InUse: stat.InUse, Idle: stat.Idle, Max: stat.MaxOpenConnections}
+	st.Queries, st.Errors = s.counters.Load()
+	return st
+}
+
+// ResetStats sets the counts to zero.
+func (s *Store) ResetStats() { s.counters.Reset() }
+
+// Close closes every connection.
+func (s *Store) Close() error {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("fleetcall: closing the embedded database: %w", err)
+	}
+	return nil
+}
+
+const (
+	createTable = `CREATE TABLE IF NOT EXISTS products (
+		id INTEGER PRIMARY KEY,
+		name TEXT NOT NULL,
+		price REAL NOT NULL,
+		description TEXT NOT NULL
+	)`
+	upsert = `INSERT INTO products (id, name, price, description) VALUES (?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET name = excluded.name, price = excluded.price, description = excluded.description`
+	batchSize = 100
+)
+
+// Seed makes the table where it is missing and writes the products of the
+// catalogue over what it has under their ids; other rows stay. progress, which
+// may be nil, is called after each batch.
+func (s *Store) Seed(ctx context.Context, progress func(done, total int)) error {
+	if _, err := s.db.ExecContext(ctx, createTable); err != nil {
+		return fmt.Errorf("fleetcall: making the table products: %w", err)
+	}
+	all := product.Catalogue()
+	for done := 0; done < len(all); {
+		batch := all[done:min(done+batchSize, len(all))]
+		if err := s.write(ctx, batch); err != nil {
+			return fmt.Errorf("fleetcall: writing the products from %d on: %w", batch[0].ID, err)
+		}
+		done += len(batch)
+		if progress != nil {
+			progress(done, len(all))
+		}
+	}
+	return nil
+}
+
+func (s *Store) write(ctx context.Context, batch []product.Product) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	for _, p := range batch {
+		if _, err := tx.ExecContext(ctx, upsert, p.ID, p.Name, p.Price, p.Description); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
