@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"fleetcall/internal/fleet"
+	"fleetcall/internal/load"
+
+	"github.com/jackc/pgx/v5"
+)
+
+type demoCmd struct {
+	Requests    int    `short:"n" env:"DEMO_REQUESTS" default:"1000" help:"How many requests to send in each mode."`
+	Concurrency int    `short:"c" env:"DEMO_CONCURRENCY" default:"0" help:"How many to have under way at once; 0: all."`
+	Replicas    int    `env:"FLEET_REPLICAS" default:"3" help:"How many replicas to run."`
+	Balancer    string `env:"FLEET_BALANCER" enum:"auto,nginx,builtin" default:"auto" help:"auto takes nginx where it is installed, else the built-in one."`
+	DatabaseURL string `name:"database-url" env:"DATABASE_URL" help:"PostgreSQL; empty: an embedded database."`
+	RedisURL    string `name:"redis-url" env:"REDIS_URL" help:"Redis; empty: an embedded one."`
+	Verbose     bool   `short:"v" env:"DEMO_VERBOSE" help:"Show the logs of the replicas."`
+}
+
+const demoID = 1 // the product asked for
+
+// outcome is what one mode showed.
+type outcome struct {
+	mode    string
+	result  *load.Result
+	queries int64 // the database's count
+	stats   int64 // the replicas' count
+}
+
+// Run loads a fleet in each mode and prints a report. It fails when a count is
+// not what the mode promises, or an answer is wrong.
+func (c *demoCmd) Run(ctx context.Context) error {
+	if c.Requests < 1 || c.Concurrency < 0 {
+		return errors.New("fleetcall: --requests has to be at least 1, --concurrency at least 0")
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = c.Requests
+	}
+	begin := time.Now()
+	fmt.Printf("%s requests for one product, %s at a time, to %d replicas, in each mode.\n",
+		thousands(int64(c.Requests)), thousands(int64(c.Concurrency)), c.Replicas)
+	if c.DatabaseURL != "" {
+		if err := c.initdb(ctx); err != nil {
+			return err
+		}
+	}
+	var first sync.Map // the product's bytes, from the first answer
+	var outcomes []outcome
+	for _, mode := range []string{"off", "local", "distributed"} {
+		o, err := c.load(ctx, mode, &first)
+		if err != nil {
+			return err
+		}
+		outcomes = append(outcomes, o)
+	}
+	fmt.Println()
+	var boxes []box
+	for _, o := range outcomes {
+		b := box{title: o.mode}
+		b.add("Database queries", thousands(o.queries))
+		b.addResult(o.result)
+		boxes = append(boxes, b)
+	}
+	fmt.Print(drawBoxes(boxes, columns()))
+	fmt.Printf("\nQueries were counted by %s.\n\n", c.counter())
+	wrong := c.judge(outcomes)
+	fmt.Printf("\nThe demo took %s.\n", seconds(time.Since(begin)))
+	if wrong > 0 {
+		return fmt.Errorf("fleetcall: the demo failed: %d of %d modes are not as promised", wrong, len(outcomes))
+	}
+	return nil
+}
+
+func (c *demoCmd) counter() string {
+	if c.DatabaseURL != "" {
+		return "PostgreSQL, in its own statistics (pg_stat_user_tables)"
+	}
+	return "each replica's embedded database (database.queries of /stats?scope=fleet)"
+}
+
+// judge prints a verdict on each mode and returns how many are wrong.
+func (c *demoCmd) judge(outcomes []outcome) int {
+	wrong := 0
+	for _, o := range outcomes {
+		low, high := c.promised(o.mode)
+		var faults []string
+		if o.queries < low || o.queries > high {
+			promise := thousands(low)
+			if high > low {
+				promise += " to " + thousands(high)
+			}
+			faults = append(faults, "promised "+promise)
+		}
+		if o.stats != o.queries {
+			faults = append(faults, fmt.Sprintf("the replicas counted %s", thousands(o.stats)))
+		}
+		if o.result.OK != c.Requests {
+			faults = append(faults, fmt.Sprintf("%s requests failed: %s", thousands(int64(c.Requests-o.result.OK)), listCounts(o.result.Errors)))
+		}
+		queries := "queries"
+		if o.queries == 1 {
+			queries = "query"
+		}
+		sentence := fmt.Sprintf("%-12s %s requests, %s %s", o.mode, thousands(int64(c.Requests)), thousands(o.queries), queries)
+		if len(faults) > 0 {
+			wrong++
+			fmt.Printf("WRONG  %s: %s\n", sentence, strings.Join(faults, "; "))
+		} else {
+			fmt.Printf("right  %s\n", sentence)
+		}
+	}
+	return wrong
+}
+
+// promised returns how many queries a mode may need when all requests are
+// under way at once.
+func (c *demoCmd) promised(mode string) (low, high int64) {
+	switch mode {
+	case "off":
+		return int64(c.Requests), int64(c.Requests)
+	case "local":
+		return 1, int64(c.Replicas)
+	}
+	return 1, 1
+}
+
+func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o outcome, err error) {
+	fmt.Fprintf(os.Stderr, "%-12s starting %d replicas\n", mode, c.Replicas)
+	config := fleet.Config{
+		Replicas:    c.Replicas,
+		Mode:        mode,
+		DatabaseURL: c.DatabaseURL,
+		RedisURL:    c.RedisURL,
+		Balancer:    c.Balancer,
+		// A fleet of someone else's on the same Redis must not take part.
+		Env:    []string{"COALESCE_NAMESPACE=fleetcall-demo-" + rand.Text(), "COALESCE_MAX_AGE=0s"},
+		Report: reportFleet,
+	}
+	if c.Verbose {
+		config.Logs = os.Stderr
+	}
+	var before int64
+	if c.DatabaseURL != "" {
+		if before, err = c.scans(ctx); err != nil {
+			return o, err
+		}
+	}
+	f, err := fleet.Start(ctx, config)
+	if err != nil {
+		return o, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if mode == "off" {
+		fmt.Fprintf(os.Stderr, "%14s balancer: %s\n%14s database: %s\n%14s Redis: %s\n", "", f.Balancer(), "", f.Database(), "", f.Redis())
+	}
+	target := load.Target{Base: f.URL()}
+	idle, err := target.FleetStats(ctx)
+	if err != nil {
+		return o, err
+	}
+	fmt.Fprintf(os.Stderr, "%-12s sending %s requests\n", mode, thousands(int64(c.Requests)))
+	answered, finish := requestProgress(c.Requests, mode)
+	o.mode = mode
+	o.result, err = load.Run(ctx, load.Config{
+		URLs:        []string{fmt.Sprintf("%s/product/coalesced/%d", f.URL(), demoID)},
+		Requests:    c.Requests,
+		Concurrency: c.Concurrency,
+		Check: func(_ string, _ http.Header, body []byte) error {
+			return checkProduct(body, first)
+		},
+		Answered: answered,
+		Connect:  true,
+	})
+	finish()
+	if err != nil {
+		return o, err
+	}
+	after, err := target.FleetStats(ctx)
+	if err != nil {
+		return o, err
+	}
+	if n := len(after.Replicas); n != c.Replicas {
+		return o, fmt.Errorf("fleetcall: %d of %d replicas told their statistics", n, c.Replicas)
+	}
+	stats := after.Since(idle)
+	o.queries, o.stats = stats.Database.Queries, stats.Misses
+	if c.DatabaseURL != "" {
+		// A connection's statistics are complete when it is closed.
+		if err := f.Close(); err != nil {
+			return o, err
+		}
+		o.queries, err = c.scansSince(ctx, before, stats.Database.Queries)
+	}
+	return o, err
+}
+
+// checkProduct says what is wrong with an answer: it has to hold the product
+// asked for, with the same bytes as every other answer.
+func checkProduct(body []byte, first *sync.Map) error {
+	var answer struct {
+		Product json.RawMessage `json:"product"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return errors.New("not JSON")
+	}
+	var product struct {
+		ID   int    `json:"id"`
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(answer.Product, &product); err != nil || product.Name == "" {
+		return errors.New("no product")
+	}
+	if product.ID != demoID {
+		return fmt.Errorf("product %d", product.ID)
+	}
+	other, _ := first.LoadOrStore(demoID, []byte(answer.Product))
+	if !bytes.Equal(other.([]byte), answer.Product) {
+		return errors.New("a product that differs from another answer's")
+	}
+	return nil
+}
+
+// scans returns how often PostgreSQL has read the products table.
+func (c *demoCmd) scans(ctx context.Context) (int64, error) {
+	conn, err := pgx.Connect(ctx, c.DatabaseURL)
+	if err != nil {
+		// pgx leaves passwords out of its errors.
+		return 0, fmt.Errorf("fleetcall: connecting to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var n int64
+	err = conn.QueryRow(ctx, `SELECT coalesce(seq_scan, 0) + coalesce(idx_scan, 0) FROM pg_stat_user_tables WHERE relid = to_regclass('products')`).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("fleetcall: reading PostgreSQL's statistics: %w", err)
+	}
+	return n, nil
+}
+
+// scansSince returns how often the table was read since it had been read
+// before times. PostgreSQL may need a moment to count what a closed connection
+// did: up to some seconds are waited for the expected number.
+func (c *demoCmd) scansSince(ctx context.Context, before, expected int64) (int64, error) {
+	deadline := time.Now().Add(3 * time.Second)
+	for {
+		now, err := c.scans(ctx)
+		if err != nil || now-before >= expected || time.Now().After(deadline) {
+			return now - before, err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// initdb makes the products table where there is none.
+func (c *demoCmd) initdb(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, c.DatabaseURL)
+	if err != nil {
+		return fmt.Errorf("fleetcall: connecting to PostgreSQL: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var there bool
+	if err := conn.QueryRow(ctx, `SELECT to_regclass('products') IS NOT NULL`).Scan(&there); err != nil {
+		return fmt.Errorf("fleetcall: looking for the products table: %w", err)
+	}
+	if there {
+		return nil
+	}
+	fmt.Fprintln(os.Stderr, "Making the products table.")
+	return runSelf(ctx, "initdb", "DATABASE_URL="+c.DatabaseURL)
+}
+
+func listCounts(counts map[string]int) string {
+	var parts []string
+	for _, label := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%s %s", thousands(int64(counts[label])), label))
+	}
+	return strings.Join(parts, ", ")
+}

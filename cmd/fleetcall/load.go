@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"fleetcall/internal/load"
+)
+
+const maxIDs = 100_000
+
+type loadCmd struct {
+	URL         string `name:"url" env:"LOAD_URL" default:"http://localhost:8000" help:"Base URL of the server."`
+	Endpoint    string `env:"LOAD_ENDPOINT" enum:"normal,coalesced" default:"coalesced" help:"Endpoint to ask: normal or coalesced."`
+	IDs         string `name:"ids" aliases:"id" env:"LOAD_IDS" default:"1" placeholder:"1-100,7" help:"Product ids and ranges of them, asked in turn."`
+	Requests    int    `short:"n" env:"LOAD_REQUESTS" default:"1000" help:"How many requests to send."`
+	Concurrency int    `short:"c" env:"LOAD_CONCURRENCY" default:"100" help:"How many to have under way at once."`
+	Format      string `env:"LOAD_FORMAT" enum:"text,json" default:"text" help:"Form of the report: text or json."`
+	Reset       bool   `env:"LOAD_RESET" help:"Set the server's statistics to zero first."`
+	AdminToken  string `env:"ADMIN_TOKEN" help:"Token that --reset may need."`
+}
+
+// Run sends the load and prints what it measured. It fails when no server
+// answers and when a request failed.
+func (c *loadCmd) Run(ctx context.Context) error {
+	ids, err := parseIDs(c.IDs)
+	if err != nil {
+		return err
+	}
+	if c.Requests < 1 || c.Concurrency < 1 {
+		return errors.New("fleetcall: --requests and --concurrency have to be at least 1")
+	}
+	base, err := url.Parse(c.URL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
+		return fmt.Errorf("fleetcall: --url %q is not a URL like http://localhost:8000", c.URL)
+	}
+	target := load.Target{Base: strings.TrimRight(c.URL, "/"), AdminToken: c.AdminToken}
+	if err := target.Alive(ctx); err != nil {
+		return err
+	}
+	if c.Reset {
+		if err := target.ResetStats(ctx); err != nil {
+			return err
+		}
+	}
+	before, statsErr := target.FleetStats(ctx)
+
+	urls := make([]string, len(ids))
+	for i, id := range ids {
+		urls[i] = fmt.Sprintf("%s/product/%s/%d", target.Base, c.Endpoint, id)
+	}
+	answered, finish := requestProgress(c.Requests, c.Endpoint)
+	result, err := load.Run(ctx, load.Config{URLs: urls, Requests: c.Requests, Concurrency: c.Concurrency, Answered: answered})
+	finish()
+	if result == nil {
+		return err
+	}
+	report := loadReport{URL: target.Base, Endpoint: c.Endpoint, Result: result}
+	if c.Endpoint == "coalesced" && err == nil {
+		var after load.Stats
+		if statsErr == nil {
+			after, statsErr = target.FleetStats(ctx)
+		}
+		if statsErr == nil {
+			report.Impact = newImpact(after.Since(before))
+		} else {
+			fmt.Fprintln(os.Stderr, statsErr)
+		}
+	}
+	if printErr := report.print(c.Format); printErr != nil {
+		return errors.Join(err, printErr)
+	}
+	if err == nil && result.Failed > 0 {
+		err = fmt.Errorf("fleetcall: %d of %d requests failed", result.Failed, result.Requests)
+	}
+	return err
+}
+
+type loadReport struct {
+	URL      string       `json:"url"`
+	Endpoint string       `json:"endpoint"`
+	Result   *load.Result `json:"result"`
+	Impact   *impact      `json:"impact,omitempty"`
+}
+
+// impact is what coalescing did during a load, over all replicas.
+type impact struct {
+	Without   int64  `json:"queries_without_coalescing"`
+	With      int64  `json:"queries_with_coalescing"`
+	Prevented int64  `json:"queries_prevented"`
+	HitRate   string `json:"hit_rate"`
+}
+
+func newImpact(s load.Stats) *impact {
+	return &impact{Without: s.Hits + s.Misses, With: s.Misses, Prevented: s.Hits, HitRate: percent(s.Hits, s.Hits+s.Misses)}
+}
+
+func (r loadReport) print(format string) error {
+	if format == "json" {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(r)
+	}
+	result := box{title: r.Endpoint + " endpoint"}
+	result.addResult(r.Result)
+	boxes := []box{result}
+	if r.Impact != nil {
+		b := box{title: "what coalescing did"}
+		b.add("Queries without it", thousands(r.Impact.Without))
+		b.add("Queries with it", thousands(r.Impact.With))
+		b.add("Queries prevented", thousands(r.Impact.Prevented))
+		b.add("Hit rate", r.Impact.HitRate)
+		boxes = append(boxes, b)
+	}
+	for _, b := range boxes {
+		for _, line := range b.lines(min(columns(), 48)) {
+			fmt.Println(line)
+		}
+	}
+	for _, counts := range []struct {
+		title string
+		of    map[string]int
+	}{{"Replicas", r.Result.Replicas}, {"Roles", r.Result.Roles}, {"Failures", r.Result.Errors}} {
+		if len(counts.of) > 0 {
+			fmt.Printf("%s: %s\n", counts.title, listCounts(counts.of))
+		}
+	}
+	return nil
+}
+
+// parseIDs reads a list like 1-100,7.
+func parseIDs(list string) ([]int, error) {
+	var ids []int
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		from, err := strconv.ParseInt(first, 10, 32)
+		to := from
+		if err == nil && isRange {
+			to, err = strconv.ParseInt(last, 10, 32)
+		}
+		if err != nil || from < 1 || to < from {
+			return nil, fmt.Errorf("fleetcall: --ids %q: %q is not a product id or a range of them", list, part)
+		}
+		if int64(len(ids))+to-from >= maxIDs {
+			return nil, fmt.Errorf("fleetcall: --ids %q: more than %d ids", list, maxIDs)
+		}
+		for id := from; id <= to; id++ {
+			ids = append(ids, int(id))
+		}
+	}
+	return ids, nil
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"go.uber.org/goleak"
+
+	"fleetcall/internal/testserver"
+)
+
+func TestMain(m *testing.M) {
+	// The settings of whoever runs the tests are not the tests'.
+	for _, setting := range os.Environ() {
+		name, _, _ := strings.Cut(setting, "=")
+		switch prefix, _, _ := strings.Cut(name, "_"); prefix {
+		case "LISTEN", "DATABASE", "REDIS", "COALESCE", "REPLICA", "QUERY", "DB", "ADMIN", "LOG", "SHUTDOWN", "FLEET", "DEMO", "LOAD":
+			_ = os.Unsetenv(name)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// unset removes what a test has put into the environment by reading a file.
+func unset(t *testing.T, names ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, name := range names {
+			_ = os.Unsetenv(name)
+		}
+	})
+}
+
+// parse returns the settings that serve has for flags and the environment.
+func parse(t *testing.T, args ...string) *serveCmd {
+	t.Helper()
+	var c cli
+	parser, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(append([]string{"serve"}, args...)); err != nil {
+		t.Fatal(err)
+	}
+	return &c.Serve
+}
+
+func TestDefaultsAreTheContracts(t *testing.T) {
+	c := parse(t)
+	if c.Listen != ":8000" || c.DatabaseURL != "" || c.RedisURL != "" || c.Mode != "" || c.QueryDelay != 500*time.Millisecond ||
+		c.DBPoolMin != 5 || c.DBPoolMax != 10 || c.Namespace != "fleetcall" || c.LeaseTTL != 3*time.Second ||
+		c.FlightTimeout != 30*time.Second || c.MaxAge != 0 || c.RedisTimeout != 250*time.Millisecond || c.AdminToken != "" ||
+		c.LogLevel.String() != "INFO" || c.LogFormat != "text" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestFlagWinsOverEnvironmentWinsOverFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	file := "# settings\nCOALESCE_NAMESPACE=file\nQUERY_DELAY=1s\nDB_POOL_MAX='20'\nREDIS_URL=redis://file\nexport ADMIN_TOKEN=\"a b\"\n"
+	if err := os.WriteFile(".env", []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unset(t, "DB_POOL_MAX", "ADMIN_TOKEN")
+	t.Setenv("COALESCE_NAMESPACE", "environment")
+	t.Setenv("QUERY_DELAY", "2s")
+	t.Setenv("REDIS_URL", "") // says: none, whatever the file says
+	if err := loadEnvironment(".env"); err != nil {
+		t.Fatal(err)
+	}
+	c := parse(t, "--query-delay=3s")
+	if c.QueryDelay != 3*time.Second || c.Namespace != "environment" || c.DBPoolMax != 20 || c.RedisURL != "" || c.AdminToken != "a b" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestFileThatIsNoEnvironmentIsRefusedWithoutItsText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ".env")
+	if err := os.WriteFile(path, []byte("ADMIN_TOKEN hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := loadEnvironment(path)
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), ".env") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// output is safe to read while a command writes it.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+func TestWrongCallsNameTheFlagAndTheVariable(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, c := range []struct {
+		args string
+		env  [2]string
+		code int
+		want []string
+	}{
+		{args: "serve --query-delay=abc", code: 2, want: []string{"--query-delay"}},
+		{args: "serve", env: [2]string{"QUERY_DELAY", "abc"}, code: 2, want: []string{"--query-delay", "QUERY_DELAY"}},
+		{args: "serve", env: [2]string{"QUERY_DELAY", "-1s"}, code: 2, want: []string{"--query-delay", "QUERY_DELAY"}},
+		{args: "serve", env: [2]string{"COALESCE_MODE", "both"}, code: 2, want: []string{"--mode", "COALESCE_MODE", "distributed"}},
+		{args: "serve", env: [2]string{"COALESCE_MODE", "distributed"}, code: 2, want: []string{"COALESCE_MODE", "REDIS_URL"}},
+		{args: "serve", env: [2]string{"DB_POOL_MIN", "11"}, code: 2, want: []string{"DB_POOL_MIN", "DB_POOL_MAX"}},
+		{args: "serve", env: [2]string{"DB_POOL_MAX", "0"}, code: 2, want: []string{"DB_POOL_MAX"}},
+		{args: "serve", env: [2]string{"LISTEN_ADDR", "8000"}, code: 2, want: []string{"LISTEN_ADDR"}},
+		{args: "serve", env: [2]string{"LOG_LEVEL", "loud"}, code: 2, want: []string{"LOG_LEVEL"}},
+		{args: "serve", env: [2]string{"LOG_FORMAT", "xml"}, code: 2, want: []string{"LOG_FORMAT"}},
+		{args: "serve", env: [2]string{"COALESCE_REDIS_TIMEOUT", "0s"}, code: 2, want: []string{"COALESCE_REDIS_TIMEOUT"}},
+		{args: "serve", env: [2]string{"COALESCE_NAMESPACE", "{x}"}, code: 2, want: []string{"COALESCE_NAMESPACE"}},
+		{args: "serve", env: [2]string{"REPLICA_ID", "a\nb"}, code: 2, want: []string{"REPLICA_ID"}},
+		{args: "serve --listen 127.0.0.1:0", env: [2]string{"REDIS_URL", "redis://:hun/ter2@localhost"}, code: 1, want: []string{"REDIS_URL"}},
+		{args: "serve --listen 127.0.0.1:0", env: [2]string{"DATABASE_URL", "mysql://root:hunter2@localhost/x"}, code: 1, want: []string{"DATABASE_URL"}},
+		{args: "initdb", code: 1, want: []string{"DATABASE_URL"}},
+		{args: "nonsense", code: 2, want: []string{"nonsense"}},
+	} {
+		name := c.args + " " + c.env[0] + "=" + c.env[1]
+		t.Run(name, func(t *testing.T) {
+			if c.env[0] != "" {
+				t.Setenv(c.env[0], c.env[1])
+			}
+			var stdout, stderr output
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if code := run(ctx, strings.Fields(c.args), &stdout, &stderr); code != c.code {
+				t.Errorf("exit status %d, want %d", code, c.code)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(stderr.String(), want) {
+					t.Errorf("%q is not in: %s", want, stderr.String())
+				}
+			}
+			if strings.Contains(stderr.String(), "hunter2") || strings.Contains(stderr.String(), "ter2@") {
+				t.Errorf("a password is in: %s", stderr.String())
+			}
+		})
+	}
+}
+
+func TestHelpAndVersionSucceed(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, args := range []string{"--help", "serve --help", "version"} {
+		var stdout, stderr output
+		if code := run(t.Context(), strings.Fields(args), &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "fleetcall") {
+			t.Errorf("%s: exit status %d, %q, %q", args, code, stdout.String(), stderr.String())
+		}
+	}
+}
+
+func TestEveryServeFlagHasItsVariable(t *testing.T) {
+	var c cli
+	parser, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range parser.Model.Children {
+		if command.Name != "serve" && command.Name != "initdb" {
+			continue
+		}
+		for _, flag := range command.Flags {
+			if len(flag.Envs) == 0 {
+				t.Errorf("%s --%s has none", command.Name, flag.Name)
+			}
+		}
+	}
+}
+
+func TestInitdbFillsADatabaseAgainAndAgain(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, address := range map[string]string{
+		"PostgreSQL": testserver.StartPostgres(t).URL(),
+		"embedded":   "sqlite://" + filepath.Join(t.TempDir(), "products.db"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 {
+				var stdout, stderr output
+				if code := run(t.Context(), []string{"initdb", "--database-url", address}, &stdout, &stderr); code != 0 {
+					t.Fatalf("exit status %d: %s", code, stderr.String())
+				}
+				if out := stdout.String(); !strings.Contains(out, " 100 of 1000") || !strings.Contains(out, "1000 of 1000") || !strings.Contains(out, "ready") {
+					t.Errorf("progress:\n%s", out)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,375 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fleetcall/api"
+	"fleetcall/internal/testserver"
+)
+
+// running is a replica in this process.
+type running struct {
+	url    string
+	log    *output
+	client *http.Client
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// start starts a replica with serve's flags and stops it with the test.
+func start(t *testing.T, args ...string) *running {
+	t.Helper()
+	set := parse(t, append([]string{"--listen=127.0.0.1:0", "--query-delay=1ms", "--redis-timeout=500ms"}, args...)...)
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{
+		log:    &output{},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
+		cancel: cancel,
+		done:   make(chan error, 1),
+	}
+	replica, err := newReplica(ctx, set, slog.New(slog.NewTextHandler(r.log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.url = "http://" + replica.listener.Addr().String()
+	go func() { r.done <- replica.run(ctx) }()
+	t.Cleanup(func() {
+		r.client.CloseIdleConnections()
+		if err := r.stop(); err != nil {
+			t.Errorf("stopping: %v\n%s", err, r.log)
+		}
+	})
+	eventually(t, "ready", func() bool { return strings.Contains(r.log.String(), "msg=ready") })
+	return r
+}
+
+// stop does what SIGTERM does, and returns what the replica returned.
+func (r *running) stop() error {
+	r.cancel()
+	err := <-r.done
+	r.done <- err
+	return err
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("not %s after 20 s", what)
+		}
+	}
+}
+
+func (r *running) send(t *testing.T, method, path string) (int, http.Header, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, r.url+path, nil)
+	if err != nil {
+		t.Error(err)
+		return 0, nil, nil
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		t.Error(err)
+		return 0, nil, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return resp.StatusCode, resp.Header, body
+}
+
+func get[T any](t *testing.T, r *running, path string) (v T) {
+	t.Helper()
+	_, _, body := r.send(t, http.MethodGet, path)
+	if err := json.Unmarshal(body, &v); err != nil {
+		t.Errorf("%s: %v in %s", path, err, body)
+	}
+	return v
+}
+
+func (r *running) expect(t *testing.T, path string, status int) http.Header {
+	t.Helper()
+	got, header, body := r.send(t, http.MethodGet, path)
+	if got != status {
+		t.Errorf("%s: status %d, want %d: %s", path, got, status, body)
+	}
+	return header
+}
+
+func TestPostgresSeesTheQueriesThatEachModePromises(t *testing.T) {
+	database, redis := testserver.StartPostgres(t), testserver.StartRedis(t)
+	var out output
+	t.Chdir(t.TempDir())
+	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
+		t.Fatal(out.String())
+	}
+	const replicas, each = 3, 20
+	for mode, most := range map[string]int{"off": replicas * each, "local": replicas, "distributed": 1} {
+		t.Run(mode, func(t *testing.T) {
+			var fleet []*running
+			for i := range replicas {
+				fleet = append(fleet, start(t, "--mode", mode, "--database-url", database.URL(), "--redis-url", redis.URL(),
+					"--query-delay=500ms", "--replica-id", "replica-"+string(rune('1'+i)), "--namespace", mode))
+			}
+			database.ResetQueries()
+			var all sync.WaitGroup
+			for range each {
+				for _, r := range fleet {
+					all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusOK) })
+				}
+			}
+			all.Wait()
+			queries := database.Queries()
+			if queries > most || mode != "local" && queries != most {
+				t.Errorf("PostgreSQL saw %d queries, %d promised", queries, most)
+			}
+			for _, r := range fleet {
+				st := get[api.Stats](t, r, "/stats?scope=fleet")
+				if st.Misses != uint64(queries) || st.Database.Queries != uint64(queries) || st.TotalRequests != replicas*each ||
+					st.Hits != uint64(replicas*each-queries) || st.Errors != 0 || st.ActiveCalls != 0 || len(st.Replicas) != replicas || *st.Missing != 0 {
+					t.Errorf("PostgreSQL saw %d queries: %+v", queries, st)
+				}
+				if (st.Tiers.Local != nil) != (mode != "off") || (st.Tiers.Distributed != nil) != (mode == "distributed") {
+					t.Errorf("tiers of mode %s: %+v", mode, st.Tiers)
+				}
+			}
+			if status, _, body := fleet[0].send(t, http.MethodPost, "/stats/reset?scope=fleet"); status != http.StatusOK {
+				t.Errorf("%d %s", status, body)
+			}
+			if st := get[api.Stats](t, fleet[1], "/stats?scope=fleet"); st.TotalRequests != 0 || st.Misses != 0 || st.Database.Queries != 0 {
+				t.Errorf("after a reset: %+v", st)
+			}
+		})
+	}
+}
+
+func TestModeFollowsRedis(t *testing.T) {
+	if h := get[api.Health](t, start(t), "/health"); h.Mode != "local" || h.Redis != api.RedisDisabled || h.Status != "healthy" {
+		t.Errorf("%+v", h)
+	}
+	redis := testserver.StartRedis(t)
+	if h := get[api.Health](t, start(t, "--redis-url", redis.URL()), "/health"); h.Mode != "distributed" || h.Redis != api.RedisConnected || h.Status != "healthy" {
+		t.Errorf("%+v", h)
+	}
+	if h := get[api.Health](t, start(t, "--redis-url", redis.URL(), "--mode=off"), "/health"); h.Mode != "off" || h.Redis != api.RedisConnected {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestReplicaIsNamedAfterHostAndRealPort(t *testing.T) {
+	r := start(t)
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := get[api.Health](t, r, "/health"); port == "0" || !strings.HasSuffix(h.Replica, ":"+port) || h.Replica == ":"+port {
+		t.Errorf("%q on %s", h.Replica, r.url)
+	}
+	if !strings.Contains(r.log.String(), "address=127.0.0.1:"+port) {
+		t.Errorf("the log does not have the address:\n%s", r.log)
+	}
+}
+
+func TestRedisThatIsDownAtStartOrLaterIsDegradedAndLoggedOnce(t *testing.T) {
+	redis := testserver.StartRedis(t, "--requirepass", "hunter2")
+	redis.Stop()
+	r := start(t, "--redis-url", redis.URL())
+	logged := func(down, up int) {
+		t.Helper()
+		is := func() bool {
+			return strings.Count(r.log.String(), `msg="Redis cannot be used`) == down && strings.Count(r.log.String(), `msg="Redis is connected`) == up
+		}
+		eventually(t, "logged as often as it changed", is)
+	}
+	health := func(want api.RedisStatus) {
+		t.Helper()
+		eventually(t, string(want), func() bool {
+			status, _, body := r.send(t, http.MethodGet, "/health")
+			var h api.Health
+			return json.Unmarshal(body, &h) == nil && status == http.StatusOK && h.Redis == want && (h.Status == "degraded") == (want == api.RedisDegraded)
+		})
+	}
+	work := func() {
+		t.Helper()
+		for range 5 {
+			r.expect(t, "/product/coalesced/1", http.StatusOK)
+		}
+	}
+	health(api.RedisDegraded)
+	work()
+	if st := get[api.Stats](t, r, "/stats?scope=fleet"); st.Note == "" || len(st.Replicas) != 1 {
+		t.Errorf("%+v", st)
+	}
+	logged(1, 0)
+	redis.Restart()
+	health(api.RedisConnected)
+	logged(1, 1)
+	work()
+	redis.Kill()
+	health(api.RedisDegraded)
+	work()
+	logged(2, 1)
+	if strings.Contains(r.log.String(), "hunter2") {
+		t.Errorf("the password is in the log:\n%s", r.log)
+	}
+}
+
+func TestFrozenRedisCostsNoRequestItsAnswer(t *testing.T) {
+	redis := testserver.StartRedis(t)
+	r := start(t, "--redis-url", redis.URL())
+	redis.Freeze()
+	t.Cleanup(redis.Thaw)
+	r.expect(t, "/product/coalesced/1", http.StatusOK)
+	if h := get[api.Health](t, r, "/health"); h.Redis != api.RedisDegraded || h.Status != "degraded" {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestWrongRedisPasswordIsDegradedAndStaysSecret(t *testing.T) {
+	redis := testserver.StartRedis(t, "--requirepass", "right")
+	r := start(t, "--redis-url", strings.Replace(redis.URL(), "right", "hunter2", 1))
+	status, _, body := r.send(t, http.MethodGet, "/health")
+	var h api.Health
+	if err := json.Unmarshal(body, &h); err != nil || status != http.StatusOK || h.Redis != api.RedisDegraded {
+		t.Errorf("%d %s", status, body)
+	}
+	for range 3 {
+		r.expect(t, "/product/coalesced/1", http.StatusOK)
+	}
+	if n := strings.Count(r.log.String(), `msg="Redis cannot be used`); n != 1 || strings.Contains(r.log.String(), "hunter2") {
+		t.Errorf("logged %d times:\n%s", n, r.log)
+	}
+}
+
+func TestDatabaseThatIsDownAtStartOrLaterIs503AndComesBack(t *testing.T) {
+	database := testserver.StartPostgres(t)
+	var out output
+	t.Chdir(t.TempDir())
+	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
+		t.Fatal(out.String())
+	}
+	database.Stop()
+	r := start(t, "--database-url", database.URL())
+	down := func() {
+		t.Helper()
+		for _, kind := range []string{"normal", "coalesced"} {
+			if h := r.expect(t, "/product/"+kind+"/1", http.StatusServiceUnavailable); h.Get("Retry-After") == "" || h.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("%s: %v", kind, h)
+			}
+		}
+		r.expect(t, "/health", http.StatusServiceUnavailable)
+		if h := get[api.Health](t, r, "/health"); h.Status != "unhealthy" || h.Database != "disconnected" {
+			t.Errorf("%+v", h)
+		}
+		r.expect(t, "/readyz", http.StatusOK)
+	}
+	down()
+	database.Start()
+	for _, kind := range []string{"normal", "coalesced"} {
+		r.expect(t, "/product/"+kind+"/1", http.StatusOK)
+	}
+	r.expect(t, "/health", http.StatusOK)
+	database.Stop()
+	down()
+	if log := r.log.String(); strings.Contains(log, "only-for-tests") || strings.Count(log, `msg="the database is unavailable`) != 2 {
+		t.Errorf("want an entry for each change and no password:\n%s", log)
+	}
+}
+
+func TestPoolWaitOverItsLimitIs503(t *testing.T) {
+	r := start(t, "--db-pool-min=1", "--db-pool-max=1", "--db-pool-wait=50ms", "--query-delay=2s")
+	var holder sync.WaitGroup
+	holder.Go(func() { r.expect(t, "/product/normal/1", http.StatusOK) })
+	eventually(t, "busy", func() bool { return get[api.Stats](t, r, "/stats").Database.InUse == 1 })
+	for _, kind := range []string{"normal", "coalesced"} {
+		if h := r.expect(t, "/product/"+kind+"/2", http.StatusServiceUnavailable); h.Get("Retry-After") == "" {
+			t.Errorf("%v", h)
+		}
+	}
+	if st := get[api.Stats](t, r, "/stats"); st.Errors != 1 || st.Misses != 0 {
+		t.Errorf("%+v", st)
+	}
+	holder.Wait()
+}
+
+func TestFlightTimeoutIs504InBothTiers(t *testing.T) {
+	redis := testserver.StartRedis(t)
+	for _, mode := range []string{"local", "distributed"} {
+		r := start(t, "--mode", mode, "--redis-url", redis.URL(), "--flight-timeout=200ms", "--query-delay=30s", "--namespace", mode)
+		var all sync.WaitGroup
+		for range 5 {
+			all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusGatewayTimeout) })
+		}
+		all.Wait()
+		if st := get[api.Stats](t, r, "/stats"); st.Errors != 5 || st.Misses != 0 || st.ActiveCalls != 0 {
+			t.Errorf("%s: %+v", mode, st)
+		}
+	}
+}
+
+func TestStoppedReplicaFinishesItsRequests(t *testing.T) {
+	redis := testserver.StartRedis(t)
+	r := start(t, "--redis-url", redis.URL(), "--query-delay=500ms")
+	var all sync.WaitGroup
+	for range 10 {
+		all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusOK) })
+	}
+	eventually(t, "under way", func() bool { return get[api.Stats](t, r, "/stats").ActiveCalls == 10 })
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
+	if log := r.log.String(); !strings.Contains(log, "msg=stopping") || !strings.Contains(log, "msg=stopped") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+func TestReplicasOfOneMachineShareAFile(t *testing.T) {
+	address := "sqlite://" + filepath.Join(t.TempDir(), "products.db")
+	a, b := start(t, "--database-url", address), start(t, "--database-url", address)
+	for _, r := range []*running{a, b} {
+		r.expect(t, "/product/coalesced/1000", http.StatusOK)
+		r.expect(t, "/product/coalesced/1001", http.StatusNotFound)
+	}
+}
+
+func TestAddressInUseIsAnErrorThatSaysSo(t *testing.T) {
+	r := start(t)
+	set := parse(t, "--listen", strings.TrimPrefix(r.url, "http://"))
+	_, err := newReplica(t.Context(), set, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRequestsThatOutlastTheGraceAreCutAndReported(t *testing.T) {
+	r := start(t, "--query-delay=1h", "--shutdown-grace=50ms")
+	var client sync.WaitGroup
+	client.Go(func() {
+		resp, err := r.client.Get(r.url + "/product/normal/1")
+		if err == nil {
+			_ = resp.Body.Close()
+			t.Error("the request was answered")
+		}
+	})
+	eventually(t, "under way", func() bool { return get[api.Stats](t, r, "/stats").Database.InUse == 1 })
+	r.cancel()
+	if err := <-r.done; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	r.done <- nil // for the test's own stop
+	client.Wait()
+}

@@ -1,0 +1,115 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"sync/atomic"
+	"time"
+)
+
+// builtin is a round-robin balancer inside this process.
+type builtin struct {
+	server *http.Server
+	routes *roundRobin
+	served chan error
+}
+
+func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, error) {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: listening on %s: %w", listen, err)
+	}
+	routes := &roundRobin{transport: &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+		MaxIdleConnsPerHost: 4096,
+		IdleConnTimeout:     30 * time.Second,
+	}}
+	routes.addrs.Store(&addrs)
+	logger := log.New(logs, "", 0)
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme = "http"
+			r.Out.Host = r.In.Host
+			r.SetXForwarded()
+		},
+		Transport: routes,
+		ErrorLog:  logger,
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if r.Context().Err() == nil {
+				logger.Printf("%s %s: %v", r.Method, r.URL.Path, err)
+			}
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = io.WriteString(w, `{"type":"about:blank","title":"Bad Gateway","status":502,"detail":"No replica answered."}`+"\n")
+		},
+	}
+	b := &builtin{
+		server: &http.Server{
+			Handler: proxy, ErrorLog: logger,
+			ReadHeaderTimeout: 15 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 64 << 10,
+		},
+		routes: routes,
+		served: make(chan error, 1),
+	}
+	go func() { b.served <- b.server.Serve(l) }()
+	return b, nil
+}
+
+func (b *builtin) name() string { return "built in" }
+
+func (b *builtin) set(_ context.Context, addrs []string) error {
+	b.routes.addrs.Store(&addrs)
+	return nil
+}
+
+func (b *builtin) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := b.server.Shutdown(ctx)
+	if err != nil {
+		err = b.server.Close()
+	}
+	b.routes.transport.CloseIdleConnections()
+	if served := <-b.served; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// roundRobin sends each request to the next replica. A GET or HEAD that one
+// replica does not answer goes to the one after it.
+type roundRobin struct {
+	transport *http.Transport
+	addrs     atomic.Pointer[[]string]
+	next      atomic.Uint64
+}
+
+func (r *roundRobin) RoundTrip(req *http.Request) (*http.Response, error) {
+	addrs := *r.addrs.Load()
+	if len(addrs) == 0 {
+		return nil, errors.New("there is no replica")
+	}
+	first := r.next.Add(1) - 1
+	tries := 1
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		tries = len(addrs)
+	}
+	var resp *http.Response
+	var err error
+	for i := range tries {
+		out := req.WithContext(req.Context())
+		url := *req.URL
+		url.Host = addrs[(first+uint64(i))%uint64(len(addrs))]
+		out.URL = &url
+		if resp, err = r.transport.RoundTrip(out); err == nil || req.Context().Err() != nil {
+			return resp, err
+		}
+	}
+	return nil, err
+}

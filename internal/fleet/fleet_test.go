@@ -1,0 +1,314 @@
+package fleet_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"fleetcall/internal/fleet"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+)
+
+// TestMain makes the test's own binary a replica when it is started as one.
+func TestMain(m *testing.M) {
+	if os.Getenv("FLEET_TEST_REPLICA") != "" {
+		if err := serve(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// serve is a replica that tells its environment.
+func serve() error {
+	if os.Args[1] != "serve" {
+		return fmt.Errorf("unexpected arguments %q", os.Args)
+	}
+	if os.Getenv("FLEET_TEST_REPLICA") == "broken" {
+		return fmt.Errorf("broken on purpose")
+	}
+	id := os.Getenv("REPLICA_ID")
+	mux := http.NewServeMux()
+	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]string{"replica": id})
+	})
+	mux.HandleFunc("/env", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Replica", id)
+		_ = json.NewEncoder(w).Encode(os.Environ())
+	})
+	mux.HandleFunc("/headers", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(r.Header)
+	})
+	mux.HandleFunc("/slow", func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(300 * time.Millisecond)
+		_, _ = io.WriteString(w, id)
+	})
+	server := &http.Server{Addr: os.Getenv("LISTEN_ADDR"), Handler: mux}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	done := make(chan error, 1)
+	go func() { done <- server.ListenAndServe() }()
+	fmt.Println("serving")
+	select {
+	case err := <-done:
+		return err
+	case <-stop:
+		return server.Shutdown(context.Background())
+	}
+}
+
+type reports struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (r *reports) add(s string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, s)
+}
+
+func (r *reports) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return strings.Join(r.all, "\n")
+}
+
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t *testing.T, balancer string, config fleet.Config) *fleet.Fleet {
+	t.Helper()
+	config.Balancer = balancer
+	config.Env = append([]string{"FLEET_TEST_REPLICA=1"}, config.Env...)
+	f, err := fleet.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+func eachBalancer(t *testing.T, test func(t *testing.T, balancer string)) {
+	for _, balancer := range []string{fleet.BalancerNginx, fleet.BalancerBuiltin} {
+		t.Run(balancer, func(t *testing.T) { test(t, balancer) })
+	}
+}
+
+func get(t *testing.T, url string) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Request-Id", "mine")
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, body
+}
+
+func TestRequestsAreSpreadOverTheReplicas(t *testing.T) {
+	eachBalancer(t, func(t *testing.T, balancer string) {
+		var out logs
+		f := start(t, balancer, fleet.Config{Logs: &out})
+		answers := map[string]int{}
+		spread := func(n int) {
+			clear(answers)
+			for range n {
+				resp, _ := get(t, f.URL()+"/env")
+				answers[resp.Header.Get("X-Replica")]++
+			}
+		}
+		spread(30)
+		for _, r := range f.Replicas() {
+			if answers[r.ID] < 8 || answers[r.ID] > 12 {
+				t.Errorf("answers %v, want 10 each", answers)
+			}
+			if !strings.Contains(out.String(), "["+r.ID+"] serving\n") {
+				t.Errorf("no log of %s in %q", r.ID, out.String())
+			}
+		}
+		added, err := f.AddReplica(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		spread(40)
+		if answers[added.ID] < 8 {
+			t.Errorf("answers %v, want 10 each", answers)
+		}
+		_, body := get(t, f.URL()+"/headers")
+		if !strings.Contains(string(body), `"X-Request-Id":["mine"]`) || !strings.Contains(string(body), "X-Forwarded-For") {
+			t.Errorf("a replica got the headers %s", body)
+		}
+	})
+}
+
+func TestReplicasGetTheirEnvironment(t *testing.T) {
+	f := start(t, fleet.BalancerBuiltin, fleet.Config{Replicas: 1, Mode: "local", Env: []string{"QUERY_DELAY=7ms"}})
+	_, body := get(t, f.URL()+"/env")
+	var env []string
+	if err := json.Unmarshal(body, &env); err != nil {
+		t.Fatal(err)
+	}
+	all := "\n" + strings.Join(env, "\n") + "\n"
+	for _, want := range []string{"\nCOALESCE_MODE=local\n", "\nQUERY_DELAY=7ms\n", "\nREPLICA_ID=replica-1\n", "\nDATABASE_URL=sqlite:///", "\nREDIS_URL=redis://127.0.0.1:", "\nLISTEN_ADDR=127.0.0.1:"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no %q in %s", want, all)
+		}
+	}
+}
+
+func TestAReplicaThatEndsFailsNoRequest(t *testing.T) {
+	eachBalancer(t, func(t *testing.T, balancer string) {
+		var said reports
+		f := start(t, balancer, fleet.Config{Report: said.add})
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		statuses := map[int]int{}
+		for range 60 {
+			wg.Go(func() {
+				resp, _ := get(t, f.URL()+"/slow")
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[resp.StatusCode]++
+			})
+			time.Sleep(5 * time.Millisecond)
+		}
+		running := f.Replicas()
+		wg.Go(func() {
+			if err := running[0].Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(running[1].Kill)
+		for range 60 {
+			wg.Go(func() {
+				resp, _ := get(t, f.URL()+"/slow")
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[resp.StatusCode]++
+			})
+			time.Sleep(5 * time.Millisecond)
+		}
+		wg.Wait()
+		if statuses[http.StatusOK] != 120 {
+			t.Errorf("statuses %v", statuses)
+		}
+		if n := len(f.Replicas()); n != 1 {
+			t.Errorf("%d replicas left, want 1", n)
+		}
+		if said.String() != "" {
+			t.Errorf("ends that were asked for are reported: %s", said.String())
+		}
+	})
+}
+
+func TestAReplicaThatDiesIsReported(t *testing.T) {
+	var said reports
+	f := start(t, fleet.BalancerBuiltin, fleet.Config{Report: said.add})
+	if err := syscall.Kill(f.Replicas()[1].Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		if strings.Contains(said.String(), "ended by itself: signal: killed") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("reported: %q", said.String())
+}
+
+func TestAFleetThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
+	_, err := fleet.Start(t.Context(), fleet.Config{Env: []string{"FLEET_TEST_REPLICA=broken"}})
+	if err == nil || !strings.Contains(err.Error(), "broken on purpose") {
+		t.Errorf("error %v", err)
+	}
+	l, listenErr := net.Listen("tcp", "127.0.0.1:0")
+	if listenErr != nil {
+		t.Fatal(listenErr)
+	}
+	defer func() { _ = l.Close() }()
+	for _, balancer := range []string{fleet.BalancerNginx, fleet.BalancerBuiltin} {
+		_, err := fleet.Start(t.Context(), fleet.Config{Listen: l.Addr().String(), Balancer: balancer, Env: []string{"FLEET_TEST_REPLICA=1"}})
+		if err == nil || !strings.Contains(err.Error(), "address already in use") {
+			t.Errorf("%s: error %v", balancer, err)
+		}
+	}
+	for _, config := range []fleet.Config{{Mode: "sometimes"}, {Balancer: "luck"}, {Replicas: -1}, {Listen: "nowhere"}} {
+		if _, err := fleet.Start(t.Context(), config); err == nil {
+			t.Errorf("%+v is accepted", config)
+		}
+	}
+}
+
+func TestKeysOfTheEmbeddedRedisExpire(t *testing.T) {
+	f := start(t, fleet.BalancerBuiltin, fleet.Config{Replicas: 1})
+	_, address, _ := strings.Cut(f.Redis(), ", ")
+	options, err := redis.ParseURL(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(options)
+	defer func() { _ = client.Close() }()
+	if err := client.Set(t.Context(), "k", "v", 200*time.Millisecond).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := client.Exists(t.Context(), "k").Val(); n != 1 {
+		t.Error("the key is gone at once")
+	}
+	time.Sleep(500 * time.Millisecond)
+	if n := client.Exists(t.Context(), "k").Val(); n != 0 {
+		t.Error("the key is still there")
+	}
+}
+
+func TestPasswordsAreNotShown(t *testing.T) {
+	for _, url := range []string{"postgres://user:secret@db:5432/shop?password=secret", "host=db password=secret"} {
+		f := start(t, fleet.BalancerBuiltin, fleet.Config{Replicas: 1, DatabaseURL: url, RedisURL: "redis://:secret@one:1,redis://:secret@two:2"})
+		for _, shown := range []string{f.Database(), f.Redis()} {
+			if strings.Contains(shown, "secret") || !strings.HasPrefix(shown, "given") {
+				t.Errorf("%q", shown)
+			}
+		}
+	}
+}

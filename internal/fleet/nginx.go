@@ -1,0 +1,247 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"fleetcall/deploy"
+	"fleetcall/internal/process"
+)
+
+var errNoNginx = errors.New("fleetcall: nginx is not installed")
+
+// nginx is the installed nginx, in a directory of its own.
+type nginx struct {
+	dir    string
+	proc   *process.Process
+	client *http.Client
+	url    string
+	ending atomic.Bool
+	mu     sync.Mutex // serialises set
+}
+
+// ListenConf returns the listen.conf that makes nginx listen on addr, a
+// host:port with the meaning that net.Listen gives it.
+func ListenConf(addr string) ([]byte, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: listen address %q: %w", addr, err)
+	}
+	const options = "backlog=4096 reuseport"
+	var b bytes.Buffer
+	switch {
+	case host != "":
+		fmt.Fprintf(&b, "listen %s %s;\n", net.JoinHostPort(host, port), options)
+	default:
+		fmt.Fprintf(&b, "listen 0.0.0.0:%s %s;\n", port, options)
+		if l, err := net.Listen("tcp6", "[::1]:0"); err == nil {
+			_ = l.Close()
+			fmt.Fprintf(&b, "listen [::]:%s ipv6only=on %s;\n", port, options)
+		}
+	}
+	return b.Bytes(), nil
+}
+
+// UpstreamConf returns the upstream.conf for replicas at the given host:port.
+func UpstreamConf(addrs []string) []byte {
+	var b bytes.Buffer
+	for _, addr := range addrs {
+		fmt.Fprintf(&b, "server %s max_fails=3 fail_timeout=5s;\n", addr)
+	}
+	return b.Bytes()
+}
+
+func findNginx() (string, error) {
+	if path, err := exec.LookPath("nginx"); err == nil {
+		return path, nil
+	}
+	// Debian keeps it out of an ordinary user's PATH.
+	for _, path := range []string{"/usr/sbin/nginx", "/usr/local/sbin/nginx"} {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errNoNginx
+}
+
+func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io.Writer, report func(string)) (*nginx, error) {
+	path, err := findNginx()
+	if err != nil {
+		return nil, err
+	}
+	listenConf, err := ListenConf(listen)
+	if err != nil {
+		return nil, err
+	}
+	// Started by root, nginx gives its workers to another user, who has to get
+	// to the files in dir.
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o711), os.MkdirAll(dir, 0o755)); err != nil {
+		return nil, fmt.Errorf("fleetcall: preparing nginx: %w", err)
+	}
+	n := &nginx{
+		dir:    dir,
+		url:    baseURL(listen),
+		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+	}
+	err = errors.Join(
+		os.WriteFile(filepath.Join(dir, "nginx.conf"), deploy.NginxConf, 0o644),
+		os.WriteFile(filepath.Join(dir, "listen.conf"), listenConf, 0o644),
+		os.WriteFile(filepath.Join(dir, "upstream.conf"), UpstreamConf(addrs), 0o644),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: preparing nginx: %w", err)
+	}
+	output := &tail{w: logs}
+	n.proc, err = process.Start(process.Spec{
+		Path:   path,
+		Args:   []string{"-p", dir + "/", "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr", "-g", "daemon off;" + openFiles()},
+		Stdout: output, Stderr: output,
+		DeathSignal: syscall.SIGTERM, // which nginx hands on to its workers
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := n.await(ctx); err != nil {
+		n.proc.Stop(syscall.SIGTERM, 2*time.Second)
+		return nil, fmt.Errorf("fleetcall: starting nginx on %s: %w\n%s", listen, err, output.String())
+	}
+	go func() {
+		<-n.proc.Done()
+		if !n.ending.Load() {
+			report(fmt.Sprintf("nginx (process %d) ended by itself: %v", n.proc.Pid(), n.proc.Err()))
+		}
+	}()
+	return n, nil
+}
+
+// openFiles lets nginx open as many files as this process' hard limit allows:
+// the soft limit, often 1,024, is too low for a thousand clients.
+func openFiles() string {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max == 0 {
+		return ""
+	}
+	return " worker_rlimit_nofile " + strconv.FormatUint(min(uint64(limit.Max), 65536), 10) + ";"
+}
+
+// await returns when nginx passes requests on to a replica.
+func (n *nginx) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := n.probe(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-n.proc.Done():
+			return fmt.Errorf("it ended: %w", errors.Join(n.proc.Err(), err))
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *nginx) probe(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url+"/health", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := n.client.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+func (n *nginx) name() string { return "nginx" }
+
+func (n *nginx) set(ctx context.Context, addrs []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := workers(n.proc.Pid())
+	if err := os.WriteFile(filepath.Join(n.dir, "upstream.conf"), UpstreamConf(addrs), 0o644); err != nil {
+		return fmt.Errorf("fleetcall: telling nginx of its replicas: %w", err)
+	}
+	if err := n.proc.Signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	// The old workers may take new connections until the new ones have
+	// started and the old ones were told to finish.
+	deadline := time.NewTimer(5 * time.Second)
+	defer deadline.Stop()
+	for !renewed(before, workers(n.proc.Pid())) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return errors.New("fleetcall: telling nginx of its replicas: it did not reload")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	// nginx tells the old workers after a pause of 100 ms.
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(200 * time.Millisecond):
+		return nil
+	}
+}
+
+// workers returns the process ids of nginx' children, where the system tells.
+func workers(pid int) map[string]bool {
+	children := map[string]bool{}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for id := range bytes.FieldsSeq(text) {
+			children[string(id)] = true
+		}
+	}
+	return children
+}
+
+func renewed(before, now map[string]bool) bool {
+	if len(before) == 0 {
+		return true
+	}
+	for id := range now {
+		if !before[id] {
+			return true
+		}
+	}
+	return false
+}
+
+// close lets nginx answer what is under way, for a moment.
+func (n *nginx) close() error {
+	n.ending.Store(true)
+	if err := n.proc.Signal(syscall.SIGQUIT); err != nil {
+		return err
+	}
+	select {
+	case <-n.proc.Done():
+	case <-time.After(2 * time.Second):
+		n.proc.Stop(syscall.SIGTERM, 5*time.Second)
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"fleetcall/internal/loopback"
+	"fleetcall/internal/process"
+)
+
+// Replica is one process of a fleet.
+type Replica struct {
+	// ID is the replica's name, as in X-Replica.
+	ID string
+	// URL is the replica's own address, past the balancer, as a base URL
+	// without a slash at its end.
+	URL string
+
+	number int // in the order of starting
+	addr   string
+	proc   *process.Process
+	ending atomic.Bool // its end was asked for
+	grace  time.Duration
+}
+
+// Stop sends SIGTERM and returns when the process has ended. Its error says
+// that the process did not end by itself, or not with exit status 0.
+func (r *Replica) Stop() error {
+	r.ending.Store(true)
+	if !r.proc.Stop(syscall.SIGTERM, r.grace) {
+		return fmt.Errorf("fleetcall: stopping replica %s: it was killed because it still ran %v after SIGTERM", r.ID, r.grace)
+	}
+	if err := r.proc.Err(); err != nil {
+		return fmt.Errorf("fleetcall: stopping replica %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+// Kill ends the process with SIGKILL and returns when it is gone.
+func (r *Replica) Kill() {
+	r.ending.Store(true)
+	r.proc.Kill()
+}
+
+// Freeze stops the process where it is, with SIGSTOP.
+func (r *Replica) Freeze() error { return r.proc.Signal(syscall.SIGSTOP) }
+
+// Thaw continues a frozen process.
+func (r *Replica) Thaw() error { return r.proc.Signal(syscall.SIGCONT) }
+
+// Pid returns the process id.
+func (r *Replica) Pid() int { return r.proc.Pid() }
+
+var errPortTaken = errors.New("another process took its port")
+
+func (f *Fleet) startReplica(ctx context.Context) (*Replica, error) {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil, errors.New("fleetcall: starting a replica: the fleet is closed")
+	}
+	f.started++
+	number := f.started
+	f.mu.Unlock()
+	id := "replica-" + strconv.Itoa(number)
+	var r *Replica
+	var err error
+	for range 5 {
+		if r, err = f.tryReplica(ctx, id); !errors.Is(err, errPortTaken) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: starting %s: %w", id, err)
+	}
+	r.number = number
+	f.mu.Lock()
+	f.replicas = append(f.replicas, r)
+	slices.SortFunc(f.replicas, func(a, b *Replica) int { return a.number - b.number })
+	closed := f.closed
+	f.mu.Unlock()
+	if closed {
+		r.Kill()
+		return nil, errors.New("fleetcall: starting a replica: the fleet is closed")
+	}
+	go f.watch(r)
+	return r, nil
+}
+
+func (f *Fleet) watch(r *Replica) {
+	<-r.proc.Done()
+	if r.ending.Load() {
+		return
+	}
+	how := "with exit status 0"
+	if err := r.proc.Err(); err != nil {
+		how = err.Error()
+	}
+	f.report(fmt.Sprintf("%s (process %d) ended by itself: %s", r.ID, r.Pid(), how))
+}
+
+func (f *Fleet) tryReplica(ctx context.Context, id string) (*Replica, error) {
+	port, err := loopback.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	output := &tail{w: f.logs.named(id)}
+	proc, err := process.Start(process.Spec{
+		Path: f.config.Binary, Args: []string{"serve"}, Env: f.environment(id, addr), Stdout: output, Stderr: output,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{ID: id, URL: "http://" + addr, addr: addr, proc: proc, grace: f.config.StopGrace}
+	if err := f.awaitReady(ctx, r); err != nil {
+		proc.Kill()
+		if strings.Contains(output.String(), "address already in use") {
+			return nil, errPortTaken
+		}
+		return nil, fmt.Errorf("%w; its last lines:\n%s", err, output.String())
+	}
+	return r, nil
+}
+
+func (f *Fleet) awaitReady(ctx context.Context, r *Replica) error {
+	ctx, cancel := context.WithTimeout(ctx, f.config.StartTimeout)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f.ready(ctx, r)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-r.proc.Done():
+			return fmt.Errorf("it ended before it was ready: %w", errors.Join(r.proc.Err(), err))
+		case <-ctx.Done():
+			return fmt.Errorf("it is not ready: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// ready asks /readyz, and where there is none /health. Another process that
+// took the replica's port is told by its name.
+func (f *Fleet) ready(ctx context.Context, r *Replica) error {
+	status, _, err := f.get(ctx, r.URL+"/readyz")
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK && status != http.StatusNotFound {
+		return fmt.Errorf("/readyz answers %d", status)
+	}
+	ready := status == http.StatusOK
+	status, body, err := f.get(ctx, r.URL+"/health")
+	if err != nil {
+		return err
+	}
+	if !ready && status != http.StatusOK {
+		return fmt.Errorf("/health answers %d", status)
+	}
+	var health struct {
+		Replica string `json:"replica"`
+	}
+	if err := json.Unmarshal(body, &health); err != nil {
+		return fmt.Errorf("/health: %w", err)
+	}
+	if health.Replica != r.ID {
+		return fmt.Errorf("/health is answered by replica %q", health.Replica)
+	}
+	return nil
+}
+
+func (f *Fleet) get(ctx context.Context, url string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return resp.StatusCode, body, err
+}

@@ -1,0 +1,38 @@
+package load
+
+import (
+	"encoding/json"
+	"math"
+	"time"
+)
+
+// MarshalJSON returns the result as one object; durations are milliseconds
+// with three decimals.
+func (r *Result) MarshalJSON() ([]byte, error) {
+	ms := func(d time.Duration) float64 {
+		return math.Round(float64(d)/float64(time.Microsecond)) / 1000
+	}
+	type latency struct {
+		Average float64 `json:"average"`
+		P50     float64 `json:"p50"`
+		P95     float64 `json:"p95"`
+		P99     float64 `json:"p99"`
+		Max     float64 `json:"max"`
+	}
+	return json.Marshal(struct {
+		Requests  int            `json:"requests"`
+		OK        int            `json:"ok"`
+		Failed    int            `json:"failed"`
+		Duration  float64        `json:"duration_ms"`
+		PerSecond float64        `json:"requests_per_second"`
+		Latency   latency        `json:"latency_ms"`
+		Statuses  map[int]int    `json:"statuses"`
+		Errors    map[string]int `json:"errors"`
+		Replicas  map[string]int `json:"replicas"`
+		Roles     map[string]int `json:"roles"`
+	}{
+		r.Requests, r.OK, r.Failed, ms(r.Duration), math.Round(r.PerSecond()*100) / 100,
+		latency{ms(r.Latency.Average), ms(r.Latency.P50), ms(r.Latency.P95), ms(r.Latency.P99), ms(r.Latency.Max)},
+		r.Statuses, r.Errors, r.Replicas, r.Roles,
+	})
+}

@@ -1,0 +1,127 @@
+package load
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Target is a fleetcall server or a fleet's balancer.
+type Target struct {
+	Base       string // URL without a path
+	AdminToken string // empty: none is sent
+}
+
+// Stats is the part of GET /stats that a load is judged by.
+type Stats struct {
+	Scope     string `json:"scope"`
+	Replica   string `json:"replica"`
+	Mode      string `json:"mode"`
+	Hits      int64  `json:"hits"`
+	Misses    int64  `json:"misses"`
+	Errors    int64  `json:"errors"`
+	Total     int64  `json:"total_requests"`
+	Active    int64  `json:"active_calls"`
+	Prevented int64  `json:"queries_prevented"`
+	Database  struct {
+		Queries int64 `json:"queries"`
+		Errors  int64 `json:"errors"`
+	} `json:"database"`
+	Replicas []Stats `json:"replicas"` // only with scope fleet
+	Missing  int     `json:"missing"`  // live replicas that did not answer
+}
+
+// Since returns what was counted after before was.
+func (s Stats) Since(before Stats) Stats {
+	s.Hits -= before.Hits
+	s.Misses -= before.Misses
+	s.Errors -= before.Errors
+	s.Total -= before.Total
+	s.Prevented -= before.Prevented
+	s.Database.Queries -= before.Database.Queries
+	s.Database.Errors -= before.Database.Errors
+	s.Replicas = nil
+	return s
+}
+
+// ErrNoServer is returned by Target.Alive when nothing answers.
+var ErrNoServer = errors.New("no server answers")
+
+// Alive returns nil when a fleetcall server answers, whatever its health.
+func (t Target) Alive(ctx context.Context) error {
+	var health struct {
+		Mode string `json:"mode"`
+	}
+	status, err := t.ask(ctx, http.MethodGet, "/health", &health)
+	switch {
+	case status == 0 && err != nil:
+		return fmt.Errorf("fleetcall: %w at %s (%s); start one with: fleetcall serve", ErrNoServer, t.Base, cause(err))
+	case err != nil || health.Mode == "":
+		return fmt.Errorf("fleetcall: what answers at %s is not fleetcall: /health gives status %d", t.Base, status)
+	}
+	return nil
+}
+
+// FleetStats returns the statistics of all live replicas together.
+func (t Target) FleetStats(ctx context.Context) (Stats, error) {
+	var s Stats
+	status, err := t.ask(ctx, http.MethodGet, "/stats?scope=fleet", &s)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("status %d", status)
+	}
+	if err != nil {
+		return s, fmt.Errorf("fleetcall: reading the fleet's statistics: %w", err)
+	}
+	return s, nil
+}
+
+// ResetStats sets the statistics of all live replicas to zero.
+func (t Target) ResetStats(ctx context.Context) error {
+	status, err := t.ask(ctx, http.MethodPost, "/stats/reset?scope=fleet", nil)
+	switch {
+	case err != nil:
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		err = errors.New("the server wants the right ADMIN_TOKEN")
+	case status != http.StatusOK:
+		err = fmt.Errorf("status %d", status)
+	}
+	if err != nil {
+		return fmt.Errorf("fleetcall: resetting the fleet's statistics: %w", err)
+	}
+	return nil
+}
+
+// ask returns the answer's status, zero when there was none.
+func (t Target) ask(ctx context.Context, method, path string, answer any) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimRight(t.Base, "/")+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	if t.AdminToken != "" {
+		req.Header.Set("Authorization", "Bearer "+t.AdminToken)
+	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return resp.StatusCode, err
+	}
+	if answer == nil {
+		return resp.StatusCode, nil
+	}
+	if err := json.Unmarshal(body, answer); err != nil {
+		return resp.StatusCode, fmt.Errorf("status %d: %w", resp.StatusCode, err)
+	}
+	return resp.StatusCode, nil
+}
