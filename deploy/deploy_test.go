@@ -1,0 +1,118 @@
+package deploy_test
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"fleetcall/deploy"
+	"fleetcall/internal/fleet"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func checkNginx(t *testing.T, files map[string][]byte) {
+	t.Helper()
+	path, err := exec.LookPath("nginx")
+	if err != nil {
+		t.Fatal("nginx is not installed; on Debian or Ubuntu: sudo apt-get install -y nginx (or: make setup)")
+	}
+	dir := t.TempDir()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(path, "-t", "-p", dir+"/", "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr", "-g", "daemon off;").CombinedOutput()
+	if err != nil || bytes.Contains(out, []byte("[emerg]")) || bytes.Contains(out, []byte("[warn] duplicate")) {
+		t.Errorf("nginx refuses the configuration: %v\n%s", err, out)
+	}
+}
+
+func TestNginxAcceptsTheConfigurationOfCompose(t *testing.T) {
+	// The names of the replicas resolve only inside compose's network, and
+	// port 8000 may be taken here.
+	upstream := regexp.MustCompile(`replica-\d`).ReplaceAll(read(t, "upstream.conf"), []byte("127.0.0.1"))
+	listen := bytes.Replace(read(t, "listen.conf"), []byte("8000"), []byte("127.0.0.1:18000"), 1)
+	checkNginx(t, map[string][]byte{"nginx.conf": deploy.NginxConf, "upstream.conf": upstream, "listen.conf": listen})
+}
+
+func TestNginxAcceptsTheConfigurationOfTheFleetRunner(t *testing.T) {
+	listen, err := fleet.ListenConf("127.0.0.1:18001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	upstream := fleet.UpstreamConf([]string{"127.0.0.1:18002", "127.0.0.1:18003"})
+	checkNginx(t, map[string][]byte{"nginx.conf": deploy.NginxConf, "upstream.conf": upstream, "listen.conf": listen})
+}
+
+func TestComposeMountsWhatNginxIncludes(t *testing.T) {
+	compose := string(read(t, "docker-compose.yml"))
+	for _, m := range regexp.MustCompile(`(?m)^\s*include (\S+);`).FindAllSubmatch(deploy.NginxConf, -1) {
+		name := string(m[1])
+		read(t, name)
+		if mount := "./" + name + ":/etc/nginx/" + name + ":ro"; !strings.Contains(compose, mount) {
+			t.Errorf("docker-compose.yml lacks the volume %s", mount)
+		}
+	}
+	for _, m := range regexp.MustCompile(`server (\S+):8000`).FindAllSubmatch(read(t, "upstream.conf"), -1) {
+		if !strings.Contains(compose, "\n  "+string(m[1])+":\n") {
+			t.Errorf("docker-compose.yml lacks the service %s", m[1])
+		}
+	}
+}
+
+// variables are those of the program, as the README's table has them.
+var variables = []string{
+	"LISTEN_ADDR", "DATABASE_URL", "REDIS_URL", "COALESCE_MODE", "REPLICA_ID", "QUERY_DELAY", "DB_POOL_MIN", "DB_POOL_MAX", "DB_POOL_WAIT",
+	"COALESCE_NAMESPACE", "COALESCE_LEASE_TTL", "COALESCE_FLIGHT_TIMEOUT", "COALESCE_MAX_AGE", "COALESCE_REDIS_TIMEOUT",
+	"SHUTDOWN_GRACE", "ADMIN_TOKEN", "LOG_LEVEL", "LOG_FORMAT",
+}
+
+func TestEnvExampleAndComposeNameEveryVariable(t *testing.T) {
+	var named []string
+	lines := bufio.NewScanner(bytes.NewReader(read(t, ".env.example")))
+	for lines.Scan() {
+		if name, _, ok := strings.Cut(lines.Text(), "="); ok && !strings.HasPrefix(name, "#") {
+			named = append(named, name)
+		}
+	}
+	slices.Sort(named)
+	want := slices.Sorted(slices.Values(variables))
+	if !slices.Equal(named, want) {
+		t.Errorf(".env.example names %v, want %v", named, want)
+	}
+	compose := string(read(t, "docker-compose.yml"))
+	for _, name := range variables {
+		if !strings.Contains(compose, name+": ") {
+			t.Errorf("docker-compose.yml does not set %s", name)
+		}
+	}
+}
+
+func TestComposeFileIsValid(t *testing.T) {
+	path, err := exec.LookPath("docker")
+	if err != nil || exec.Command(path, "compose", "version").Run() != nil {
+		t.Skip("docker compose is not installed")
+	}
+	if out, err := exec.Command(path, "compose", "-f", "docker-compose.yml", "config", "--quiet").CombinedOutput(); err != nil {
+		t.Errorf("docker compose refuses the file: %v\n%s", err, out)
+	}
+}

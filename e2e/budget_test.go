@@ -1,0 +1,180 @@
+package e2e_test
+
+import (
+	"bufio"
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fleetcall/internal/fleet"
+	"fleetcall/internal/testserver"
+)
+
+// monitor collects what clients send to Redis, as MONITOR shows it.
+type monitor struct {
+	conn net.Conn
+	done sync.WaitGroup
+
+	mu    sync.Mutex
+	lines []string
+}
+
+func startMonitor(t *testing.T, redis *testserver.Redis) *monitor {
+	t.Helper()
+	conn, err := net.Dial("tcp", redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &monitor{conn: conn}
+	t.Cleanup(m.stop)
+	if _, err := fmt.Fprint(conn, "MONITOR\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	if ok, err := reader.ReadString('\n'); err != nil || ok != "+OK\r\n" {
+		t.Fatalf("MONITOR: %q, %v", ok, err)
+	}
+	m.done.Go(func() {
+		for {
+			line, err := reader.ReadString('\n')
+			if err != nil {
+				return
+			}
+			m.mu.Lock()
+			m.lines = append(m.lines, strings.TrimSpace(line))
+			m.mu.Unlock()
+		}
+	})
+	return m
+}
+
+func (m *monitor) stop() {
+	_ = m.conn.Close()
+	m.done.Wait()
+}
+
+// take returns what came since the last take.
+func (m *monitor) take() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lines := m.lines
+	m.lines = nil
+	return lines
+}
+
+var monitored = regexp.MustCompile(`^\+[0-9.]+ \[\d+ (\S+)\] "([^"]*)"(?: "([^"]*)")?`)
+
+// commands counts what clients sent, scripts by the name of their file. What a
+// script calls is no command of a client's; nor does a flight pay for opening a
+// connection, or for asking whether one still lives.
+func commands(t *testing.T, lines []string) map[string]int {
+	t.Helper()
+	scripts := map[string]string{}
+	files, err := filepath.Glob("../coalesce/distributed/lua/*.lua")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d scripts, %v", len(files), err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha1.Sum(source)
+		scripts[hex.EncodeToString(sum[:])] = strings.TrimSuffix(filepath.Base(file), ".lua")
+	}
+	counts := map[string]int{}
+	for _, line := range lines {
+		m := monitored.FindStringSubmatch(line)
+		if m == nil {
+			t.Fatalf("MONITOR shows %q", line)
+		}
+		client, command := m[1], strings.ToLower(m[2])
+		switch command {
+		case "hello", "auth", "client", "select", "ping":
+			continue
+		case "evalsha":
+			if name, known := scripts[m[3]]; known {
+				command = name
+			}
+		}
+		if client != "lua" {
+			counts[command]++
+		}
+	}
+	return counts
+}
+
+// flight has each replica asked for the product, the first one first, and
+// returns the commands it cost.
+func flight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[string]int {
+	t.Helper()
+	m.take()
+	var wg sync.WaitGroup
+	answers := make([]answer, len(replicas))
+	errs := make([]error, len(replicas))
+	for i, r := range replicas {
+		wg.Go(func() {
+			answers[i], errs[i] = get(t.Context(), fmt.Sprintf("%s/product/coalesced/%d", r.URL, id))
+		})
+		eventually(t, "the request's arrival", func() bool { return active(t, r) == 1 })
+		if i == 0 {
+			time.Sleep(100 * time.Millisecond) // its lease is taken
+		}
+	}
+	wg.Wait()
+	for i, a := range answers {
+		want := "remote-follower"
+		if i == 0 {
+			want = "leader"
+		}
+		if errs[i] != nil || a.status != 200 || a.role() != want {
+			t.Fatalf("replica %d: status %d, role %s, want %s; %v", i, a.status, a.role(), want, errs[i])
+		}
+	}
+	// Nothing may come after it, until the idle subscriptions are given up.
+	time.Sleep(time.Second)
+	return commands(t, m.take())
+}
+
+func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	// Shorter than a third of the lease TTL: nothing is renewed.
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s", "COALESCE_LEASE_TTL=10s"}})
+	m := startMonitor(t, redis)
+	replicas := f.Replicas()
+
+	cold := flight(t, m, replicas, 1)
+	// The leader: join and finish. Each of two followers: join, subscribe, peek.
+	if want := map[string]int{"join": 3, "finish": 1, "subscribe": 2, "peek": 2}; !maps.Equal(cold, want) {
+		t.Errorf("a cold flight cost %v, want %v", cold, want)
+	}
+	hot := flight(t, m, replicas, 1)
+	// The leader: join and finish. Each of two followers: join.
+	if want := map[string]int{"join": 3, "finish": 1}; !maps.Equal(hot, want) {
+		t.Errorf("a hot flight cost %v, want %v", hot, want)
+	}
+
+	// Idle subscriptions are given up by one command a follower.
+	m.take()
+	deadline := time.Now().Add(45 * time.Second)
+	after := map[string]int{}
+	for after["unsubscribe"] < 2 && time.Now().Before(deadline) {
+		time.Sleep(200 * time.Millisecond)
+		for command, n := range commands(t, m.take()) {
+			after[command] += n
+		}
+	}
+	if want := map[string]int{"unsubscribe": 2}; !maps.Equal(after, want) {
+		t.Errorf("after the flights came %v, want %v", after, want)
+	}
+}

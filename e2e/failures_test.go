@@ -1,0 +1,243 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fleetcall/internal/fleet"
+	"fleetcall/internal/load"
+	"fleetcall/internal/loopback"
+	"fleetcall/internal/testserver"
+)
+
+// checkProblem fails the test unless a is an RFC 9457 problem with the status.
+func checkProblem(t *testing.T, a answer, status int) {
+	t.Helper()
+	if a.status != status {
+		t.Errorf("status %d, want %d: %s", a.status, status, a.body)
+	}
+	if media := a.header.Get("Content-Type"); !strings.HasPrefix(media, "application/problem+json") {
+		t.Errorf("Content-Type %q", media)
+	}
+	var p struct {
+		Type, Title, Detail string
+		Status              int
+	}
+	a.decode(t, &p)
+	if p.Status != status || p.Type == "" || p.Title == "" || p.Detail == "" {
+		t.Errorf("problem %s", a.body)
+	}
+	for _, internal := range []string{"pgx", "postgres://", "127.0.0.1", "dial", "SQLSTATE", "goroutine", "redis"} {
+		if strings.Contains(strings.ToLower(p.Detail), strings.ToLower(internal)) {
+			t.Errorf("the detail tells of %q: %s", internal, p.Detail)
+		}
+	}
+}
+
+func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
+	for _, endpoint := range []string{"normal", "coalesced"} {
+		for _, id := range []string{"999999", "2147483647"} {
+			checkProblem(t, mustGet(t, f.URL()+"/product/"+endpoint+"/"+id), 404)
+		}
+		pg.ResetQueries()
+		for _, id := range []string{"abc", "0", "-1", "2147483648", "1.5", "99999999999999999999", "1%27--"} {
+			checkProblem(t, mustGet(t, f.URL()+"/product/"+endpoint+"/"+id), 422)
+		}
+		if n := pg.Queries(); n != 0 {
+			t.Errorf("bad ids cost %d queries", n)
+		}
+	}
+}
+
+func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
+	pg.ResetQueries()
+	var wg sync.WaitGroup
+	running := f.Replicas()
+	answers := make([]answer, len(running))
+	errs := make([]error, len(running))
+	for i, r := range running {
+		wg.Go(func() { answers[i], errs[i] = get(t.Context(), r.URL+"/product/coalesced/999999") })
+	}
+	wg.Wait()
+	for i := range answers {
+		if errs[i] != nil {
+			t.Fatal(errs[i])
+		}
+		checkProblem(t, answers[i], 404)
+	}
+	if n := pg.Queries(); n != 1 {
+		t.Errorf("PostgreSQL saw %d queries, want 1", n)
+	}
+}
+
+func TestADatabaseThatIsDownIsSaidAndRecoveredFrom(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
+	herd(t, f, 30)
+
+	pg.Stop()
+	for _, endpoint := range []string{"normal", "coalesced"} {
+		for range 3 { // each replica once
+			a := mustGet(t, f.URL()+"/product/"+endpoint+"/1")
+			checkProblem(t, a, 503)
+			if after, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || after < 1 {
+				t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+			}
+		}
+	}
+	for _, r := range f.Replicas() {
+		if status, h := health(t, r.URL); status != 503 || h.Database == "connected" || h.Redis != "connected" || h.Status == "healthy" {
+			t.Errorf("/health: %d %+v", status, h)
+		}
+	}
+
+	pg.Start()
+	eventually(t, "recovery", func() bool {
+		for _, r := range f.Replicas() {
+			if a := mustGet(t, r.URL+"/product/coalesced/1"); a.status != 200 {
+				return false
+			}
+			if status, _ := health(t, r.URL); status != 200 {
+				return false
+			}
+		}
+		return true
+	})
+	pg.ResetQueries()
+	herd(t, f, 30)
+	if n := pg.Queries(); n != 1 {
+		t.Errorf("%d queries after recovery, want 1", n)
+	}
+}
+
+// checkWithoutRedis fails the test unless the fleet answers right, one query a
+// replica, and says that it is degraded.
+func checkWithoutRedis(t *testing.T, f *fleet.Fleet, pg *testserver.Postgres) {
+	t.Helper()
+	pg.ResetQueries()
+	herd(t, f, 150)
+	if n := pg.Queries(); n < 1 || n > 3 {
+		t.Errorf("PostgreSQL saw %d queries, want at most one a replica", n)
+	}
+	for _, r := range f.Replicas() {
+		if status, h := health(t, r.URL); status != 200 || h.Redis != "degraded" || h.Database != "connected" || h.Status != "degraded" {
+			t.Errorf("/health: %d %+v", status, h)
+		}
+	}
+}
+
+// slowQuery is long enough for a herd to arrive within on a busy machine.
+const slowQuery = "QUERY_DELAY=2s"
+
+func TestRedisDownAtStart(t *testing.T) {
+	pg := database(t)
+	port, err := loopback.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: fmt.Sprintf("redis://127.0.0.1:%d", port), env: []string{slowQuery}})
+	checkWithoutRedis(t, f, pg)
+}
+
+func TestRedisRefusesThePassword(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t, "--requirepass", "right")
+	wrong, err := url.Parse(redis.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong.User = url.UserPassword("", "wrong")
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: wrong.String(), env: []string{slowQuery}})
+	checkWithoutRedis(t, f, pg)
+}
+
+func TestRedisDownLaterAndBackAgain(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
+	pg.ResetQueries()
+	herd(t, f, 150)
+	if n := pg.Queries(); n != 1 {
+		t.Errorf("PostgreSQL saw %d queries, want 1", n)
+	}
+
+	redis.Kill()
+	checkWithoutRedis(t, f, pg)
+
+	redis.Restart() // empty: the scripts are gone too
+	eventually(t, "Redis being back", func() bool {
+		for _, r := range f.Replicas() {
+			if _, h := health(t, r.URL); h.Redis != "connected" {
+				return false
+			}
+		}
+		return true
+	})
+	// The first flight may be the breaker's probe.
+	eventually(t, "one query a fleet again", func() bool {
+		pg.ResetQueries()
+		herd(t, f, 150)
+		return pg.Queries() == 1
+	})
+}
+
+// awaitActive returns when the replica is answering a coalesced request. It may
+// be called from any goroutine.
+func awaitActive(t *testing.T, r *fleet.Replica) {
+	for range 200 {
+		var s load.Stats
+		a, err := get(t.Context(), r.URL+"/stats")
+		if err == nil {
+			err = json.Unmarshal(a.body, &s)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if s.Active > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond) // no event announces it
+	}
+	t.Errorf("%s got no request", r.ID)
+}
+
+func TestRedisDiesOrHangsDuringAFlight(t *testing.T) {
+	for _, failure := range []struct {
+		name string
+		fail func(*testserver.Redis)
+	}{{"killed", (*testserver.Redis).Kill}, {"hanging", (*testserver.Redis).Freeze}} {
+		t.Run(failure.name, func(t *testing.T) {
+			pg := database(t)
+			redis := testserver.StartRedis(t)
+			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
+			pg.ResetQueries()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for _, r := range f.Replicas() {
+					awaitActive(t, r)
+				}
+				failure.fail(redis)
+			})
+			herd(t, f, 150)
+			wg.Wait()
+			if n := pg.Queries(); n < 1 || n > 3 {
+				t.Errorf("PostgreSQL saw %d queries, want at most one a replica", n)
+			}
+			checkWithoutRedis(t, f, pg)
+		})
+	}
+}

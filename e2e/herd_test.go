@@ -1,0 +1,118 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"path"
+	"runtime"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"fleetcall/internal/load"
+	"fleetcall/internal/testserver"
+)
+
+func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
+	const requests = 1000
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	for _, mode := range []struct {
+		name      string
+		low, high int
+	}{{"off", requests, requests}, {"local", 1, 3}, {"distributed", 1, 1}} {
+		t.Run(mode.name, func(t *testing.T) {
+			f := start(t, setup{mode: mode.name, postgres: pg, redisURL: redis.URL()})
+			pg.ResetQueries()
+			r := herd(t, f, requests)
+			n := pg.Queries()
+			t.Logf("%d queries, %.2f s, p50 %v, p99 %v, roles %v, replicas %v", n, r.Duration.Seconds(), r.Latency.P50, r.Latency.P99, r.Roles, r.Replicas)
+
+			if n < mode.low || n > mode.high {
+				t.Errorf("PostgreSQL saw %d queries, want %d to %d", n, mode.low, mode.high)
+			}
+			s := fleetStats(t, f)
+			if s.Misses != int64(n) || s.Database.Queries != int64(n) {
+				t.Errorf("/stats says %d misses and %d queries, PostgreSQL saw %d", s.Misses, s.Database.Queries, n)
+			}
+			if s.Total != requests || s.Hits != requests-int64(n) || s.Prevented != s.Hits || s.Errors != 0 || s.Active != 0 || s.Missing != 0 || s.Mode != mode.name {
+				t.Errorf("/stats says %+v", s)
+			}
+			if len(s.Replicas) != 3 || len(r.Replicas) != 3 {
+				t.Errorf("%d replicas in /stats, %d in answers, want 3", len(s.Replicas), len(r.Replicas))
+			}
+			sum := int64(0)
+			for _, replica := range s.Replicas {
+				sum += replica.Total
+				if answered := r.Replicas[replica.Replica]; int64(answered) != replica.Total {
+					t.Errorf("%s says %d requests, X-Replica says %d", replica.Replica, replica.Total, answered)
+				}
+				// Round robin over all workers of nginx.
+				if replica.Total < requests/3-requests/20 || replica.Total > requests/3+requests/20 {
+					t.Errorf("%s got %d of %d requests", replica.Replica, replica.Total, requests)
+				}
+			}
+			if sum != requests {
+				t.Errorf("the replicas' requests sum up to %d", sum)
+			}
+			if r.Roles["leader"] != n || r.Roles["leader"]+r.Roles["local-follower"]+r.Roles["remote-follower"] != requests {
+				t.Errorf("roles %v for %d queries", r.Roles, n)
+			}
+		})
+	}
+}
+
+func TestTenThousandRequestsForAHundredProductsCostAHundredQueries(t *testing.T) {
+	const keys = 100
+	requests := 10_000
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	// This process opens one file a request, and each worker of nginx, one a
+	// core with 16,384 connections, two for its share of them.
+	worker := min(int(files.Cur), 16_384) * 9 / 10
+	if fit := min(int(files.Cur)-500, worker*runtime.NumCPU()/2) / keys * keys; fit < requests {
+		t.Logf("the limit of %d open files allows %d requests at once", files.Cur, fit)
+		requests = fit
+	}
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{
+		// Long enough for the last request to arrive before the first query
+		// is done, and as many connections as queries.
+		"QUERY_DELAY=15s", "DB_POOL_MAX=100",
+		// Two cores are busy with ten thousand connections meanwhile.
+		"COALESCE_REDIS_TIMEOUT=5s", "COALESCE_LEASE_TTL=15s", "COALESCE_FLIGHT_TIMEOUT=60s",
+	}})
+	replicas := ids(f)
+	pg.ResetQueries()
+	var urls []string
+	for id := range keys {
+		urls = append(urls, fmt.Sprintf("%s/product/coalesced/%d", f.URL(), id+1))
+	}
+	r, err := load.Run(t.Context(), load.Config{
+		URLs: urls, Requests: requests, Concurrency: requests, Connect: true,
+		Check: func(url string, header http.Header, body []byte) error {
+			id, err := strconv.Atoi(path.Base(url))
+			if err != nil {
+				return err
+			}
+			return checkProduct(int32(id), replicas, header, body)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := pg.Queries()
+	t.Logf("%d requests, %d queries, %.2f s, p50 %v, p99 %v, roles %v", requests, n, r.Duration.Seconds(), r.Latency.P50, r.Latency.P99, r.Roles)
+	if n != keys {
+		t.Errorf("PostgreSQL saw %d queries for %d products", n, keys)
+	}
+	if r.OK != requests {
+		t.Errorf("%d of %d requests answered right; failures: %v", r.OK, requests, r.Errors)
+	}
+	if s := fleetStats(t, f); s.Misses != keys || s.Total != int64(requests) || s.Hits != int64(requests-keys) {
+		t.Errorf("/stats says %+v", s)
+	}
+}
