@@ -1,0 +1,43 @@
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo run test e2e lint fmt setup clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/fleetcall, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/fleetcall ./cmd/fleetcall
+
+demo: build ## 1,000 requests at once with coalescing off, local and distributed; needs only Go
+	./bin/fleetcall demo
+
+run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
+	./bin/fleetcall fleet
+
+# The end-to-end tests go last and alone: a thousand requests have to arrive
+# within one query of half a second.
+test: setup ## all tests with the race detector, on private servers
+	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -timeout 12m ./e2e
+
+e2e: setup ## the end-to-end tests alone
+	$(GO) test -race -timeout 12m -v ./e2e
+
+lint: ## formatting, vet, staticcheck, and whether go.mod is tidy
+	@files=$$(gofmt -l $$(find . -name '*.go' -not -path './bench/*')); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+
+fmt: ## format the source
+	gofmt -w $$(find . -name '*.go')
+
+setup: ## install redis-server, postgresql and nginx where missing
+	@./scripts/setup
+
+clean: ## remove what was built
+	rm -rf bin
