@@ -41,6 +41,8 @@ type Config struct {
 	Check func(url string, header http.Header, body []byte) error
 	// Answered is called after each request, concurrently. nil: nothing is.
 	Answered func()
+
+	dial dialFunc // nil: a net.Dialer's
 }
 
 // Result is what a run measured. Durations in its JSON form are milliseconds.
@@ -85,7 +87,10 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 	if limit, known := openFiles(); known && uint64(workers)+64 > limit {
 		return nil, fmt.Errorf("fleetcall: %d requests at once need as many open files, and this process may open %d; raise the limit (ulimit -n) or lower the concurrency", workers, limit)
 	}
-	dial := (&net.Dialer{Timeout: time.Minute}).DialContext
+	dial := config.dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: time.Minute}).DialContext
+	}
 	if config.Connect {
 		open, err := connect(ctx, dial, config.URLs[0], workers)
 		if err != nil {
@@ -95,8 +100,11 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 		dial = open.take
 	}
 	transport := &http.Transport{
-		DialContext:         dial,
-		MaxIdleConns:        workers,
+		DialContext:  dial,
+		MaxIdleConns: workers,
+		// Without a limit, a request whose connection is still being made may
+		// be sent on another's, and that one opens one more.
+		MaxConnsPerHost:     workers,
 		MaxIdleConnsPerHost: workers,
 		DisableCompression:  true,
 		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1: one request a connection

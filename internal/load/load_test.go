@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -75,28 +74,6 @@ func TestRunKeepsTheWholeConcurrencyUnderWayAndNoMore(t *testing.T) {
 	r, err := load.Run(t.Context(), load.Config{URLs: []string{server.URL}, Requests: 100, Concurrency: concurrency})
 	if err != nil || r.OK != 100 || most.Load() != concurrency {
 		t.Errorf("%v, %d ok, %d at once", err, r.OK, most.Load())
-	}
-}
-
-func TestRunConnectsBeforeItSendsWhenAskedTo(t *testing.T) {
-	var connections, before atomic.Int64
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-		before.CompareAndSwap(0, connections.Load())
-	}))
-	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	server.Start()
-	defer server.Close()
-	r, err := load.Run(t.Context(), load.Config{URLs: []string{server.URL}, Requests: 200, Concurrency: 50, Connect: true})
-	if err != nil || r.OK != 200 || before.Load() != 50 || connections.Load() != 50 {
-		t.Errorf("%v, %d ok, %d connections before the first request, %d in all", err, r.OK, before.Load(), connections.Load())
-	}
-	server.Close()
-	if _, err := load.Run(t.Context(), load.Config{URLs: []string{server.URL}, Requests: 2, Concurrency: 2, Connect: true}); err == nil {
-		t.Error("a server that is gone is connected to")
 	}
 }
 
