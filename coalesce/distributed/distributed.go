@@ -60,8 +60,9 @@ type counters struct {
 
 // result is what a local flight brings its callers.
 type result[V any] struct {
-	val  V
-	role coalesce.Role
+	val    V
+	role   coalesce.Role
+	flight string
 	// finished is the latest moment, by this process's clock, at which the
 	// flight certainly had not ended yet. It is zero when nothing says
 	// that a caller may have come after the end.
@@ -96,13 +97,9 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 			g.set.codec = coalesce.Raw
 		}
 	}
-	g.subs = &subscriptions{
-		client:    client,
-		control:   controlChannel(g.set.namespace),
-		onControl: g.control,
-		onConnect: g.connected,
-		onGarbage: func() { g.garbage.Add(1) },
-	}
+	g.subs = newSubscriptions(client, &g.set)
+	g.subs.onControl, g.subs.onConnect = g.control, g.connected
+	g.subs.onGarbage = func() { g.garbage.Add(1) }
 	g.redis = newCommander(client, &g.set, g.subs.wakeAll)
 	g.subs.onFailure = func() { g.redis.count("subscription") }
 	g.subs.start()
@@ -124,15 +121,48 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 // coalesce.ErrUnavailable.
 func (g *Group[V]) Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, coalesce.Role, error) {
 	arrived := time.Now()
+	var r result[V]
+	var err error
+	if g.set.observer == nil {
+		r, err = g.call(ctx, key, arrived, fn)
+	} else {
+		r, err = g.observed(ctx, key, arrived, fn)
+	}
+	return r.val, r.role, err
+}
+
+func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (r result[V], err error) {
+	returned := false
+	defer func() {
+		var value any
+		if !returned {
+			value = recover()
+			err = coalesce.ErrGoexit
+			if panicked, ok := value.(*coalesce.PanicError); ok {
+				err = panicked
+			}
+		}
+		g.set.observer.Called(ctx, Call{Key: key, Flight: r.flight, Role: r.role, Err: err, Wait: time.Since(arrived)})
+		if value != nil {
+			panic(value)
+		}
+	}()
+	r, err = g.call(ctx, key, arrived, fn)
+	returned = true
+	return r, err
+}
+
+func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	for {
 		r, role, err := g.local.Do(ctx, key, func(ctx context.Context) (result[V], error) {
 			return g.fly(ctx, key, fn)
 		})
 		if role != coalesce.LocalFollower {
-			return r.val, r.role, err
+			return r, err
 		}
 		if r.finished.IsZero() || !arrived.After(r.finished.Add(g.set.maxAge)) {
-			return r.val, role, err
+			r.role = role
+			return r, err
 		}
 		// The local flight was still waiting when this caller joined it, but
 		// what it got is older: its message had been missed.
@@ -280,27 +310,28 @@ type finishing struct {
 
 type endedFlight struct {
 	flight   string
+	wanted   chan struct{} // capacity one: a caller waits for the release
 	released chan struct{} // closed when Redis has released the lease, or will not be told
 }
 
-func (f *finishing) add(channel, flight string) (release func()) {
-	released := make(chan struct{})
+func (f *finishing) add(channel, flight string) (wanted <-chan struct{}, release func()) {
+	e := endedFlight{flight, make(chan struct{}, 1), make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended == nil {
 		f.ended = map[string][]endedFlight{}
 	}
-	f.ended[channel] = append(slices.Clone(f.ended[channel]), endedFlight{flight, released})
-	return func() {
+	f.ended[channel] = append(slices.Clone(f.ended[channel]), e)
+	return e.wanted, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		left := slices.DeleteFunc(slices.Clone(f.ended[channel]), func(e endedFlight) bool { return e.flight == flight })
+		left := slices.DeleteFunc(slices.Clone(f.ended[channel]), func(other endedFlight) bool { return other.flight == flight })
 		if len(left) == 0 {
 			delete(f.ended, channel)
 		} else {
 			f.ended[channel] = left
 		}
-		close(released)
+		close(e.released)
 	}
 }
 

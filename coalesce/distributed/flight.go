@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"fleetcall/coalesce"
@@ -35,11 +36,18 @@ type call[V any] struct {
 	unsure  bool // the join failed, and may have taken the lease all the same
 	renewal *renewal
 
-	unusable bool // what MaxAge kept cannot be read here
+	unusable bool   // what MaxAge kept cannot be read here
+	cause    string // why the function runs without the lease
 
 	result result[V]
 	err    error
 }
+
+// Causes of a fallback, besides the kinds of Redis' failures.
+const (
+	causeTooLarge = "too large" // the outcome could not travel, or is of another version or codec
+	causeGarbage  = "garbage"
+)
 
 type state[V any] func(*call[V]) state[V]
 
@@ -127,18 +135,20 @@ func (c *call[V]) joining() state[V] {
 	switch word {
 	case "lead":
 		c.attempt = number(rest, 0)
+		c.leaseIs(LeaseTaken, sent)
 		return (*call[V]).leading
 	case "follow":
 		c.leader, c.ttl = text(rest, 0), time.Duration(number(rest, 1))*time.Millisecond
 		for _, e := range ended {
 			if e.flight == c.leader {
-				return c.afterOwn(e.released)
+				return c.afterOwn(e)
 			}
 		}
 		return (*call[V]).following
 	case "done":
 		o, err := decodeOutcome(text(rest, 0))
 		if err == nil && o.kind == kindValue && o.codec == g.set.codec.Name() {
+			c.leader = strings.Clone(o.flight)
 			return c.receive(o, coalesce.Cached, finishedAt(sent, number(rest, 1)))
 		}
 		g.garbage.Add(1)
@@ -152,10 +162,15 @@ func (c *call[V]) joining() state[V] {
 
 // afterOwn waits until the flight that this replica has ended is ended in
 // Redis too. Its result went to callers who had come before; this one must not
-// get it.
-func (c *call[V]) afterOwn(released <-chan struct{}) state[V] {
+// get it. Redis answers again: if it did not take the release before, it may
+// now.
+func (c *call[V]) afterOwn(e endedFlight) state[V] {
 	select {
-	case <-released:
+	case e.wanted <- struct{}{}:
+	default: // somebody has asked
+	}
+	select {
+	case <-e.released:
 		return (*call[V]).joining
 	case <-c.ctx.Done():
 		return c.end(result[V]{}, c.ctx.Err())
@@ -177,6 +192,11 @@ func (c *call[V]) withoutRedis(err error) state[V] {
 	if c.g.set.failClosed {
 		return c.end(result[V]{}, err)
 	}
+	return c.goAlone(failureKind(err))
+}
+
+func (c *call[V]) goAlone(cause string) state[V] {
+	c.cause = cause
 	return (*call[V]).alone
 }
 
@@ -193,30 +213,30 @@ func (c *call[V]) receive(o outcome, role coalesce.Role, finished time.Time) sta
 	switch o.kind {
 	case kindValue:
 		if o.codec != g.set.codec.Name() {
-			return (*call[V]).alone
+			return c.goAlone(causeTooLarge)
 		}
-		r := result[V]{role: role, finished: finished}
+		r := result[V]{role: role, flight: c.leader, finished: finished}
 		if err := unmarshal(g.set.codec, o.payload, &r.val); err != nil {
 			g.garbage.Add(1)
 			g.set.log.Warn("fleetcall: result cannot be decoded", c.attrs(slog.Any("error", err))...)
 			if role == coalesce.Cached {
 				return c.withoutLatest()
 			}
-			return (*call[V]).alone
+			return c.goAlone(causeGarbage)
 		}
 		return c.end(r, nil)
 	case kindError, kindPanic:
 		remote, err := o.remoteError()
 		if err != nil {
 			g.garbage.Add(1)
-			return (*call[V]).alone
+			return c.goAlone(causeGarbage)
 		}
-		return c.end(result[V]{role: role, finished: finished}, remote)
+		return c.end(result[V]{role: role, flight: c.leader, finished: finished}, remote)
 	case kindAbandoned:
 		c.lost = true
 		return (*call[V]).joining
 	}
-	return (*call[V]).alone // too large to travel
+	return c.goAlone(causeTooLarge)
 }
 
 // unmarshal makes a panic of the codec an error: garbage must hurt nobody.
@@ -235,6 +255,13 @@ func marshal(codec coalesce.Codec, v any) (b []byte, err error) {
 func recoverAs(err *error) {
 	if value := recover(); value != nil {
 		*err = fmt.Errorf("fleetcall: panic: %v", value)
+	}
+}
+
+// leaseIs tells the observer of a change of the call's lease.
+func (c *call[V]) leaseIs(state LeaseState, asked time.Time) {
+	if c.g.set.observer != nil {
+		c.g.set.observer.Lease(Lease{Key: c.key, Flight: c.flight, State: state, Asked: asked})
 	}
 }
 

@@ -36,7 +36,12 @@ func (c *call[V]) following() state[V] {
 			return c.receive(o, coalesce.RemoteFollower, time.Time{})
 		}
 		if came || missed || peek {
-			next, ttl := c.peek()
+			next, ttl, done := c.peek()
+			if done && !came && !missed && confirmed {
+				// Its message was lost. The subscription may be at a server
+				// that is the master no more.
+				w.distrust()
+			}
 			if ttl == 0 {
 				return next
 			}
@@ -66,33 +71,34 @@ func (c *call[V]) following() state[V] {
 func afterLease(ttl time.Duration) time.Duration { return ttl + time.Millisecond }
 
 // peek looks what became of c.leader. While the flight runs, it returns the time
-// that its lease has, and otherwise the next state.
-func (c *call[V]) peek() (next state[V], running time.Duration) {
+// that its lease has, and otherwise the next state, and whether there was an
+// outcome.
+func (c *call[V]) peek() (next state[V], running time.Duration, done bool) {
 	g := c.g
 	sent := time.Now()
 	word, rest, err := words(g.redis.mustRun(c.ctx, peekScript,
 		[]string{c.keys.lease(), c.keys.result(c.leader), c.keys.detached(c.leader)}, c.leader))
 	if err != nil {
-		return c.withoutRedis(err), 0
+		return c.withoutRedis(err), 0, false
 	}
 	switch word {
 	case "running":
-		return nil, time.Duration(max(number(rest, 0), 1)) * time.Millisecond
+		return nil, time.Duration(max(number(rest, 0), 1)) * time.Millisecond, false
 	case "done":
 		o, err := decodeOutcome(text(rest, 0))
 		if err == nil && o.flight == c.leader && time.Now().Add(-time.Duration(number(rest, 1))*time.Microsecond).Before(c.started) {
 			// It had ended before this call began, but its leader could not
 			// tell Redis.
-			return (*call[V]).joining, 0
+			return (*call[V]).joining, 0, true
 		}
 		if err == nil && o.flight == c.leader {
-			return c.receive(o, coalesce.RemoteFollower, finishedAt(sent, number(rest, 1))), 0
+			return c.receive(o, coalesce.RemoteFollower, finishedAt(sent, number(rest, 1))), 0, true
 		}
 		// Garbage under the result's name can't be waited out: the flight
 		// has ended, or will be over with its lease.
 		g.garbage.Add(1)
-		return (*call[V]).alone, 0
+		return c.goAlone(causeGarbage), 0, false
 	}
 	c.lost = true
-	return (*call[V]).joining, 0
+	return (*call[V]).joining, 0, false
 }

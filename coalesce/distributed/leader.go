@@ -17,7 +17,8 @@ type returned[V any] struct {
 	val      V
 	err      error
 	panicked *coalesce.PanicError
-	exited   bool // by runtime.Goexit
+	exited   bool      // by runtime.Goexit
+	ended    time.Time // no later than any caller returned
 }
 
 // leading runs the function with the lease.
@@ -44,7 +45,7 @@ func (c *call[V]) execute(role coalesce.Role, leased bool) state[V] {
 	// The function has a goroutine of its own: it may ignore its context, and
 	// its callers must not wait for it past the flight timeout.
 	ends := make(chan returned[V], 1)
-	go run(ctx, c.fn, ends)
+	go run(ctx, c.observe(role), ends)
 
 	left := c.ctx.Done()
 	for {
@@ -63,13 +64,38 @@ func (c *call[V]) execute(role coalesce.Role, leased bool) state[V] {
 				c.abandon(true)
 				return c.end(result[V]{role: role}, coalesce.ErrFlightTimeout)
 			}
-			return c.returned(returned[V]{err: coalesce.ErrFlightTimeout}, role, leased)
+			return c.returned(returned[V]{err: coalesce.ErrFlightTimeout, ended: time.Now()}, role, leased)
 		case <-g.abandon:
 			if leased {
 				c.abandon(true)
 			}
 			return c.end(result[V]{role: role}, coalesce.ErrClosed)
 		}
+	}
+}
+
+// observe wraps the function for the observer.
+func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
+	observer := c.g.set.observer
+	if observer == nil {
+		return c.fn
+	}
+	fn, run := c.fn, Run{Key: c.key, Flight: c.flight, Role: role, Cause: c.cause, Takeover: c.lost}
+	return func(ctx context.Context) (val V, err error) {
+		ctx, ended := observer.Run(ctx, run)
+		err = coalesce.ErrGoexit
+		defer func() {
+			if value := recover(); value != nil {
+				panicked, ok := value.(*coalesce.PanicError)
+				if !ok {
+					panicked = &coalesce.PanicError{Value: value, Stack: debug.Stack()}
+				}
+				ended(panicked)
+				panic(panicked)
+			}
+			ended(err)
+		}()
+		return fn(ctx)
 	}
 }
 
@@ -88,6 +114,7 @@ func run[V any](ctx context.Context, fn func(context.Context) (V, error), ends c
 				r.exited = true
 			}
 		}
+		r.ended = time.Now()
 		ends <- r
 	}()
 	r.val, r.err = fn(ctx)
@@ -101,13 +128,13 @@ func (c *call[V]) returned(r returned[V], role coalesce.Role, leased bool) state
 		c.renewal.stop()
 	}
 	if leased {
-		released := c.g.finishing.add(c.keys.channel, c.flight)
+		wanted, released := c.g.finishing.add(c.keys.channel, c.flight)
 		c.g.background(func() {
 			defer released()
-			c.finish(r)
+			c.finish(r, wanted)
 		})
 	}
-	c.end(result[V]{val: r.val, role: role}, r.err)
+	c.end(result[V]{val: r.val, role: role, flight: c.flight}, r.err)
 	switch {
 	case r.panicked != nil:
 		c.err = r.panicked
@@ -161,9 +188,8 @@ func (c *call[V]) outcome(r returned[V]) (encoded []byte, keep bool) {
 // A first try that fails may leave the lease for others to join, though the
 // function has ended. They must not get its result: from the second try on,
 // followers are only given notice, and learn the outcome's age as they fetch it.
-func (c *call[V]) finish(r returned[V]) {
+func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
 	g := c.g
-	ended := time.Now()
 	encoded, keep := c.outcome(r)
 	notice := outcome{kind: kindNotice, flight: c.flight}.encode()
 	message := []byte{}
@@ -175,35 +201,68 @@ func (c *call[V]) finish(r returned[V]) {
 		maxAge = g.set.maxAge.Milliseconds()
 	}
 	k := c.keys
-	for wait := g.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
+	err := c.insist(g.set.flightTimeout, wanted, func() error {
 		_, err := g.redis.mustRun(c.ctx, finishScript,
 			[]string{k.lease(), k.attempts(), k.result(c.flight), k.latest(), k.detached(c.flight)},
 			c.flight, encoded, message, k.channel, g.set.handoffTTL().Milliseconds(), maxAge,
-			time.Since(ended).Microseconds())
+			time.Since(r.ended).Microseconds(), g.subs.publish)
+		message = notice
+		return err
+	})
+	if err != nil {
+		g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+	}
+}
+
+// insist sends a step that releases the lease until Redis takes it, for up to
+// limit. It tries again at once when it is wanted.
+func (c *call[V]) insist(limit time.Duration, wanted <-chan struct{}, send func() error) error {
+	g := c.g
+	began := time.Now()
+	for wait := g.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
+		asked := time.Now()
+		err := send()
 		if err == nil {
-			return
+			c.leaseIs(LeaseReleased, asked)
+			return nil
 		}
-		limit := g.set.flightTimeout
 		if g.closing() {
 			limit = min(limit, g.set.leaseTTL)
 		}
-		if time.Since(ended) > limit {
-			g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
-			return
+		if time.Since(began) > limit {
+			return err
 		}
 		select {
 		case <-time.After(wait):
+		case <-wanted:
 		case <-g.abandon:
-			return
+			return err
 		}
-		message = notice
 	}
 }
 
 // abandon gives the flight up. Unless forced, it does not when a follower
 // waits, and says so by false. When Redis cannot tell, nobody else is known to
-// wait.
+// wait, and Redis is told once it can be, while the lease may live.
 func (c *call[V]) abandon(forced bool) bool {
+	asked := time.Now()
+	abandoned, err := c.sendAbandon(forced)
+	switch {
+	case err != nil:
+		c.g.background(func() {
+			_ = c.insist(c.g.set.leaseTTL, nil, func() error {
+				_, err := c.sendAbandon(true)
+				return err
+			})
+		})
+		return true
+	case abandoned:
+		c.leaseIs(LeaseReleased, asked)
+	}
+	return abandoned
+}
+
+func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 	force := 0
 	if forced {
 		force = 1
@@ -211,9 +270,9 @@ func (c *call[V]) abandon(forced bool) bool {
 	k := c.keys
 	reply, err := c.g.redis.mustRun(c.ctx, abandonScript,
 		[]string{k.lease(), k.attempts(), k.detached(c.flight)},
-		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force)
-	kept, _ := reply.(int64)
-	return err != nil || kept == 1
+		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force, c.g.subs.publish)
+	done, _ := reply.(int64)
+	return done == 1, err
 }
 
 // renewal extends a lease at every third of its TTL. Its timer first fires
@@ -240,6 +299,7 @@ func (c *call[V]) renew() *renewal {
 		r.mu.Unlock()
 		defer g.leave()
 
+		asked := time.Now()
 		reply, err := g.redis.mustRun(c.ctx, renewScript,
 			[]string{c.keys.lease(), c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
 		held, _ := reply.(int64)
@@ -251,8 +311,12 @@ func (c *call[V]) renew() *renewal {
 			// A finish that overtook this renewal released the lease.
 		case err == nil && held == 0:
 			g.leaseLost.Add(1)
+			c.leaseIs(LeaseLost, asked)
 			g.set.log.Warn("fleetcall: lease lost", c.attrs()...)
 		default:
+			if err == nil {
+				c.leaseIs(LeaseRenewed, asked)
+			}
 			r.timer.Reset(every)
 		}
 	})

@@ -28,6 +28,7 @@ type settings struct {
 	failClosed    bool
 	log           *slog.Logger
 	replicaID     string
+	observer      Observer
 }
 
 func defaults() settings {
@@ -175,6 +176,17 @@ func WithReplicaID(id string) Option {
 			return fmt.Errorf("fleetcall: WithReplicaID: the id has %d bytes, not 1 to 255", len(id))
 		}
 		s.replicaID = id
+		return nil
+	}
+}
+
+// WithObserver sets who is told what the group does; by default nobody is.
+func WithObserver(observer Observer) Option {
+	return func(s *settings) error {
+		if observer == nil {
+			return fmt.Errorf("fleetcall: WithObserver: the observer must not be nil")
+		}
+		s.observer = observer
 		return nil
 	}
 }

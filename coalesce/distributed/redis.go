@@ -25,9 +25,10 @@ var errBreakerOpen = fmt.Errorf("%w: its breaker is open", coalesce.ErrUnavailab
 // commander sends the scripts to Redis, each within the Redis timeout, and
 // counts what fails.
 type commander struct {
-	client  redis.UniversalClient
-	timeout time.Duration
-	breaker *gobreaker.TwoStepCircuitBreaker[any]
+	client   redis.UniversalClient
+	timeout  time.Duration
+	observer Observer // may be nil
+	breaker  *gobreaker.TwoStepCircuitBreaker[any]
 
 	mu       sync.Mutex
 	failures map[string]uint64 // by kind
@@ -37,6 +38,7 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 	return &commander{
 		client:   client,
 		timeout:  s.redisTimeout,
+		observer: s.observer,
 		failures: map[string]uint64{},
 		breaker: gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 			MaxRequests: 1,
@@ -45,8 +47,8 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 			// second Redis timeout in the same window.
 			ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 1 },
 			OnStateChange: func(_ string, from, to gobreaker.State) {
-				// The breaker is locked here, and a log handler may do
-				// anything.
+				// The breaker is locked here, and a log handler or an
+				// observer may do anything.
 				go func() {
 					level := slog.LevelWarn
 					if to == gobreaker.StateClosed {
@@ -54,6 +56,9 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 					}
 					s.log.Log(context.Background(), level, "fleetcall: Redis breaker changed",
 						"replica", s.replicaID, "from", from.String(), "to", to.String())
+					if s.observer != nil {
+						s.observer.Breaker(from.String(), to.String())
+					}
 				}()
 				if to == gobreaker.StateOpen {
 					onOpen()
@@ -65,31 +70,41 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 
 // run sends a script for a caller who would rather do without Redis than wait
 // for it: while the breaker is open, it fails at once.
-func (c *commander) run(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+func (c *commander) run(ctx context.Context, script *script, keys []string, args ...any) (any, error) {
 	done, err := c.breaker.Allow()
 	if err != nil {
 		return nil, errBreakerOpen
 	}
 	reply, err := c.send(ctx, script, keys, args)
-	done(err)
+	done(serverFailure(err))
 	return reply, err
 }
 
 // mustRun sends a script even when the breaker is open: for those who depend
 // on the reply, or nobody waits for.
-func (c *commander) mustRun(ctx context.Context, script *redis.Script, keys []string, args ...any) (any, error) {
+func (c *commander) mustRun(ctx context.Context, script *script, keys []string, args ...any) (any, error) {
 	done, err := c.breaker.Allow()
 	if err != nil {
 		done = func(error) {}
 	}
 	reply, err := c.send(ctx, script, keys, args)
-	done(err)
+	done(serverFailure(err))
 	return reply, err
+}
+
+// serverFailure leaves out what is one slot's trouble: while a slot moves to
+// another server of a Cluster, its keys cannot be used together.
+func serverFailure(err error) error {
+	if redis.IsTryAgainError(err) {
+		return nil
+	}
+	return err
 }
 
 // send keeps the Redis timeout whatever the client does: most clients ignore a
 // context's deadline while they read, retry, or dial.
-func (c *commander) send(ctx context.Context, script *redis.Script, keys []string, args []any) (any, error) {
+func (c *commander) send(ctx context.Context, script *script, keys []string, args []any) (any, error) {
+	began := time.Now()
 	// A caller that leaves does not stop the command: it may have taken the
 	// lease, and somebody must see the reply.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
@@ -113,9 +128,20 @@ func (c *commander) send(ctx context.Context, script *redis.Script, keys []strin
 			a.err = ctx.Err()
 		}
 	}
+	kind := ""
 	if a.err != nil {
-		kind := failureKind(a.err)
+		kind = failureKind(a.err)
+	}
+	if c.observer != nil {
+		c.observer.Command(Command{Step: script.step, Took: time.Since(began), Kind: kind})
+	}
+	if a.err != nil {
 		c.count(kind)
+		if cluster, ok := c.client.(*redis.ClusterClient); ok {
+			// A master that is gone does not make the client look for its
+			// successor. It does so in the background, and not too often.
+			cluster.ReloadState(ctx)
+		}
 		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, a.err)
 	}
 	return a.reply, nil
@@ -159,6 +185,8 @@ func (c *commander) reset() {
 func failureKind(err error) string {
 	var timeout interface{ Timeout() bool }
 	switch {
+	case errors.Is(err, errBreakerOpen):
+		return "breaker"
 	case errors.Is(err, redis.ErrPoolTimeout):
 		return "pool"
 	case redis.IsOOMError(err):

@@ -22,12 +22,22 @@ var (
 	//go:embed lua/forget.lua
 	forgetSource string
 
-	joinScript    = redis.NewScript(joinSource)
-	peekScript    = redis.NewScript(peekSource)
-	renewScript   = redis.NewScript(renewSource)
-	finishScript  = redis.NewScript(finishSource)
-	abandonScript = redis.NewScript(abandonSource)
-	forgetScript  = redis.NewScript(forgetSource)
+	joinScript    = newScript("join", joinSource)
+	peekScript    = newScript("peek", peekSource)
+	renewScript   = newScript("renew", renewSource)
+	finishScript  = newScript("finish", finishSource)
+	abandonScript = newScript("abandon", abandonSource)
+	forgetScript  = newScript("forget", forgetSource)
 
-	allScripts = []*redis.Script{joinScript, peekScript, renewScript, finishScript, abandonScript, forgetScript}
+	allScripts = []*script{joinScript, peekScript, renewScript, finishScript, abandonScript, forgetScript}
 )
+
+// script is one step.
+type script struct {
+	*redis.Script
+	step string
+}
+
+func newScript(step, source string) *script {
+	return &script{redis.NewScript(source), step}
+}

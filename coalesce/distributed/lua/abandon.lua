@@ -1,6 +1,7 @@
 -- abandon: give a flight up without an outcome, so that a follower takes over at once.
 -- KEYS  lease, attempts, detached lease of the flight
--- ARGV  flight, message to publish, channel, 1 to give it up even when somebody joined it
+-- ARGV  flight, message to publish, channel, 1 to give it up even when somebody joined it,
+--       PUBLISH or SPUBLISH
 -- reply 1 given up · 0 somebody waits for it
 -- A leader that gives up did not die of the key: its attempt does not count.
 local lease = redis.pcall('GET', KEYS[1])
@@ -22,6 +23,6 @@ if held then
   end
 end
 if joined or lost then
-  redis.call('PUBLISH', ARGV[3], ARGV[2])
+  redis.call(ARGV[5], ARGV[3], ARGV[2])
 end
 return 1

@@ -2,7 +2,7 @@
 -- KEYS  lease, attempts, result of the flight, latest, detached lease of the flight
 -- ARGV  flight, outcome, message to publish ('' for the outcome itself), channel,
 --       hand-off TTL (ms), MaxAge (ms; 0 when the outcome must not be kept),
---       how long ago the function ended (µs)
+--       how long ago the function ended (µs), PUBLISH or SPUBLISH
 -- reply {1 when the lease was still the flight's, 1 when the outcome was published}
 -- A flight that lost its lease cannot know who joined it: it publishes.
 local lease = redis.pcall('GET', KEYS[1])
@@ -34,6 +34,6 @@ if joined then
   if message == '' then
     message = ARGV[2]
   end
-  redis.call('PUBLISH', ARGV[4], message)
+  redis.call(ARGV[8], ARGV[4], message)
 end
 return {held and 1 or 0, joined and 1 or 0}

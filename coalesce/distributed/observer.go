@@ -1,0 +1,96 @@
+package distributed
+
+import (
+	"context"
+	"time"
+
+	"fleetcall/coalesce"
+)
+
+// Observer is told what a Group does, as it happens: for metrics, traces and
+// histories. Its methods are called concurrently, on paths that callers wait
+// on. They must be quick, and must not call the Group. Embed NoObserver to keep
+// up with methods that are added later.
+type Observer interface {
+	// Called is told of a Do that ended. ctx is its caller's.
+	Called(ctx context.Context, call Call)
+	// Run is told that a function is about to run. The function gets the
+	// context returned; ended is called with its error when it has returned:
+	// a *coalesce.PanicError or coalesce.ErrGoexit if it did not.
+	Run(ctx context.Context, run Run) (fn context.Context, ended func(error))
+	// Lease is told of each change of a lease this replica holds.
+	Lease(lease Lease)
+	// Command is told of each script that Redis was sent.
+	Command(command Command)
+	// Breaker is told of each change of the circuit breaker, by its states:
+	// "closed", "half-open" or "open". They may arrive out of order.
+	Breaker(from, to string)
+}
+
+// Call is a Do that ended.
+type Call struct {
+	Key    string
+	Flight string        // whose result it got; empty when it left or panicked
+	Role   coalesce.Role // 0 when it ended before it had one
+	Err    error
+	Wait   time.Duration // from its start to its end
+}
+
+// Run is one execution of a function.
+type Run struct {
+	Key      string
+	Flight   string
+	Role     coalesce.Role // Leader, or Fallback: without the lease
+	Cause    string        // of a Fallback: the kind of Redis' failure, "too large" or "garbage"
+	Takeover bool          // of a flight that went away without an outcome
+}
+
+// Lease is a change of a lease that this replica holds, or held.
+type Lease struct {
+	Key    string
+	Flight string
+	State  LeaseState
+	// Asked is when Redis was asked. A lease that was taken or renewed lives
+	// at least for the lease TTL from then on.
+	Asked time.Time
+}
+
+// LeaseState says what became of a lease.
+type LeaseState uint8
+
+// The states of a lease.
+const (
+	LeaseTaken    LeaseState = 1 + iota
+	LeaseRenewed             // Redis extended it
+	LeaseLost                // it had run out, or been taken, when it was to be renewed
+	LeaseReleased            // Redis has taken the outcome, or knows that there is none
+)
+
+// Command is one script that Redis was sent.
+type Command struct {
+	Step string        // join, peek, renew, finish, abandon or forget
+	Took time.Duration // until its reply, or until it was given up
+	Kind string        // of its failure, as in TierStats.RedisErrorsBy; empty when it had a reply
+}
+
+// NoObserver does nothing.
+type NoObserver struct{}
+
+var _ Observer = NoObserver{}
+
+// Called does nothing.
+func (NoObserver) Called(context.Context, Call) {}
+
+// Run returns ctx.
+func (NoObserver) Run(ctx context.Context, _ Run) (context.Context, func(error)) {
+	return ctx, func(error) {}
+}
+
+// Lease does nothing.
+func (NoObserver) Lease(Lease) {}
+
+// Command does nothing.
+func (NoObserver) Command(Command) {}
+
+// Breaker does nothing.
+func (NoObserver) Breaker(string, string) {}
