@@ -64,8 +64,8 @@ type result[V any] struct {
 	role   coalesce.Role
 	flight string
 	// finished is the latest moment, by this process's clock, at which the
-	// flight certainly had not ended yet. It is zero when nothing says
-	// that a caller may have come after the end.
+	// function certainly had not ended yet. It is zero for an outcome that
+	// came by message: nobody knows, and it was on its way just now.
 	finished time.Time
 }
 
@@ -164,8 +164,9 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 			r.role = role
 			return r, err
 		}
-		// The local flight was still waiting when this caller joined it, but
-		// what it got is older: its message had been missed.
+		// The local flight was there when this caller joined it, but what it
+		// got is older: its message had been missed, or its function had
+		// ended a moment ago.
 	}
 }
 

@@ -40,8 +40,8 @@ func (f *fleet[V]) DialHook(next redis.DialHook) redis.DialHook { return next }
 // ProcessHook makes fleet a redis.Hook that counts joins and fails finishes.
 func (f *fleet[V]) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		// finish has 5 keys and 8 arguments.
-		if len(cmd.Args()) == 3+5+8 && f.failFinishes.Add(-1) >= 0 {
+		// finish has 5 keys and 9 arguments.
+		if len(cmd.Args()) == 3+5+9 && f.failFinishes.Add(-1) >= 0 {
 			cmd.SetErr(errors.New("broken pipe"))
 			return cmd.Err()
 		}

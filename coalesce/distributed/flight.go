@@ -32,8 +32,10 @@ type call[V any] struct {
 	leader  string  // the flight that is followed
 	ttl     time.Duration
 	attempt int64
-	lost    bool // a followed flight went away without an outcome
-	unsure  bool // the join failed, and may have taken the lease all the same
+	begun   int64     // µs of Redis' clock: when the lease was taken
+	led     time.Time // when this was known here
+	lost    bool      // a followed flight went away without an outcome
+	unsure  bool      // the join failed, and may have taken the lease all the same
 	renewal *renewal
 
 	unusable bool   // what MaxAge kept cannot be read here
@@ -134,7 +136,7 @@ func (c *call[V]) joining() state[V] {
 	}
 	switch word {
 	case "lead":
-		c.attempt = number(rest, 0)
+		c.attempt, c.begun, c.led = number(rest, 0), number(rest, 1), time.Now()
 		c.leaseIs(LeaseTaken, sent)
 		return (*call[V]).leading
 	case "follow":

@@ -28,17 +28,18 @@ func (c *call[V]) leading() state[V] {
 	}
 	c.renewal = c.renew()
 	defer c.renewal.stop()
-	return c.execute(coalesce.Leader, true)
+	return c.execute(coalesce.Leader)
 }
 
 // alone runs the function without the lease.
 func (c *call[V]) alone() state[V] {
-	return c.execute(coalesce.Fallback, c.unsure)
+	return c.execute(coalesce.Fallback)
 }
 
-// execute runs the function and ends the call with what came of it. When
-// leased, Redis may know of this flight, and others may wait for it.
-func (c *call[V]) execute(role coalesce.Role, leased bool) state[V] {
+// execute runs the function and ends the call with what came of it.
+func (c *call[V]) execute(role coalesce.Role) state[V] {
+	// Redis may know of this flight, and others may wait for it.
+	leased := role == coalesce.Leader || c.unsure
 	g := c.g
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(c.ctx), c.started.Add(g.set.flightTimeout))
 	defer cancel()
@@ -51,7 +52,7 @@ func (c *call[V]) execute(role coalesce.Role, leased bool) state[V] {
 	for {
 		select {
 		case r := <-ends:
-			return c.returned(r, role, leased)
+			return c.returned(r, role)
 		case <-left:
 			if !leased || c.abandon(false) {
 				return c.end(result[V]{role: role}, c.ctx.Err())
@@ -64,7 +65,7 @@ func (c *call[V]) execute(role coalesce.Role, leased bool) state[V] {
 				c.abandon(true)
 				return c.end(result[V]{role: role}, coalesce.ErrFlightTimeout)
 			}
-			return c.returned(returned[V]{err: coalesce.ErrFlightTimeout, ended: time.Now()}, role, leased)
+			return c.returned(returned[V]{err: coalesce.ErrFlightTimeout, ended: time.Now()}, role)
 		case <-g.abandon:
 			if leased {
 				c.abandon(true)
@@ -123,18 +124,21 @@ func run[V any](ctx context.Context, fn func(context.Context) (V, error), ends c
 
 // returned gives the result to the local callers and then, off their path, to
 // the followers.
-func (c *call[V]) returned(r returned[V], role coalesce.Role, leased bool) state[V] {
-	if c.renewal != nil {
+func (c *call[V]) returned(r returned[V], role coalesce.Role) state[V] {
+	switch {
+	case role == coalesce.Leader:
 		c.renewal.stop()
-	}
-	if leased {
 		wanted, released := c.g.finishing.add(c.keys.channel, c.flight)
 		c.g.background(func() {
 			defer released()
 			c.finish(r, wanted)
 		})
+	case c.unsure:
+		// Nobody can tell when Redis took the join, if it did, nor so who
+		// joined before the function ended.
+		c.g.background(func() { c.abandon(true) })
 	}
-	c.end(result[V]{val: r.val, role: role, flight: c.flight}, r.err)
+	c.end(result[V]{val: r.val, role: role, flight: c.flight, finished: r.ended}, r.err)
 	switch {
 	case r.panicked != nil:
 		c.err = r.panicked
@@ -146,17 +150,17 @@ func (c *call[V]) returned(r returned[V], role coalesce.Role, leased bool) state
 	return nil
 }
 
-// outcome encodes how the function ended, and says whether MaxAge may keep it.
-// An error whose methods panic, such as a nil pointer, cannot travel.
-func (c *call[V]) outcome(r returned[V]) (encoded []byte, keep bool) {
+// outcome is how the function ended, as it travels. An error whose methods
+// panic, such as a nil pointer, cannot.
+func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	set := &c.g.set
 	defer func() {
 		if value := recover(); value != nil {
 			err := fmt.Errorf("fleetcall: the function returned an error that panics: %v", value)
-			encoded, keep = errorOutcome(kindError, c.flight, err).encode(), false
+			o = errorOutcome(kindError, c.flight, err)
 		}
 	}()
-	o := outcome{kind: kindTooLarge, flight: c.flight}
+	o = outcome{kind: kindTooLarge, flight: c.flight}
 	switch {
 	case r.panicked != nil:
 		o = errorOutcome(kindPanic, c.flight, fmt.Errorf("%w: %v", coalesce.ErrRemotePanic, r.panicked.Value))
@@ -177,7 +181,7 @@ func (c *call[V]) outcome(r returned[V]) (encoded []byte, keep bool) {
 	if len(o.payload) > set.payloadLimit {
 		o = outcome{kind: kindTooLarge, flight: c.flight}
 	}
-	return o.encode(), o.kind == kindValue
+	return o
 }
 
 // finish releases the lease and publishes the outcome. While Redis does not
@@ -185,28 +189,33 @@ func (c *call[V]) outcome(r returned[V]) (encoded []byte, keep bool) {
 // is released the flight counts as one whose leader died; when the group is
 // closing, for as long as the lease.
 //
-// A first try that fails may leave the lease for others to join, though the
-// function has ended. They must not get its result: from the second try on,
-// followers are only given notice, and learn the outcome's age as they fetch it.
+// A try that fails may leave the lease for others to join, though the function
+// has ended, and a try that was given up may still reach Redis, late. They must
+// not get its result: from the second try on, or over an age, followers are only
+// given notice, and learn the outcome's age as they fetch it.
 func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
 	g := c.g
-	encoded, keep := c.outcome(r)
+	o := c.outcome(r)
+	encoded := o.encode()
 	notice := outcome{kind: kindNotice, flight: c.flight}.encode()
-	message := []byte{}
-	if len(encoded) > g.set.inlineLimit+headerLen {
-		message = notice
+	inlineAge := g.set.redisTimeout.Microseconds()
+	if len(o.payload) > g.set.inlineLimit {
+		inlineAge = -1
 	}
 	maxAge := int64(0)
-	if keep {
+	if o.kind == kindValue {
 		maxAge = g.set.maxAge.Milliseconds()
 	}
+	// By Redis' clock; earlier than in truth by the time that the reply to the
+	// join took to be read.
+	finished := c.begun + r.ended.Sub(c.led).Microseconds()
 	k := c.keys
 	err := c.insist(g.set.flightTimeout, wanted, func() error {
 		_, err := g.redis.mustRun(c.ctx, finishScript,
 			[]string{k.lease(), k.attempts(), k.result(c.flight), k.latest(), k.detached(c.flight)},
-			c.flight, encoded, message, k.channel, g.set.handoffTTL().Milliseconds(), maxAge,
-			time.Since(r.ended).Microseconds(), g.subs.publish)
-		message = notice
+			c.flight, encoded, notice, k.channel, g.set.handoffTTL().Milliseconds(), maxAge,
+			finished, g.subs.publish, inlineAge)
+		inlineAge = -1
 		return err
 	})
 	if err != nil {

@@ -1,8 +1,9 @@
 -- finish: release a flight's lease and hand its outcome to those who joined it.
 -- KEYS  lease, attempts, result of the flight, latest, detached lease of the flight
--- ARGV  flight, outcome, message to publish ('' for the outcome itself), channel,
---       hand-off TTL (ms), MaxAge (ms; 0 when the outcome must not be kept),
---       how long ago the function ended (µs), PUBLISH or SPUBLISH
+-- ARGV  flight, outcome, notice that it is stored, channel, hand-off TTL (ms),
+--       MaxAge (ms; 0 when the outcome must not be kept), when the function
+--       ended by this server's clock (µs), PUBLISH or SPUBLISH, up to what age
+--       the outcome itself is published, not the notice (µs)
 -- reply {1 when the lease was still the flight's, 1 when the outcome was published}
 -- A flight that lost its lease cannot know who joined it: it publishes.
 local lease = redis.pcall('GET', KEYS[1])
@@ -21,19 +22,17 @@ end
 
 local keep = held and tonumber(ARGV[6]) > 0
 if joined or keep then
-  local time = redis.call('TIME')
-  local finished = string.format('%.0f', time[1] * 1000000 + time[2] - ARGV[7])
-  redis.call('HSET', KEYS[3], 'finished', finished, 'outcome', ARGV[2])
+  redis.call('HSET', KEYS[3], 'finished', ARGV[7], 'outcome', ARGV[2])
   redis.call('PEXPIRE', KEYS[3], math.max(tonumber(ARGV[5]), tonumber(ARGV[6])))
 end
 if keep then
   redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[6])
 end
 if joined then
-  local message = ARGV[3]
-  if message == '' then
-    message = ARGV[2]
-  end
-  redis.call(ARGV[8], ARGV[4], message)
+  -- An old outcome, of a leader or a command that was held up, may be from
+  -- before some who joined: they learn its age as they fetch it.
+  local time = redis.call('TIME')
+  local age = time[1] * 1000000 + time[2] - ARGV[7]
+  redis.call(ARGV[8], ARGV[4], age <= tonumber(ARGV[9]) and ARGV[2] or ARGV[3])
 end
 return {held and 1 or 0, joined and 1 or 0}

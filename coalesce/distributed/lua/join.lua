@@ -1,7 +1,7 @@
 -- join: take the key's lease, or learn who holds it.
 -- KEYS  lease, attempts, latest
 -- ARGV  flight, replica, lease TTL (ms), flight timeout (ms), most attempts, MaxAge (µs), prefix of result keys
--- reply {'lead', attempt} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs)} · {'poisoned', attempts}
+-- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs)} · {'poisoned', attempts}
 -- A lease is: joined (0 or 1), flight id (22 characters), attempt, start (µs), replica.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -25,7 +25,8 @@ if type(lease) == 'string' and string.match(lease, '^[01]%S+ ') and string.len(l
   local holder = string.sub(lease, 2, 23)
   if holder == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
-    return {'lead', tonumber(string.match(lease, ' (%d+)')) or 1}
+    local attempt, start = string.match(lease, ' (%d+) (%d+)')
+    return {'lead', tonumber(attempt) or 1, tonumber(start) or now}
   end
   local ttl = redis.call('PTTL', KEYS[1])
   if ttl < 0 then
@@ -47,4 +48,4 @@ end
 attempts = attempts + 1
 redis.call('SET', KEYS[2], attempts, 'PX', ARGV[4])
 redis.call('SET', KEYS[1], '0' .. ARGV[1] .. ' ' .. attempts .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2], 'PX', ARGV[3])
-return {'lead', attempts}
+return {'lead', attempts, now}
