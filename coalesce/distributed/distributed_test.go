@@ -46,8 +46,8 @@ func (f *fleet[V]) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return cmd.Err()
 		}
 		err := next(ctx, cmd)
-		// EVALSHA, its SHA, the number of keys; join has 3 keys and 7 arguments.
-		if args := cmd.Args(); err == nil && len(args) == 3+3+7 {
+		// EVALSHA, its SHA, the number of keys; join has 4 keys and 7 arguments.
+		if args := cmd.Args(); err == nil && len(args) == 3+4+7 {
 			f.joins.Add(1)
 		}
 		return err

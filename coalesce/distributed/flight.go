@@ -114,6 +114,9 @@ func (c *call[V]) joining() state[V] {
 	if err := c.ctx.Err(); err != nil {
 		return c.end(result[V]{}, err)
 	}
+	if time.Since(c.started) >= g.set.flightTimeout {
+		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
+	}
 	if c.waiter == nil {
 		c.waiter = g.subs.existing(c.keys.channel)
 	}
@@ -127,7 +130,7 @@ func (c *call[V]) joining() state[V] {
 	ended := g.finishing.on(c.keys.channel)
 	sent := time.Now()
 	word, rest, err := words(g.redis.run(c.ctx, joinScript,
-		[]string{c.keys.lease(), c.keys.attempts(), c.keys.latest()},
+		[]string{c.keys.lease(), c.keys.attempts(), c.keys.latest(), c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
 		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results()))
 	if err != nil {

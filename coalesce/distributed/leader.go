@@ -279,7 +279,8 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 	k := c.keys
 	reply, err := c.g.redis.mustRun(c.ctx, abandonScript,
 		[]string{k.lease(), k.attempts(), k.detached(c.flight)},
-		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force, c.g.subs.publish)
+		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force, c.g.subs.publish,
+		c.g.set.handoffTTL().Milliseconds())
 	done, _ := reply.(int64)
 	return done == 1, err
 }

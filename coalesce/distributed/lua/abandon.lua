@@ -1,7 +1,7 @@
 -- abandon: give a flight up without an outcome, so that a follower takes over at once.
 -- KEYS  lease, attempts, detached lease of the flight
 -- ARGV  flight, message to publish, channel, 1 to give it up even when somebody joined it,
---       PUBLISH or SPUBLISH
+--       PUBLISH or SPUBLISH, hand-off TTL (ms)
 -- reply 1 given up · 0 somebody waits for it
 -- A leader that gives up did not die of the key: its attempt does not count.
 local lease = redis.pcall('GET', KEYS[1])
@@ -9,12 +9,17 @@ local held = type(lease) == 'string' and string.sub(lease, 2, 23) == ARGV[1]
 local detached = redis.pcall('GET', KEYS[3])
 -- A flight that is neither held nor detached lost its lease: those who waited
 -- for it have looked or will look elsewhere, and the message tells them sooner.
-local lost = not held and type(detached) ~= 'string'
+-- Its join may be yet to come, and must find that it is too late ('-').
+local lost = not held and (type(detached) ~= 'string' or detached == '-')
 local joined = held and string.sub(lease, 1, 1) == '1' or detached == '1'
 if joined and ARGV[4] ~= '1' then
   return 0
 end
-redis.call('DEL', KEYS[3])
+if lost then
+  redis.call('SET', KEYS[3], '-', 'PX', ARGV[6])
+else
+  redis.call('DEL', KEYS[3])
+end
 if held then
   redis.call('DEL', KEYS[1])
   local attempts = redis.pcall('DECR', KEYS[2])

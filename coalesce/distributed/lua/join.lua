@@ -1,7 +1,7 @@
 -- join: take the key's lease, or learn who holds it.
--- KEYS  lease, attempts, latest
+-- KEYS  lease, attempts, latest, detached lease of the flight
 -- ARGV  flight, replica, lease TTL (ms), flight timeout (ms), most attempts, MaxAge (µs), prefix of result keys
--- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs)} · {'poisoned', attempts}
+-- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs)} · {'poisoned', attempts} · {'over'}
 -- A lease is: joined (0 or 1), flight id (22 characters), attempt, start (µs), replica.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -37,6 +37,12 @@ if type(lease) == 'string' and string.match(lease, '^[01]%S+ ') and string.len(l
     redis.call('SETRANGE', KEYS[1], 0, '1')
   end
   return {'follow', holder, ttl}
+end
+
+-- A join that its sender gave up may come after the flight's abandon. Nobody
+-- would release what it takes now.
+if redis.pcall('GET', KEYS[4]) == '-' then
+  return {'over'}
 end
 
 local attempts = redis.pcall('GET', KEYS[2])

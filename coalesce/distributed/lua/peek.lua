@@ -16,7 +16,7 @@ if type(lease) == 'string' and string.sub(lease, 2, 23) == ARGV[1] then
   end
 end
 local ttl = redis.call('PTTL', KEYS[3])
-if ttl > 0 then
+if ttl > 0 and redis.pcall('GET', KEYS[3]) ~= '-' then
   return {'running', ttl}
 end
 return {'gone'}
