@@ -155,12 +155,16 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	for {
 		r, role, err := g.local.Do(ctx, key, func(ctx context.Context) (result[V], error) {
-			return g.fly(ctx, key, fn)
+			return g.fly(ctx, key, arrived, fn)
 		})
 		if role != coalesce.LocalFollower {
 			return r, err
 		}
-		if r.finished.IsZero() || !arrived.After(r.finished.Add(g.set.maxAge)) {
+		maxAge := g.set.maxAge
+		if err != nil {
+			maxAge = 0
+		}
+		if r.finished.IsZero() || !arrived.After(r.finished.Add(maxAge)) {
 			r.role = role
 			return r, err
 		}
@@ -174,10 +178,9 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 // returned.
 func (g *Group[V]) Stats() Stats {
 	redisErrors, byKind := g.redis.counts()
-	return Stats{
+	st := Stats{
 		Local: g.local.Stats(),
 		Distributed: TierStats{
-			Requests:      g.requests.Load(),
 			Leaders:       g.leaders.Load(),
 			Followers:     g.followers.Load(),
 			Cached:        g.cached.Load(),
@@ -192,6 +195,8 @@ func (g *Group[V]) Stats() Stats {
 			Breaker:       g.redis.breaker.State().String(),
 		},
 	}
+	st.Distributed.Requests = g.requests.Load() // last: no role before its request
+	return st
 }
 
 // ResetStats sets the counts to zero. Gauges and the breaker stay what they
@@ -235,6 +240,7 @@ func (g *Group[V]) Close(ctx context.Context) error {
 	g.closeOnce.Do(func() {
 		go func() {
 			g.subs.close()
+			g.redis.sender.close()
 			close(g.down)
 		}()
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,23 +41,43 @@ func (f *fleet[V]) DialHook(next redis.DialHook) redis.DialHook { return next }
 // ProcessHook makes fleet a redis.Hook that counts joins and fails finishes.
 func (f *fleet[V]) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		// finish has 5 keys and 9 arguments.
-		if len(cmd.Args()) == 3+5+9 && f.failFinishes.Add(-1) >= 0 {
-			cmd.SetErr(errors.New("broken pipe"))
+		if f.fails(cmd) {
 			return cmd.Err()
 		}
 		err := next(ctx, cmd)
-		// EVALSHA, its SHA, the number of keys; join has 4 keys and 7 arguments.
-		if args := cmd.Args(); err == nil && len(args) == 3+4+7 {
-			f.joins.Add(1)
+		f.count(cmd)
+		return err
+	}
+}
+
+// ProcessPipelineHook makes fleet a redis.Hook: scripts that come together are
+// sent together.
+func (f *fleet[V]) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		sent := slices.DeleteFunc(slices.Clone(cmds), f.fails)
+		err := next(ctx, sent)
+		for _, cmd := range sent {
+			f.count(cmd)
 		}
 		return err
 	}
 }
 
-// ProcessPipelineHook makes fleet a redis.Hook.
-func (f *fleet[V]) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
+// fails fails a finish that is to fail.
+func (f *fleet[V]) fails(cmd redis.Cmder) bool {
+	// EVALSHA, its SHA, the number of keys; finish has 5 keys and 11 arguments.
+	if len(cmd.Args()) == 3+5+11 && f.failFinishes.Add(-1) >= 0 {
+		cmd.SetErr(errors.New("broken pipe"))
+		return true
+	}
+	return false
+}
+
+func (f *fleet[V]) count(cmd redis.Cmder) {
+	// join has 4 keys and 7 arguments.
+	if cmd.Err() == nil && len(cmd.Args()) == 3+4+7 {
+		f.joins.Add(1)
+	}
 }
 
 func newFleet[V any](t testing.TB, replicas int, opts ...distributed.Option) *fleet[V] {

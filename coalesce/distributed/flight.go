@@ -53,8 +53,8 @@ const (
 
 type state[V any] func(*call[V]) state[V]
 
-// fly is the function of a local flight.
-func (g *Group[V]) fly(ctx context.Context, key string, fn func(context.Context) (V, error)) (result[V], error) {
+// fly is the function of a local flight, whose first caller arrived then.
+func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	leave, err := g.enter()
 	if err != nil {
 		return result[V]{}, err
@@ -66,8 +66,8 @@ func (g *Group[V]) fly(ctx context.Context, key string, fn func(context.Context)
 	c := &call[V]{
 		g: g, ctx: ctx, fn: fn, key: key,
 		keys:    newKeys(g.set.namespace, key),
-		timeout: time.NewTimer(g.set.flightTimeout),
-		started: time.Now(),
+		timeout: time.NewTimer(g.set.flightTimeout - time.Since(arrived)),
+		started: arrived,
 	}
 	defer c.timeout.Stop()
 	defer func() { // of a function that panics or exits, too
@@ -174,9 +174,13 @@ func (c *call[V]) afterOwn(e endedFlight) state[V] {
 	case e.wanted <- struct{}{}:
 	default: // somebody has asked
 	}
+	late := time.NewTimer(c.g.set.redisTimeout)
+	defer late.Stop()
 	select {
 	case <-e.released:
 		return (*call[V]).joining
+	case <-late.C:
+		return c.withoutRedis(coalesce.ErrUnavailable)
 	case <-c.ctx.Done():
 		return c.end(result[V]{}, c.ctx.Err())
 	case <-c.timeout.C:

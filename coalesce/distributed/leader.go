@@ -129,6 +129,10 @@ func (c *call[V]) returned(r returned[V], role coalesce.Role) state[V] {
 	case role == coalesce.Leader:
 		c.renewal.stop()
 		wanted, released := c.g.finishing.add(c.keys.channel, c.flight)
+		// Another local flight may follow this one: after a Forget, a
+		// reconnect, or when this one's callers have left. Those who come
+		// from now on must not join that either.
+		c.g.local.Forget(c.key)
 		c.g.background(func() {
 			defer released()
 			c.finish(r, wanted)
@@ -198,24 +202,24 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
 	o := c.outcome(r)
 	encoded := o.encode()
 	notice := outcome{kind: kindNotice, flight: c.flight}.encode()
-	inlineAge := g.set.redisTimeout.Microseconds()
+	message := "inline"
 	if len(o.payload) > g.set.inlineLimit {
-		inlineAge = -1
+		message = "notice"
 	}
 	maxAge := int64(0)
 	if o.kind == kindValue {
 		maxAge = g.set.maxAge.Milliseconds()
 	}
-	// By Redis' clock; earlier than in truth by the time that the reply to the
-	// join took to be read.
-	finished := c.begun + r.ended.Sub(c.led).Microseconds()
+	// By Redis' clock; too early by the time that the reply to the join took.
+	earliest := c.begun + r.ended.Sub(c.led).Microseconds()
 	k := c.keys
 	err := c.insist(g.set.flightTimeout, wanted, func() error {
 		_, err := g.redis.mustRun(c.ctx, finishScript,
 			[]string{k.lease(), k.attempts(), k.result(c.flight), k.latest(), k.detached(c.flight)},
-			c.flight, encoded, notice, k.channel, g.set.handoffTTL().Milliseconds(), maxAge,
-			finished, g.subs.publish, inlineAge)
-		inlineAge = -1
+			c.flight, encoded, notice, k.channel, g.subs.publish, message,
+			g.set.handoffTTL().Milliseconds(), maxAge,
+			earliest, time.Since(r.ended).Microseconds(), g.set.redisTimeout.Microseconds())
+		message = "again"
 		return err
 	})
 	if err != nil {

@@ -22,12 +22,17 @@ const breakerWindow = time.Second
 // errBreakerOpen is why a command was not sent.
 var errBreakerOpen = fmt.Errorf("%w: its breaker is open", coalesce.ErrUnavailable)
 
+// errNotSent is why a command had no reply that waited for its turn for the
+// whole Redis timeout.
+var errNotSent = fmt.Errorf("not sent: %w", context.DeadlineExceeded)
+
 // commander sends the scripts to Redis, each within the Redis timeout, and
 // counts what fails.
 type commander struct {
 	client   redis.UniversalClient
 	timeout  time.Duration
 	observer Observer // may be nil
+	sender   *sender
 	breaker  *gobreaker.TwoStepCircuitBreaker[any]
 
 	mu       sync.Mutex
@@ -39,6 +44,7 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 		client:   client,
 		timeout:  s.redisTimeout,
 		observer: s.observer,
+		sender:   newSender(client, s.redisTimeout),
 		failures: map[string]uint64{},
 		breaker: gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 			MaxRequests: 1,
@@ -107,44 +113,40 @@ func (c *commander) send(ctx context.Context, script *script, keys []string, arg
 	began := time.Now()
 	// A caller that leaves does not stop the command: it may have taken the
 	// lease, and somebody must see the reply.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timeout)
-	type answer struct {
-		reply any
-		err   error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		defer cancel()
-		reply, err := script.Run(ctx, c.client, keys, args...).Result()
-		answers <- answer{reply, err}
-	}()
-	var a answer
+	r := &request{script: script, keys: keys, args: args, ctx: context.WithoutCancel(ctx), done: make(chan struct{})}
+	c.sender.send(r)
+	timer := time.NewTimer(c.timeout)
+	defer timer.Stop()
 	select {
-	case a = <-answers:
-	case <-ctx.Done():
-		select {
-		case a = <-answers: // the reply's own cancel, not the timeout
-		default:
-			a.err = ctx.Err()
-		}
+	case <-r.done:
+		return c.sent(r, r.reply, r.err, began)
+	case <-timer.C:
 	}
+	if c.sender.giveUp(r) {
+		return c.sent(r, nil, errNotSent, began)
+	}
+	return c.sent(r, nil, context.DeadlineExceeded, began)
+}
+
+// sent counts what became of a command.
+func (c *commander) sent(r *request, reply any, err error, began time.Time) (any, error) {
 	kind := ""
-	if a.err != nil {
-		kind = failureKind(a.err)
+	if err != nil {
+		kind = failureKind(err)
 	}
 	if c.observer != nil {
-		c.observer.Command(Command{Step: script.step, Took: time.Since(began), Kind: kind})
+		c.observer.Command(Command{Step: r.script.step, Took: time.Since(began), Kind: kind})
 	}
-	if a.err != nil {
+	if err != nil {
 		c.count(kind)
 		if cluster, ok := c.client.(*redis.ClusterClient); ok {
 			// A master that is gone does not make the client look for its
 			// successor. It does so in the background, and not too often.
-			cluster.ReloadState(ctx)
+			cluster.ReloadState(r.ctx)
 		}
-		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, a.err)
+		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, err)
 	}
-	return a.reply, nil
+	return reply, nil
 }
 
 // load stores every script at the server, so that the first use of each costs
@@ -215,7 +217,7 @@ func failureKind(err error) string {
 // connection was never made, or Redis refused it.
 func neverSent(err error) bool {
 	var reply redis.Error
-	if errors.Is(err, errBreakerOpen) || errors.Is(err, redis.ErrPoolTimeout) || errors.As(err, &reply) {
+	if errors.Is(err, errBreakerOpen) || errors.Is(err, errNotSent) || errors.Is(err, redis.ErrPoolTimeout) || errors.As(err, &reply) {
 		return true
 	}
 	var op *net.OpError
