@@ -23,6 +23,9 @@ const (
 	// redisPoolSize is enough for the steps of as many flights at a time as a
 	// replica's database pool and its followers make.
 	redisPoolSize = 64
+	// clusterReload is how old the client's map of a Cluster may be. A master
+	// that is gone does not make the client look for its successor.
+	clusterReload = 5 * time.Second
 )
 
 // errRedisURL has none of the URL in it: it may be a password that made it
@@ -59,6 +62,7 @@ func newRedis(address string, timeout time.Duration) (client redis.UniversalClie
 		options.MaxRetries, options.DialerRetries, options.PoolSize = -1, 1, redisPoolSize
 		options.ContextTimeoutEnabled, options.DisableIdentity = true, true
 		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		options.ClusterStateReloadInterval = clusterReload
 		return redis.NewClusterClient(options), "Cluster", nil
 	}
 	options, err := redis.ParseURL(address)
@@ -73,7 +77,8 @@ func newRedis(address string, timeout time.Duration) (client redis.UniversalClie
 }
 
 // clusterOptions reads redis://user:password@host:port,host:port and the same
-// with a scheme before each host. User, password and TLS are the first one's.
+// with a scheme before each host. User and password are the first one's, and so
+// is whether they are reached by TLS; each node has a certificate of its own.
 func clusterOptions(scheme, rest string) (*redis.ClusterOptions, error) {
 	options := &redis.ClusterOptions{}
 	for i, part := range strings.Split(rest, ",") {
@@ -88,6 +93,9 @@ func clusterOptions(scheme, rest string) (*redis.ClusterOptions, error) {
 		options.Addrs = append(options.Addrs, node.Addr)
 		if i == 0 {
 			options.Username, options.Password, options.TLSConfig = node.Username, node.Password, node.TLSConfig
+			if options.TLSConfig != nil {
+				options.TLSConfig.ServerName = "" // else every node has to be the first one
+			}
 		}
 	}
 	return options, nil

@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/url"
@@ -24,15 +25,28 @@ type Redis struct {
 	t        testing.TB
 	path     string
 	dir      string
+	config   string // path of a configuration file; empty: none
 	args     []string
+	bus      int // port of the cluster bus; 0: no cluster
+	username string
 	password string
+	tls      *tls.Config // nil: the server speaks in the clear
 	proc     *process.Process
 }
 
 // StartRedis starts a redis-server and waits until it answers. args are added
-// to its command line, as in "--maxmemory", "10mb"; with --requirepass the
-// password also is in URL. The server is stopped when the test ends.
+// to its command line, as in "--maxmemory", "10mb"; those of ACL and TLS.Args
+// are understood, and with --requirepass the password also is in URL. The
+// server is stopped when the test ends.
 func StartRedis(t testing.TB, args ...string) *Redis {
+	t.Helper()
+	r := newRedis(t, args)
+	r.launch()
+	return r
+}
+
+// newRedis returns a server that is not started yet.
+func newRedis(t testing.TB, args []string) *Redis {
 	t.Helper()
 	r := &Redis{
 		t:    t,
@@ -41,31 +55,56 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 		args: args,
 	}
 	for i, arg := range args {
-		if arg == "--requirepass" && i+1 < len(args) {
+		switch arg {
+		case "--requirepass", "--masterauth":
 			r.password = args[i+1]
+		case "--masteruser":
+			r.username = args[i+1]
+		case "--tls-ca-cert-file":
+			r.tls = trusting(t, args[i+1])
 		}
 	}
-	t.Cleanup(r.Stop)
-	var err error
-	for range 10 { // another process may take the port first
-		var port int
-		if port, err = loopback.FreePort(); err != nil {
-			t.Fatal(err)
-		}
-		r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		if err = r.start(); err == nil {
-			return r
-		}
-	}
-	t.Fatal(err)
-	return nil
+	return r
 }
 
-// URL returns the server's redis:// address with its password, if it has one.
-func (r *Redis) URL() string {
-	u := url.URL{Scheme: "redis", Host: r.Addr}
+// launch starts the server for the first time, on free ports.
+func (r *Redis) launch() {
+	r.t.Helper()
+	r.t.Cleanup(r.Stop)
+	var err error
+	for range 10 { // another process may take a port first
+		r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort(r.t)))
+		if r.bus != 0 {
+			r.bus = freePort(r.t)
+		}
+		if err = r.start(); err == nil {
+			return
+		}
+	}
+	r.t.Fatal(err)
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	port, err := loopback.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// URL returns the server's redis:// or rediss:// address with its user and
+// password, if it has them.
+func (r *Redis) URL() string { return r.url("redis", r.Addr) }
+
+// url returns the address of hosts that are reached as this server is.
+func (r *Redis) url(scheme, hosts string) string {
+	if r.tls != nil {
+		scheme = "rediss" + strings.TrimPrefix(scheme, "redis")
+	}
+	u := url.URL{Scheme: scheme, Host: hosts}
 	if r.password != "" {
-		u.User = url.UserPassword("", r.password)
+		u.User = url.UserPassword(r.username, r.password)
 	}
 	return u.String()
 }
@@ -83,7 +122,10 @@ func (r *Redis) Client() *redis.Client {
 }
 
 func (r *Redis) newClient() *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: r.Addr, Password: r.password, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+	return redis.NewClient(&redis.Options{
+		Addr: r.Addr, Username: r.username, Password: r.password, TLSConfig: r.tls,
+		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+	})
 }
 
 // Kill ends the server with SIGKILL and returns when it is gone.
@@ -137,10 +179,21 @@ func (r *Redis) start() error {
 		return err
 	}
 	var output buffer
-	args := append([]string{
-		"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-		"--daemonize", "no", "--dir", r.dir, "--maxclients", "4000",
-	}, r.args...)
+	var args []string
+	if r.config != "" {
+		args = append(args, r.config)
+	}
+	if r.tls == nil {
+		args = append(args, "--port", port)
+	} else {
+		args = append(args, "--port", "0", "--tls-port", port)
+	}
+	if r.bus != 0 {
+		args = append(args, "--cluster-port", strconv.Itoa(r.bus))
+	}
+	args = append(args, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+		"--daemonize", "no", "--dir", r.dir, "--maxclients", "4000")
+	args = append(args, r.args...)
 	r.proc, err = process.Start(process.Spec{Path: r.path, Args: args, Stdout: &output, Stderr: &output})
 	if err != nil {
 		return err
