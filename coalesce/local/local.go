@@ -84,7 +84,7 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 		return zero, 0, err
 	}
 	s := g.shard(key)
-	f, role := s.join(ctx, key)
+	f, role, done := s.join(ctx, key)
 	if role == coalesce.Leader {
 		if ctx.Done() == nil {
 			// This caller cannot leave: it runs fn itself, without a
@@ -99,7 +99,7 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 		}
 		go s.run(f, &f.ctx, fn, false)
 	}
-	if err := s.wait(ctx, f); err != nil {
+	if err := s.wait(ctx, f, done); err != nil {
 		var zero V
 		return zero, role, err
 	}
@@ -125,12 +125,12 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 		return ch
 	}
 	s := g.shard(key)
-	f, role := s.join(ctx, key)
+	f, role, done := s.join(ctx, key)
 	if role == coalesce.Leader {
 		go s.run(f, &f.ctx, fn, false)
 	}
 	go func() {
-		err := s.wait(ctx, f)
+		err := s.wait(ctx, f, done)
 		switch {
 		case err != nil:
 			ch <- Result[V]{Err: err, Role: role}
@@ -198,8 +198,8 @@ func (g *Group[K, V]) shard(key K) *shard[K, V] {
 }
 
 // join makes the caller a follower of key's flight, or the leader of a new one
-// that it must run.
-func (s *shard[K, V]) join(ctx context.Context, key K) (*flight[K, V], coalesce.Role) {
+// that it must run. A follower gets the flight's done channel.
+func (s *shard[K, V]) join(ctx context.Context, key K) (f *flight[K, V], role coalesce.Role, done <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests++
@@ -210,16 +210,16 @@ func (s *shard[K, V]) join(ctx context.Context, key K) (*flight[K, V], coalesce.
 		if f.done == nil {
 			f.done = make(chan struct{})
 		}
-		return f, coalesce.LocalFollower
+		return f, coalesce.LocalFollower, f.done
 	}
-	f := &flight[K, V]{key: key, waiters: 1}
+	f = &flight[K, V]{key: key, waiters: 1}
 	f.ctx.first = ctx
 	if s.flights == nil {
 		s.flights = make(map[K]*flight[K, V])
 	}
 	s.flights[key] = f
 	s.active++
-	return f, coalesce.Leader
+	return f, coalesce.Leader, nil
 }
 
 // run calls fn and ends f with what came of it. When inline, it runs on the
@@ -280,23 +280,30 @@ func (s *shard[K, V]) remove(f *flight[K, V]) {
 }
 
 // wait returns nil when f has ended, or the context's error when the caller
-// has left it.
-func (s *shard[K, V]) wait(ctx context.Context, f *flight[K, V]) error {
-	s.mu.Lock()
-	if f.finished {
+// has left it. A leader has no done channel yet: it makes one if f still runs.
+func (s *shard[K, V]) wait(ctx context.Context, f *flight[K, V], done <-chan struct{}) error {
+	if done == nil {
+		s.mu.Lock()
+		if f.finished {
+			s.mu.Unlock()
+			return nil
+		}
+		if f.done == nil {
+			f.done = make(chan struct{})
+		}
+		done = f.done
 		s.mu.Unlock()
+	}
+
+	left := ctx.Done()
+	if left == nil {
+		<-done
 		return nil
 	}
-	if f.done == nil {
-		f.done = make(chan struct{})
-	}
-	done := f.done
-	s.mu.Unlock()
-
 	select {
 	case <-done:
 		return nil
-	case <-ctx.Done():
+	case <-left:
 	}
 
 	s.mu.Lock()
