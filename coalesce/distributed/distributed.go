@@ -101,7 +101,7 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 	g.subs.onControl, g.subs.onConnect = g.control, g.connected
 	g.subs.onGarbage = func() { g.garbage.Add(1) }
 	g.redis = newCommander(client, &g.set, g.subs.wakeAll)
-	g.subs.onFailure = func() { g.redis.count("subscription") }
+	g.subs.onFailure = func() { g.redis.count(failureKind(errUnconfirmed)) }
 	g.subs.start()
 	return g, nil
 }

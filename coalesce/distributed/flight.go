@@ -180,7 +180,7 @@ func (c *call[V]) afterOwn(e endedFlight) state[V] {
 	case <-e.released:
 		return (*call[V]).joining
 	case <-late.C:
-		return c.withoutRedis(coalesce.ErrUnavailable)
+		return c.withoutRedis(fmt.Errorf("%w: %w", coalesce.ErrUnavailable, context.DeadlineExceeded))
 	case <-c.ctx.Done():
 		return c.end(result[V]{}, c.ctx.Err())
 	case <-c.timeout.C:

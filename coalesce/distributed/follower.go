@@ -54,8 +54,8 @@ func (c *call[V]) following() state[V] {
 		case <-lease.C:
 			peek = true
 		case <-unconfirmed.C:
-			g.redis.count("subscription")
-			return c.withoutRedis(coalesce.ErrUnavailable)
+			g.redis.count(failureKind(errUnconfirmed))
+			return c.withoutRedis(errUnconfirmed)
 		case <-c.ctx.Done():
 			return c.end(result[V]{}, c.ctx.Err())
 		case <-c.timeout.C:

@@ -483,7 +483,7 @@ func TestMaxAgeServesAFinishedValueUntilItIsTooOldOrForgotten(t *testing.T) {
 		t.Fatalf("results kept: %q", keys)
 	}
 	for _, key := range keys {
-		f.client().HSet(context.Background(), key, "finished", 1)
+		f.client().HSet(context.Background(), key, "earliest", 1)
 	}
 	if v, role := do(1); v != 3 || role != coalesce.Leader {
 		t.Errorf("past MaxAge: %d as %v", v, role)

@@ -15,6 +15,7 @@ import (
 
 	"fleetcall/coalesce"
 	"fleetcall/coalesce/distributed"
+	"fleetcall/internal/testserver"
 )
 
 // TestAnOutcomeFromBeforeAHangOfRedisGoesToNobodyAfterIt ends flights while
@@ -216,6 +217,91 @@ func TestThoseWhoJoinALateTakeoverGetALeaderNotItsTimeout(t *testing.T) {
 	}
 	if s := f.groups[1].Stats().Distributed; s.Takeovers != 1 {
 		t.Errorf("the second replica did not wait for the first: %+v", s)
+	}
+}
+
+// TestACallerWaitsForTheEndOfItsReplicasFlightNotForTheNextTryToTellRedis has
+// tries that are a minute apart.
+func TestACallerWaitsForTheEndOfItsReplicasFlightNotForTheNextTryToTellRedis(t *testing.T) {
+	f := newFleet[string](t, 1, distributed.WithRedisTimeout(4*time.Minute), distributed.WithLeaseTTL(10*time.Minute), distributed.WithFlightTimeout(10*time.Minute))
+	g := f.groups[0]
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	f.failFinishes.Store(1)
+	if v, role, err := g.Do(ctx, "k", value); v != "v" || role != coalesce.Leader || err != nil {
+		t.Fatal(v, role, err)
+	}
+	eventually(t, "Redis could not be told of the end", func() bool { return g.Stats().Distributed.RedisErrors == 1 })
+	eventually(t, "a caller leads: the breaker lets it join", func() bool {
+		v, role, err := g.Do(ctx, "k", func(context.Context) (string, error) { return "new", nil })
+		if v != "new" || err != nil {
+			t.Errorf("%q, %v, %v", v, role, err)
+		}
+		return role == coalesce.Leader || err != nil
+	})
+	f.quiet()
+}
+
+func TestAnAbandonThatRedisDidNotTakeIsRepeated(t *testing.T) {
+	server := testserver.StartRedis(t)
+	var failures atomic.Int32
+	w := &wire{t: t, server: server, before: func(script string, _ []any) error {
+		if script == "abandon" && failures.Add(1) <= 2 {
+			return errors.New("broken pipe")
+		}
+		return nil
+	}}
+	g := wiredGroup[string](w, distributed.WithRedisTimeout(time.Second), distributed.WithLeaseTTL(time.Minute))
+	ctx, cancel := context.WithCancel(context.Background())
+	_, _, err := g.Do(ctx, "k", func(ctx context.Context) (string, error) {
+		cancel()
+		<-ctx.Done()
+		return "", ctx.Err()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	client := server.Client()
+	eventually(t, "the lease and the attempt are gone", func() bool {
+		return failures.Load() > 2 && client.Exists(context.Background(), "fleetcall:{k}:lease", "fleetcall:{k}:attempts").Val() == 0
+	})
+}
+
+// TestACallerRunsItsOwnWhenRedisHangsBeforeTheEndOfItsReplicasFlight freezes
+// Redis when it has let a caller join a flight that has ended, but whose end it
+// has not been told of.
+func TestACallerRunsItsOwnWhenRedisHangsBeforeTheEndOfItsReplicasFlight(t *testing.T) {
+	server := testserver.StartRedis(t)
+	ended, joined := make(chan struct{}), make(chan struct{})
+	var finishes, joins atomic.Int32
+	w := &wire{
+		t: t, server: server,
+		before: func(script string, _ []any) error {
+			if script == "finish" && finishes.Add(1) == 1 {
+				close(ended)
+				<-joined
+			}
+			return nil
+		},
+		after: func(script string, _ []any, _ any, _ time.Duration) {
+			if script == "join" && joins.Add(1) == 2 {
+				server.Freeze()
+				close(joined)
+			}
+		},
+	}
+	g := wiredGroup[string](w, distributed.WithRedisTimeout(2*time.Second), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(20*time.Second))
+	defer server.Thaw()
+	ctx := context.Background()
+	if v, role, err := g.Do(ctx, "k", value); v != "v" || role != coalesce.Leader || err != nil {
+		t.Fatal(v, role, err)
+	}
+	<-ended
+	if v, role, err := g.Do(ctx, "k", func(context.Context) (string, error) { return "own", nil }); v != "own" || role != coalesce.Fallback || err != nil {
+		t.Errorf("%q, %v, %v", v, role, err)
+	}
+	if n := joins.Load(); n != 2 {
+		t.Errorf("%d joins: the caller did not wait for the end", n)
 	}
 }
 

@@ -22,6 +22,9 @@ const breakerWindow = time.Second
 // errBreakerOpen is why a command was not sent.
 var errBreakerOpen = fmt.Errorf("%w: its breaker is open", coalesce.ErrUnavailable)
 
+// errUnconfirmed is why a follower gives up waiting for its subscription.
+var errUnconfirmed = fmt.Errorf("%w: a subscription is not confirmed", coalesce.ErrUnavailable)
+
 // errNotSent is why a command had no reply that waited for its turn for the
 // whole Redis timeout.
 var errNotSent = fmt.Errorf("not sent: %w", context.DeadlineExceeded)
@@ -189,6 +192,8 @@ func failureKind(err error) string {
 	switch {
 	case errors.Is(err, errBreakerOpen):
 		return "breaker"
+	case errors.Is(err, errUnconfirmed):
+		return "subscription"
 	case errors.Is(err, redis.ErrPoolTimeout):
 		return "pool"
 	case redis.IsOOMError(err):

@@ -487,6 +487,73 @@ func TestAfterForgetNobodyReadsWhatWasThereBefore(t *testing.T) {
 	}
 }
 
+// TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll lets a caller
+// come when the flight that its replica follows has ended unnoticed.
+func TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll(t *testing.T) {
+	const flightTimeout = 20 * time.Second
+	refused := foreignError("refused")
+	for _, test := range []struct {
+		name    string
+		outcome string
+		maxAge  time.Duration
+		anew    bool
+	}{
+		{"a value", foreignOutcome("json", `"theirs"`), 0, true},
+		{"a value within MaxAge", foreignOutcome("json", `"theirs"`), time.Hour, false},
+		{"an error", refused, 0, true},
+		{"an error within MaxAge", refused, time.Hour, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFleet[string](t, 1, distributed.WithFlightTimeout(flightTimeout), distributed.WithMaxAge(test.maxAge))
+			g, client, ctx := f.groups[0], f.client(), context.Background()
+			f.foreignLease("k", time.Minute)
+			var deadline time.Time
+			own := func(ctx context.Context) (string, error) {
+				deadline, _ = ctx.Deadline()
+				return "own", nil
+			}
+			do := func() <-chan answer[string] {
+				answers := make(chan answer[string], 1)
+				go func() {
+					var a answer[string]
+					a.val, a.role, a.err = g.Do(ctx, "k", own)
+					answers <- a
+				}()
+				return answers
+			}
+			first := do()
+			f.waitFollowers("k", 1)
+			client.HSet(ctx, "fleetcall:{k}:result:"+foreignFlight, "finished", client.Time(ctx).Val().UnixMicro(), "outcome", test.outcome)
+			client.Del(ctx, "fleetcall:{k}:lease")
+			late := do()
+			eventually(t, "the late caller waits for the first one's flight", func() bool { return g.Stats().Local.Waiting == 2 })
+			came := time.Now()
+			client.Publish(ctx, "fleetcall:{k}", "\x01\x06"+foreignFlight+"\x00")
+			if a := <-first; a.role != coalesce.RemoteFollower {
+				t.Errorf("the first caller: %+v", a)
+			}
+			a := <-late
+			if !test.anew {
+				if a.val != "theirs" || a.role != coalesce.LocalFollower || a.err != nil {
+					t.Errorf("the late caller: %+v", a)
+				}
+				return
+			}
+			if a.val != "own" || a.role != coalesce.Leader || a.err != nil {
+				t.Errorf("the late caller: %+v", a)
+			}
+			if over := deadline.Sub(came.Add(flightTimeout)); over > 0 {
+				t.Errorf("its function may run for %v longer than it may wait", over)
+			}
+		})
+	}
+}
+
+// foreignError is an error as the replica that led foreignFlight would send it.
+func foreignError(message string) string {
+	return "\x01\x02" + foreignFlight + "\x00" + `{"message":"` + message + `"}`
+}
+
 // garbageEverywhere returns when every replica has handled a message that was
 // published on the control channel after it was called.
 func (f *fleet[V]) garbageEverywhere() {

@@ -26,7 +26,7 @@ else
 end
 
 -- The outcome of a command that was held up may be from before some who joined:
--- they learn its age as they fetch it.
+-- they learn its age as they fetch it. What MaxAge keeps is never older than it.
 local time = redis.call('TIME')
 local finished = time[1] * 1000000 + time[2] - ARGV[10]
 local late = finished > ARGV[9] + ARGV[11]
@@ -36,7 +36,7 @@ end
 
 local keep = held and tonumber(ARGV[8]) > 0
 if joined or keep then
-  redis.call('HSET', KEYS[3], 'finished', string.format('%.0f', finished), 'outcome', ARGV[2])
+  redis.call('HSET', KEYS[3], 'finished', string.format('%.0f', finished), 'earliest', ARGV[9], 'outcome', ARGV[2])
   redis.call('PEXPIRE', KEYS[3], math.max(tonumber(ARGV[7]), tonumber(ARGV[8])))
 end
 if keep then

@@ -10,7 +10,7 @@ local max_age = tonumber(ARGV[6])
 if max_age > 0 then
   local latest = redis.pcall('GET', KEYS[3])
   if type(latest) == 'string' then
-    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'finished', 'outcome')
+    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'earliest', 'outcome')
     if stored.err == nil and stored[1] and stored[2] then
       local age = now - (tonumber(stored[1]) or 0)
       if age >= 0 and age <= max_age then
