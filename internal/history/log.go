@@ -1,0 +1,337 @@
+package history
+
+import "fleetcall/coalesce"
+
+// The roles, as they are written down.
+var (
+	leader         = coalesce.Leader.String()
+	localFollower  = coalesce.LocalFollower.String()
+	remoteFollower = coalesce.RemoteFollower.String()
+	fallback       = coalesce.Fallback.String()
+	cached         = coalesce.Cached.String()
+)
+
+// gather makes facts of the records, and decides that they can be a history at
+// all (promise "log"):
+//
+//   - a process begins once, with its settings, before it does anything, and
+//     ends in good order unless a fault kills it;
+//   - a call, an execution and a Forget begins once, and ends at most once, in
+//     the same process and for the same key and flight;
+//   - a call's result is the one of the execution it names, as matches says.
+//
+// No fault excuses any of it: a process writes each record before it goes on.
+func (c *checker) gather(records []Record) {
+	g := gatherer{
+		checker: c, calls: map[[2]string]*call{}, executions: map[string]*execution{},
+		leases: map[string]*lease{}, forgets: map[[2]string]*forget{}, faults: map[[2]string][]*fault{},
+	}
+	for i := range records {
+		c.last = max(c.last, records[i].At)
+		g.add(&records[i])
+	}
+	g.finish()
+}
+
+type gatherer struct {
+	*checker
+	calls      map[[2]string]*call // by process and name
+	executions map[string]*execution
+	leases     map[string]*lease // by flight
+	forgets    map[[2]string]*forget
+	faults     map[[2]string][]*fault // that have not ended, by name and target
+}
+
+func (g *gatherer) add(r *Record) {
+	switch r.Kind {
+	case FaultBegin:
+		g.faultBegin(r)
+		return
+	case FaultEnd:
+		g.faultEnd(r)
+		return
+	case Begin:
+		g.begin(r)
+		return
+	}
+	p := g.processOf(r.Process)
+	if !p.known {
+		if r.Kind == Exit || r.Kind == Closing {
+			return // of the driver, which only injects faults
+		}
+		g.violation("log", []*Record{r}, "process %s did something before it began", r.Process)
+		p.known = true // once is enough
+	}
+	switch r.Kind {
+	case Closing:
+		p.closing = min(p.closing, r.At)
+	case Exit:
+		p.exit = min(p.exit, r.At)
+	case Called:
+		g.called(r, p)
+	case Returned:
+		g.returned(r, p)
+	case Started:
+		g.started(r, p)
+	case Ended:
+		g.ended(r, p)
+	case LeaseIs:
+		g.leaseIs(r, p)
+	case Forget:
+		g.forgetBegin(r, p)
+	case Forgotten:
+		g.forgetEnd(r)
+	default:
+		g.violation("log", []*Record{r}, "there is no kind of record %q", r.Kind)
+	}
+}
+
+func (g *gatherer) processOf(name string) *process {
+	p := g.process[name]
+	if p == nil {
+		p = &process{name: name, closing: never, exit: never, killed: never}
+		g.process[name] = p
+	}
+	return p
+}
+
+func (g *gatherer) keyOf(name string) *key {
+	k := g.keys[name]
+	if k == nil {
+		k = &key{local: map[string]*localKey{}}
+		g.keys[name] = k
+	}
+	return k
+}
+
+func (k *key) in(process string) *localKey {
+	l := k.local[process]
+	if l == nil {
+		l = &localKey{}
+		k.local[process] = l
+	}
+	return l
+}
+
+func (g *gatherer) begin(r *Record) {
+	p := g.processOf(r.Process)
+	if p.known || r.Settings == nil {
+		g.violation("log", []*Record{r}, "process %s begins twice, or without settings", r.Process)
+		return
+	}
+	p.known, p.begin, p.set = true, r.At, *r.Settings
+}
+
+func (g *gatherer) called(r *Record, p *process) {
+	id := [2]string{r.Process, r.Call}
+	if other := g.calls[id]; other != nil || r.At > p.exit {
+		g.violation("log", []*Record{r}, "a call of %s has a name that was used, or came after its end", r.Process)
+		return
+	}
+	k := g.keyOf(r.Key)
+	c := &call{called: r, process: p, key: k}
+	g.calls[id] = c
+	k.calls = append(k.calls, c)
+	g.facts.calls = append(g.facts.calls, c)
+}
+
+func (g *gatherer) returned(r *Record, p *process) {
+	c := g.calls[[2]string{r.Process, r.Call}]
+	if c == nil || c.returned != nil || c.called.Key != r.Key {
+		g.violation("log", []*Record{r}, "a call returned that had not begun, or twice, or for another key")
+		return
+	}
+	c.returned = r
+	g.report.Outcomes[r.Outcome]++
+	if r.Execution == "" {
+		l := c.key.in(p.name)
+		l.left = append(l.left, r.At)
+	}
+}
+
+func (g *gatherer) started(r *Record, p *process) {
+	if other := g.executions[r.Execution]; other != nil {
+		g.violation("log", []*Record{other.start, r}, "two executions have the name %q", r.Execution)
+		return
+	}
+	k := g.keyOf(r.Key)
+	e := &execution{start: r, process: p, key: k, firstReturn: map[string]int64{}, initiators: map[string]int{}, firstCall: never}
+	g.executions[r.Execution] = e
+	k.executions = append(k.executions, e)
+	l := k.in(p.name)
+	l.executions = append(l.executions, e)
+	g.runs(e)
+}
+
+func (g *gatherer) ended(r *Record, p *process) {
+	e := g.executions[r.Execution]
+	if e == nil || e.end != nil || e.start.Key != r.Key || e.start.Flight != r.Flight || e.process != p {
+		g.violation("log", []*Record{r}, "an execution ended that had not begun, or twice, or as another one")
+		return
+	}
+	e.end = r
+}
+
+func (g *gatherer) forgetBegin(r *Record, p *process) {
+	id := [2]string{r.Process, r.Call}
+	if g.forgets[id] != nil {
+		g.violation("log", []*Record{r}, "two Forgets of %s have the name %q", r.Process, r.Call)
+		return
+	}
+	x := &forget{begin: r, process: p}
+	g.forgets[id] = x
+	k := g.keyOf(r.Key)
+	k.forgets = append(k.forgets, x)
+}
+
+func (g *gatherer) forgetEnd(r *Record) {
+	x := g.forgets[[2]string{r.Process, r.Call}]
+	if x == nil || x.end != nil || x.begin.Key != r.Key {
+		g.violation("log", []*Record{r}, "a Forget ended that had not begun, or twice, or for another key")
+		return
+	}
+	x.end = r
+}
+
+func (g *gatherer) faultBegin(r *Record) {
+	x := &fault{name: r.Fault, target: r.Target, begin: r.At, end: never}
+	if r.Effects != nil {
+		x.effects = *r.Effects
+	}
+	id := [2]string{r.Fault, r.Target}
+	g.faults[id] = append(g.faults[id], x)
+	g.facts.faults = append(g.facts.faults, x)
+	if x.effects.Kills && x.target != "" {
+		p := g.processOf(x.target)
+		p.killed = min(p.killed, r.At)
+	}
+}
+
+func (g *gatherer) faultEnd(r *Record) {
+	id := [2]string{r.Fault, r.Target}
+	open := g.faults[id]
+	if len(open) == 0 {
+		g.violation("log", []*Record{r}, "the fault %q ended that had not begun", r.Fault)
+		return
+	}
+	open[0].end, open[0].worst = r.At, r.Took
+	g.faults[id] = open[1:]
+}
+
+// finish decides what needs the whole history.
+func (g *gatherer) finish() {
+	for _, k := range g.keys {
+		k.openUntil = latestOf(k.executions, func(e *execution) int64 { return e.openEnd(g.limits) })
+		k.forgottenUntil = latestOf(k.forgets, g.facts.forgottenUntil)
+		for _, l := range k.local {
+			l.runsUntil = latestOf(l.executions, (*execution).endAt)
+		}
+	}
+	for _, p := range g.process {
+		if p.known && p.exit == never && p.killed == never {
+			g.violation("log", nil, "process %s ended without a word, and no fault killed it", p.name)
+		}
+	}
+	for _, c := range g.facts.calls {
+		if c.returned != nil {
+			g.result(c)
+		}
+	}
+}
+
+// result connects a call with the execution whose result it got.
+func (g *gatherer) result(c *call) {
+	r := c.returned
+	e := g.executions[r.Execution]
+	if e == nil {
+		named := r.Execution != "" || r.Outcome == Value || r.Outcome == KnownError || r.Outcome == Panic
+		if named {
+			g.violation("log", []*Record{c.called, r}, "a call got the result of an execution %q that never started", r.Execution)
+		}
+		return
+	}
+	if !g.matches(c, e) {
+		return
+	}
+	c.got = e
+	e.firstCall = min(e.firstCall, c.called.At)
+	name := c.process.name
+	if first, ok := e.firstReturn[name]; !ok || r.At < first {
+		e.firstReturn[name] = r.At
+	}
+	if r.Role != localFollower {
+		e.initiators[name]++
+	}
+}
+
+// matches decides that a call's result is the one of the execution it names:
+//
+//   - it is of the same key, and ended before the call returned: all processes
+//     read one clock, and an end is written before the function returns;
+//   - its outcome is the call's. A registered error is recognised (P7), a panic
+//     is one (P6), and a function that gave up because its own context was
+//     cancelled is nobody's result (P7): nobody waited any more, or its
+//     followers have elected another. What a function returns at its context's
+//     deadline is a flight timeout to some callers and its own error to others;
+//   - Leader and Fallback ran it in their own process, in that role;
+//   - RemoteFollower had it from another process; or from its own, when the
+//     local tier there knew the flight no more (split);
+//   - Cached got a value, and its process has a MaxAge (P3);
+//   - the flight is the execution's. A call that panicked does not know it.
+//
+// It returns whether more can be decided with the two.
+func (g *gatherer) matches(c *call, e *execution) bool {
+	r := c.returned
+	evidence := []*Record{c.called, r, e.start, e.end}
+	switch {
+	case e.key != c.key:
+		g.violation("log", evidence, "a call for %q got the result of an execution for %q", r.Key, e.start.Key)
+		return false
+	case e.endAt() > r.At:
+		g.violation("log", evidence, "a call got the result of an execution that had not ended")
+		return false
+	}
+	if promise, ok := outcomesMatch(r.Outcome, e.end.Outcome); !ok {
+		g.violation(promise, evidence, "a call got %q of an execution that ended in %q", r.Outcome, e.end.Outcome)
+	}
+	if r.Flight != "" && r.Flight != e.start.Flight {
+		g.violation("log", evidence, "a call of flight %q got the result of flight %q", r.Flight, e.start.Flight)
+	}
+	here := e.process == c.process
+	switch r.Role {
+	case leader, fallback:
+		if !here || e.start.Role != r.Role {
+			g.violation("log", evidence, "a %s got the result of a %s of %s", r.Role, e.start.Role, e.process.name)
+		}
+	case remoteFollower:
+		if here && !g.split(c.key, c.process.name, e.start.At, r.At) {
+			g.violation("log", evidence, "a remote follower got the result of its own process")
+		}
+	case cached:
+		if c.process.set.MaxAge == 0 || r.Outcome != Value {
+			g.violation("P3", evidence, "a result was kept that is no value, or without a MaxAge")
+		}
+	case localFollower:
+	default:
+		if r.Outcome != Panic {
+			g.violation("log", evidence, "a call with the role %q got a result", r.Role)
+		}
+	}
+	return true
+}
+
+func outcomesMatch(call, execution Outcome) (promise string, ok bool) {
+	switch {
+	case execution == Cancelled:
+		return "P7", false
+	case call == execution:
+		return "", true
+	case execution == FlightTimeout && call == OtherError:
+		return "", true
+	case execution == Panic:
+		return "P6", false
+	case execution == KnownError && call == OtherError:
+		return "P7", false
+	}
+	return "log", false
+}
