@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e lint fmt setup clean
+.PHONY: help build demo run test e2e bench chaos model lint fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,21 +22,35 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 # within one query of half a second.
 test: setup ## all tests with the race detector, on private servers
 	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v '/e2e$$')
+	cd bench && $(GO) test ./...
 	$(GO) test -race -timeout 12m ./e2e
 
 e2e: setup ## the end-to-end tests alone
 	$(GO) test -race -timeout 12m -v ./e2e
 
+bench: build setup ## measure fleetcall beside its peers, and write docs/benchmarks.md
+	cd bench && $(GO) run . -binary ../bin/fleetcall -docs ../docs
+
+TIME ?= 3m
+SEED ?= 0
+
+chaos: setup ## break all that a fleet depends on, check every promise (TIME=10m SEED=42)
+	$(GO) run ./internal/chaos/run -time $(TIME) -seed $(SEED)
+
+model: setup ## check the protocol's model with spin
+	$(GO) test -count=1 -v ./docs
+
 lint: ## formatting, vet, staticcheck, and whether go.mod is tidy
-	@files=$$(gofmt -l $$(find . -name '*.go' -not -path './bench/*')); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
+	@files=$$(gofmt -l $$(find . -name '*.go')); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) mod tidy -diff
+	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) mod tidy -diff
 
 fmt: ## format the source
 	gofmt -w $$(find . -name '*.go')
 
-setup: ## install redis-server, postgresql and nginx where missing
+setup: ## install redis-server, postgresql, nginx, spin and gcc where missing
 	@./scripts/setup
 
 clean: ## remove what was built

@@ -1,0 +1,141 @@
+package chaos
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"fleetcall/internal/process"
+)
+
+// place is where one replica of the fleet runs, in one process after another.
+type place struct {
+	number   int
+	config   workerConfig // of every process there, but its name
+	commands proxy
+	messages proxy
+
+	mu      sync.Mutex
+	started int // processes so far
+	proc    *process.Process
+	name    string
+	output  *output
+	ending  bool // the process' end was asked for
+}
+
+// start starts a new process, and returns when it takes calls.
+func (p *place) start() error {
+	path, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.started++
+	config := p.config
+	config.Process = fmt.Sprintf("r%d.%d", p.number, p.started)
+	text, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	p.output = &output{ready: make(chan struct{})}
+	p.proc, err = process.Start(process.Spec{
+		Path: path, Env: append(os.Environ(), workerVariable+"="+string(text)), Stdout: p.output, Stderr: p.output,
+	})
+	if err != nil {
+		return err
+	}
+	p.name, p.ending = config.Process, false
+	select {
+	case <-p.output.ready:
+		return nil
+	case <-p.proc.Done():
+		return fmt.Errorf("chaos: replica %s did not start: %w\n%s", p.name, p.proc.Err(), p.output)
+	case <-time.After(startLimit):
+		p.proc.Kill()
+		return fmt.Errorf("chaos: replica %s did not start within %v\n%s", p.name, startLimit, p.output)
+	}
+}
+
+const (
+	startLimit = 30 * time.Second
+	// stopLimit is what a replica may take to end after SIGTERM, on a machine
+	// that has much else to do.
+	stopLimit = 30 * time.Second
+)
+
+// present returns the name of the process that runs now.
+func (p *place) present() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.name
+}
+
+func (p *place) signal(s syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.proc.Signal(s)
+}
+
+func (p *place) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ending = true
+	p.proc.Kill()
+}
+
+// stop sends SIGTERM. Its error says that the process did not end as it should.
+func (p *place) stop() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.proc == nil || p.ending {
+		return nil
+	}
+	p.ending = true
+	if !p.proc.Stop(syscall.SIGTERM, stopLimit) {
+		return fmt.Errorf("chaos: replica %s still ran %v after SIGTERM\n%s", p.name, stopLimit, p.output)
+	}
+	if err := p.proc.Err(); err != nil {
+		return fmt.Errorf("chaos: replica %s: %w\n%s", p.name, err, p.output)
+	}
+	return nil
+}
+
+// died returns an error when the process ended though nobody asked it to.
+func (p *place) died() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ending || p.proc.Running() {
+		return nil
+	}
+	return fmt.Errorf("chaos: replica %s ended by itself: %v\n%s", p.name, p.proc.Err(), p.output)
+}
+
+// output keeps the start of what a process prints. ready is closed by the
+// first of it.
+type output struct {
+	ready chan struct{}
+	mu    sync.Mutex
+	kept  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.kept.Len() == 0 && bytes.HasPrefix(b, []byte("ready")) {
+		close(o.ready)
+	}
+	const most = 64 << 10
+	o.kept.Write(b[:min(len(b), max(0, most-o.kept.Len()))])
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.kept.String()
+}
