@@ -21,10 +21,14 @@ var (
 	//go:embed page/style.css
 	pageStyle string
 
-	page = template.Must(template.New("index").Parse(pageSource))
-	// pagePolicy lets a browser use the page's own style and nothing else.
-	pagePolicy = fmt.Sprintf("default-src 'none'; style-src '%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", hash(pageStyle))
+	page       = template.Must(template.New("index").Parse(pageSource))
+	pagePolicy = pagePolicyOf(pageStyle)
 )
+
+// pagePolicyOf lets a browser use a page's own style and nothing else.
+func pagePolicyOf(style string) string {
+	return fmt.Sprintf("default-src 'none'; style-src '%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", hash(style))
+}
 
 func hash(source string) string {
 	sum := sha256.Sum256([]byte(source))
@@ -56,6 +60,8 @@ var endpoints = []Endpoint{
 	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", ""},
 	{"GET", "/livez", "200 while the process runs", "/livez"},
 	{"GET", "/readyz", "200 while requests are welcome, 503 during shutdown", "/readyz"},
+	{"GET", "/docs", "this API, for people", "/docs"},
+	{"GET", "/openapi.json", "this API, as OpenAPI 3.1", "/openapi.json"},
 }
 
 func (s *Server) index(c echo.Context) error {
@@ -72,7 +78,7 @@ func (s *Server) index(c echo.Context) error {
 	if err != nil {
 		return fmt.Errorf("fleetcall: rendering the page: %w", err)
 	}
-	c.Response().Header().Set("Content-Security-Policy", pagePolicy)
+	c.Response().Header().Set(contentSecurityPolicy, pagePolicy)
 	return c.HTMLBlob(http.StatusOK, html.Bytes())
 }
 

@@ -11,12 +11,16 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
 
 	"fleetcall/coalesce"
 )
 
-// maxRequestID is how long a client's X-Request-Id may be to be passed through.
-const maxRequestID = 128
+const (
+	contentSecurityPolicy = "Content-Security-Policy"
+	// maxRequestID is how long a client's X-Request-Id may be to be kept.
+	maxRequestID = 128
+)
 
 // headers sets what every answer has.
 func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
@@ -27,23 +31,32 @@ func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		if id := requestID(c); id != "" {
-			h.Set(echo.HeaderXRequestID, id)
-		}
+		h.Set(contentSecurityPolicy, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		return next(c)
 	}
 }
 
-// requestID returns the client's X-Request-Id, or nothing when it has
-// characters that could forge a log line.
-func requestID(c echo.Context) string {
-	id := c.Request().Header.Get(echo.HeaderXRequestID)
-	if len(id) > maxRequestID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return ""
+// withRequestID gives every request and its answer an id: the client's
+// X-Request-Id, or a new one where that is missing, too long, or has
+// characters that could forge a log line. deploy/nginx.conf has the same rule.
+func withRequestID() echo.MiddlewareFunc {
+	give := middleware.RequestID()
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		given := give(next)
+		return func(c echo.Context) error {
+			h := c.Request().Header
+			id := h.Get(echo.HeaderXRequestID)
+			if len(id) > maxRequestID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+				h.Del(echo.HeaderXRequestID)
+			}
+			return given(c)
+		}
 	}
-	return id
 }
+
+// requestID returns the id that withRequestID gave.
+func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
 
 // logRequests costs nothing unless requests are logged.
 func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
@@ -63,12 +76,10 @@ func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 			slog.Int("status", c.Response().Status),
 			slog.Duration("took", time.Since(start)),
 			slog.String("remote", c.Request().RemoteAddr),
+			slog.String("request_id", requestID(c)),
 		}
 		if role := c.Response().Header().Get("X-Coalesce-Role"); role != "" {
 			attrs = append(attrs, slog.String("role", role))
-		}
-		if id := requestID(c); id != "" {
-			attrs = append(attrs, slog.String("request_id", id))
 		}
 		if ctx.Err() != nil {
 			attrs = append(attrs, slog.Bool("client_gone", true))

@@ -1,5 +1,6 @@
 // Package api is fleetcall's HTTP interface: the two product endpoints, health,
-// statistics, and a page for browsers.
+// statistics, and pages for browsers. docs/openapi.json describes it, and the
+// tests hold every answer against it.
 //
 // It knows the tiers as a coalesce.Group and the database as a Store; what they
 // are made of is the program's business.
@@ -130,7 +131,7 @@ func (s *Server) routes() {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.answerError
-	e.Use(s.recoverPanics, s.headers, s.logRequests, limitBody)
+	e.Use(s.recoverPanics, s.headers, withRequestID(), s.logRequests, limitBody)
 
 	get := func(path string, handler echo.HandlerFunc) {
 		e.GET(path, handler)
@@ -143,6 +144,8 @@ func (s *Server) routes() {
 	get("/product/normal/:id", s.normal)
 	get("/product/coalesced/:id", s.coalesced)
 	get("/stats", s.stats)
+	get("/docs", s.docs)
+	get("/openapi.json", s.openAPI)
 	e.POST("/stats/reset", s.reset, s.sameOrigin, s.authorized)
 }
 
@@ -157,11 +160,15 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
+// Drain makes /readyz say no, and goes on answering requests, so that whoever
+// sends them can turn to other replicas before Shutdown.
+func (s *Server) Drain() { s.draining.Store(true) }
+
 // Shutdown makes /readyz say no, stops listening, and waits for the requests
 // under way. Those that still run when ctx ends are cut off, and the error says
 // so.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.draining.Store(true)
+	s.Drain()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return fmt.Errorf("fleetcall: waiting for the last requests: %w", errors.Join(err, s.http.Close()))
 	}

@@ -32,16 +32,25 @@ func (b *box) lines(width int) []string {
 	return append(out, "└"+strings.Repeat("─", width-2)+"┘")
 }
 
-const (
-	boxWidth      = 32
-	columnsNeeded = 3*boxWidth + 2
-)
+// width is what the box needs.
+func (b *box) width() int {
+	const least = 26 // three beside one another take 80 columns
+	widest := max(least, utf8.RuneCountInString(b.title)+5)
+	for _, row := range b.rows {
+		widest = max(widest, utf8.RuneCountInString(row[0])+utf8.RuneCountInString(row[1])+5)
+	}
+	return widest
+}
 
 // drawBoxes draws boxes of one height beside one another where the columns
 // allow, else below one another.
 func drawBoxes(boxes []box, columns int) string {
 	var s strings.Builder
-	if columns < len(boxes)*(boxWidth+1)-1 {
+	width := 0
+	for _, b := range boxes {
+		width = max(width, b.width())
+	}
+	if columns < len(boxes)*(width+1)-1 {
 		for _, b := range boxes {
 			for _, line := range b.lines(min(max(columns, 24), 60)) {
 				s.WriteString(line + "\n")
@@ -51,7 +60,7 @@ func drawBoxes(boxes []box, columns int) string {
 	}
 	var drawn [][]string
 	for _, b := range boxes {
-		drawn = append(drawn, b.lines(boxWidth))
+		drawn = append(drawn, b.lines(width))
 	}
 	for i := range drawn[0] {
 		for j := range drawn {
@@ -65,13 +74,34 @@ func drawBoxes(boxes []box, columns int) string {
 	return s.String()
 }
 
-// columns returns the width of the terminal on standard output, and enough for
-// everything when it is none.
+// columns returns the width of the terminal on standard output, and that of a
+// common one when it is none.
 func columns() int {
 	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && width > 0 {
 		return width
 	}
-	return columnsNeeded
+	return 80
+}
+
+// wrap breaks a sentence between words into lines that fit the columns.
+func wrap(sentence string, columns int) string {
+	var s strings.Builder
+	used := 0
+	for i, word := range strings.Fields(sentence) {
+		width := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case used+1+width > columns:
+			s.WriteString("\n  ")
+			used = 2
+		default:
+			s.WriteByte(' ')
+			used++
+		}
+		s.WriteString(word)
+		used += width
+	}
+	return s.String()
 }
 
 // addResult adds what a load measured.
@@ -80,8 +110,8 @@ func (b *box) addResult(r *load.Result) {
 	b.add("  answered right", thousands(int64(r.OK)))
 	b.add("  failed", thousands(int64(r.Failed)))
 	b.add("Duration", seconds(r.Duration))
-	b.add("Requests per second", fmt.Sprintf("%.1f", r.PerSecond()))
-	b.add("Latency, average", milliseconds(r.Latency.Average))
+	b.add("Requests/s", fmt.Sprintf("%.1f", r.PerSecond()))
+	b.add("Latency avg", milliseconds(r.Latency.Average))
 	b.add("  p50", milliseconds(r.Latency.P50))
 	b.add("  p95", milliseconds(r.Latency.P95))
 	b.add("  p99", milliseconds(r.Latency.P99))

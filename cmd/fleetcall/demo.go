@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"fleetcall/internal/fleet"
 	"fleetcall/internal/load"
+	"fleetcall/internal/report"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -29,6 +31,7 @@ type demoCmd struct {
 	DatabaseURL string `name:"database-url" env:"DATABASE_URL" help:"PostgreSQL; empty: an embedded database."`
 	RedisURL    string `name:"redis-url" env:"REDIS_URL" help:"Redis; empty: an embedded one."`
 	Verbose     bool   `short:"v" env:"DEMO_VERBOSE" help:"Show the logs of the replicas."`
+	Report      string `env:"DEMO_REPORT" placeholder:"FILE.html" help:"Also write a report as a page, with charts."`
 }
 
 const demoID = 1 // the product asked for
@@ -37,8 +40,9 @@ const demoID = 1 // the product asked for
 type outcome struct {
 	mode    string
 	result  *load.Result
-	queries int64 // the database's count
-	stats   int64 // the replicas' count
+	queries int64      // the database's count
+	counted load.Stats // by the replicas
+	setup   []report.Fact
 }
 
 // Run loads a fleet in each mode and prints a report. It fails when a count is
@@ -49,6 +53,13 @@ func (c *demoCmd) Run(ctx context.Context) error {
 	}
 	if c.Concurrency == 0 {
 		c.Concurrency = c.Requests
+	}
+	file, err := createReport(c.Report)
+	if err != nil {
+		return err
+	}
+	if file != nil {
+		defer file.Close()
 	}
 	begin := time.Now()
 	fmt.Printf("%s requests for one product, %s at a time, to %d replicas, in each mode.\n",
@@ -76,8 +87,14 @@ func (c *demoCmd) Run(ctx context.Context) error {
 		boxes = append(boxes, b)
 	}
 	fmt.Print(drawBoxes(boxes, columns()))
-	fmt.Printf("\nQueries were counted by %s.\n\n", c.counter())
+	fmt.Printf("\nQueries were counted by\n  %s.\n\n", c.counter())
 	wrong := c.judge(outcomes)
+	if file != nil {
+		if err := file.Write(c.page(outcomes, productName(&first), begin)); err != nil {
+			return err
+		}
+		fmt.Printf("\nThe report is in %s.\n", c.Report)
+	}
 	fmt.Printf("\nThe demo took %s.\n", seconds(time.Since(begin)))
 	if wrong > 0 {
 		return fmt.Errorf("fleetcall: the demo failed: %d of %d modes are not as promised", wrong, len(outcomes))
@@ -96,34 +113,88 @@ func (c *demoCmd) counter() string {
 func (c *demoCmd) judge(outcomes []outcome) int {
 	wrong := 0
 	for _, o := range outcomes {
-		low, high := c.promised(o.mode)
-		var faults []string
-		if o.queries < low || o.queries > high {
-			promise := thousands(low)
-			if high > low {
-				promise += " to " + thousands(high)
-			}
-			faults = append(faults, "promised "+promise)
-		}
-		if o.stats != o.queries {
-			faults = append(faults, fmt.Sprintf("the replicas counted %s", thousands(o.stats)))
-		}
-		if o.result.OK != c.Requests {
-			faults = append(faults, fmt.Sprintf("%s requests failed: %s", thousands(int64(c.Requests-o.result.OK)), listCounts(o.result.Errors)))
-		}
-		queries := "queries"
-		if o.queries == 1 {
-			queries = "query"
-		}
-		sentence := fmt.Sprintf("%-12s %s requests, %s %s", o.mode, thousands(int64(c.Requests)), thousands(o.queries), queries)
-		if len(faults) > 0 {
+		if faults := c.faults(o); len(faults) > 0 {
 			wrong++
-			fmt.Printf("WRONG  %s: %s\n", sentence, strings.Join(faults, "; "))
+			fmt.Printf("WRONG  %-12s %s: %s\n", o.mode, c.summary(o), strings.Join(faults, "; "))
 		} else {
-			fmt.Printf("right  %s\n", sentence)
+			fmt.Printf("right  %-12s %s\n", o.mode, c.summary(o))
 		}
 	}
 	return wrong
+}
+
+func (c *demoCmd) summary(o outcome) string {
+	queries := "queries"
+	if o.queries == 1 {
+		queries = "query"
+	}
+	return fmt.Sprintf("%s requests, %s %s", thousands(int64(c.Requests)), thousands(o.queries), queries)
+}
+
+// faults returns what is not as the mode promises.
+func (c *demoCmd) faults(o outcome) []string {
+	var faults []string
+	if low, high := c.promised(o.mode); o.queries < low || o.queries > high {
+		promise := thousands(low)
+		if high > low {
+			promise += " to " + thousands(high)
+		}
+		faults = append(faults, "promised "+promise)
+	}
+	if o.counted.Misses != o.queries {
+		faults = append(faults, fmt.Sprintf("the replicas counted %s", thousands(o.counted.Misses)))
+	}
+	if o.result.OK != c.Requests {
+		faults = append(faults, fmt.Sprintf("%s requests failed: %s", thousands(int64(c.Requests-o.result.OK)), listCounts(o.result.Errors)))
+	}
+	return faults
+}
+
+// page returns what the report's file shows.
+func (c *demoCmd) page(outcomes []outcome, product string, begun time.Time) *report.Report {
+	r := &report.Report{
+		Title: "fleetcall demo", Command: c.commandLine(), Begun: begun, Took: time.Since(begun), Machine: report.Machine(buildVersion()),
+		Setup: append([]report.Fact{{Name: "Product", Value: fmt.Sprintf("%d, %s", demoID, product)}}, outcomes[0].setup...),
+	}
+	for _, o := range outcomes {
+		faults := c.faults(o)
+		verdict := strings.Join(append([]string{c.summary(o)}, faults...), "; ")
+		r.Runs = append(r.Runs, report.Run{
+			Name: o.mode, Result: o.result, Queries: &o.queries, Counter: c.counter(), Fleet: &o.counted, Verdict: verdict, Wrong: len(faults) > 0,
+		})
+	}
+	return r
+}
+
+// commandLine returns what does the same again, without the addresses of the
+// servers, which have passwords.
+func (c *demoCmd) commandLine() string {
+	words := fleetEnvironment()
+	for name, value := range map[string]string{"DATABASE_URL": c.DatabaseURL, "REDIS_URL": c.RedisURL} {
+		if value != "" {
+			words = append(words, name+"=…")
+		}
+	}
+	slices.Sort(words)
+	words = append(words, "fleetcall", "demo", "--requests="+strconv.Itoa(c.Requests), "--concurrency="+strconv.Itoa(c.Concurrency),
+		"--replicas="+strconv.Itoa(c.Replicas), "--balancer="+c.Balancer)
+	if c.Verbose {
+		words = append(words, "--verbose")
+	}
+	return commandLine(append(words, "--report="+c.Report)...)
+}
+
+// productName returns the name in the first answer.
+func productName(first *sync.Map) string {
+	raw, _ := first.Load(demoID)
+	text, _ := raw.([]byte)
+	var product struct {
+		Name string `json:"name"`
+	}
+	if json.Unmarshal(text, &product) != nil {
+		return "unknown"
+	}
+	return product.Name
 }
 
 // promised returns how many queries a mode may need when all requests are
@@ -167,6 +238,8 @@ func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o out
 	if mode == "off" {
 		fmt.Fprintf(os.Stderr, "%14s balancer: %s\n%14s database: %s\n%14s Redis: %s\n", "", f.Balancer(), "", f.Database(), "", f.Redis())
 	}
+	o.setup = []report.Fact{{Name: "Replicas", Value: strconv.Itoa(c.Replicas)}, {Name: "Balancer", Value: f.Balancer()},
+		{Name: "Database", Value: f.Database()}, {Name: "Redis", Value: f.Redis()}}
 	target := load.Target{Base: f.URL()}
 	idle, err := target.FleetStats(ctx)
 	if err != nil {
@@ -196,14 +269,14 @@ func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o out
 	if n := len(after.Replicas); n != c.Replicas {
 		return o, fmt.Errorf("fleetcall: %d of %d replicas told their statistics", n, c.Replicas)
 	}
-	stats := after.Since(idle)
-	o.queries, o.stats = stats.Database.Queries, stats.Misses
+	o.counted = after.Since(idle)
+	o.queries = o.counted.Database.Queries
 	if c.DatabaseURL != "" {
 		// A connection's statistics are complete when it is closed.
 		if err := f.Close(); err != nil {
 			return o, err
 		}
-		o.queries, err = c.scansSince(ctx, before, stats.Database.Queries)
+		o.queries, err = c.scansSince(ctx, before, o.counted.Database.Queries)
 	}
 	return o, err
 }

@@ -9,8 +9,10 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"fleetcall/internal/load"
+	"fleetcall/internal/report"
 )
 
 const maxIDs = 100_000
@@ -24,6 +26,7 @@ type loadCmd struct {
 	Format      string `env:"LOAD_FORMAT" enum:"text,json" default:"text" help:"Form of the report: text or json."`
 	Reset       bool   `env:"LOAD_RESET" help:"Set the server's statistics to zero first."`
 	AdminToken  string `env:"ADMIN_TOKEN" help:"Token that --reset may need."`
+	Report      string `env:"LOAD_REPORT" placeholder:"FILE.html" help:"Also write a report as a page, with charts."`
 }
 
 // Run sends the load and prints what it measured. It fails when no server
@@ -41,6 +44,13 @@ func (c *loadCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("fleetcall: --url %q is not a URL like http://localhost:8000", c.URL)
 	}
 	target := load.Target{Base: strings.TrimRight(c.URL, "/"), AdminToken: c.AdminToken}
+	file, err := createReport(c.Report)
+	if err != nil {
+		return err
+	}
+	if file != nil {
+		defer file.Close()
+	}
 	if err := target.Alive(ctx); err != nil {
 		return err
 	}
@@ -56,30 +66,74 @@ func (c *loadCmd) Run(ctx context.Context) error {
 		urls[i] = fmt.Sprintf("%s/product/%s/%d", target.Base, c.Endpoint, id)
 	}
 	answered, finish := requestProgress(c.Requests, c.Endpoint)
+	begun := time.Now()
 	result, err := load.Run(ctx, load.Config{URLs: urls, Requests: c.Requests, Concurrency: c.Concurrency, Answered: answered})
 	finish()
 	if result == nil {
 		return err
 	}
-	report := loadReport{URL: target.Base, Endpoint: c.Endpoint, Result: result}
-	if c.Endpoint == "coalesced" && err == nil {
-		var after load.Stats
-		if statsErr == nil {
-			after, statsErr = target.FleetStats(ctx)
-		}
-		if statsErr == nil {
-			report.Impact = newImpact(after.Since(before))
-		} else {
+	out := loadReport{URL: publicURL(base), Endpoint: c.Endpoint, Result: result}
+	var counted *load.Stats
+	if err == nil {
+		counted, statsErr = countedSince(ctx, target, before, statsErr)
+		if statsErr != nil {
 			fmt.Fprintln(os.Stderr, statsErr)
 		}
 	}
-	if printErr := report.print(c.Format); printErr != nil {
+	if c.Endpoint == "coalesced" && counted != nil {
+		out.Impact = newImpact(*counted)
+	}
+	if printErr := out.print(c.Format); printErr != nil {
 		return errors.Join(err, printErr)
+	}
+	if file != nil {
+		if writeErr := file.Write(c.page(out, counted, begun)); writeErr != nil {
+			return errors.Join(err, writeErr)
+		}
+		fmt.Fprintf(os.Stderr, "The report is in %s.\n", c.Report)
 	}
 	if err == nil && result.Failed > 0 {
 		err = fmt.Errorf("fleetcall: %d of %d requests failed", result.Failed, result.Requests)
 	}
 	return err
+}
+
+// countedSince returns what the replicas counted since before, which was read
+// with err.
+func countedSince(ctx context.Context, target load.Target, before load.Stats, err error) (*load.Stats, error) {
+	if err != nil {
+		return nil, err
+	}
+	after, err := target.FleetStats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counted := after.Since(before)
+	return &counted, nil
+}
+
+// page returns what the report's file shows. counted may be nil.
+func (c *loadCmd) page(out loadReport, counted *load.Stats, begun time.Time) *report.Report {
+	run := report.Run{Name: c.Endpoint, Result: out.Result, Fleet: counted}
+	setup := []report.Fact{{Name: "Server", Value: out.URL}, {Name: "Endpoint", Value: c.Endpoint}, {Name: "Product ids", Value: c.IDs}}
+	if counted != nil {
+		run.Queries, run.Counter = &counted.Database.Queries, "all replicas (database.queries of /stats?scope=fleet); those of other clients are among them"
+		setup = append(setup, report.Fact{Name: "Mode", Value: counted.Mode})
+	}
+	return &report.Report{
+		Title: "fleetcall load", Command: c.commandLine(out.URL), Begun: begun, Took: out.Result.Duration,
+		Setup: setup, Machine: report.Machine(buildVersion()), Runs: []report.Run{run},
+	}
+}
+
+// commandLine returns what does the same again, without the token.
+func (c *loadCmd) commandLine(address string) string {
+	words := []string{"fleetcall", "load", "--url=" + address, "--endpoint=" + c.Endpoint, "--ids=" + c.IDs,
+		"--requests=" + strconv.Itoa(c.Requests), "--concurrency=" + strconv.Itoa(c.Concurrency), "--format=" + c.Format}
+	if c.Reset {
+		words = append(words, "--reset")
+	}
+	return commandLine(append(words, "--report="+c.Report)...)
 }
 
 type loadReport struct {
@@ -128,7 +182,7 @@ func (r loadReport) print(format string) error {
 		of    map[string]int
 	}{{"Replicas", r.Result.Replicas}, {"Roles", r.Result.Roles}, {"Failures", r.Result.Errors}} {
 		if len(counts.of) > 0 {
-			fmt.Printf("%s: %s\n", counts.title, listCounts(counts.of))
+			fmt.Println(wrap(counts.title+": "+listCounts(counts.of), columns()))
 		}
 	}
 	return nil

@@ -17,11 +17,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// The replicas of a fleet are this program, too.
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
 	// The settings of whoever runs the tests are not the tests'.
 	for _, setting := range os.Environ() {
 		name, _, _ := strings.Cut(setting, "=")
 		switch prefix, _, _ := strings.Cut(name, "_"); prefix {
-		case "LISTEN", "DATABASE", "REDIS", "COALESCE", "REPLICA", "QUERY", "DB", "ADMIN", "LOG", "SHUTDOWN", "FLEET", "DEMO", "LOAD":
+		case "LISTEN", "DATABASE", "REDIS", "COALESCE", "REPLICA", "QUERY", "DB", "ADMIN", "LOG", "SHUTDOWN", "MAX", "PPROF", "FLEET", "DEMO", "LOAD":
 			_ = os.Unsetenv(name)
 		}
 	}
@@ -131,6 +135,14 @@ func TestWrongCallsNameTheFlagAndTheVariable(t *testing.T) {
 		{args: "serve", env: [2]string{"COALESCE_REDIS_TIMEOUT", "0s"}, code: 2, want: []string{"COALESCE_REDIS_TIMEOUT"}},
 		{args: "serve", env: [2]string{"COALESCE_NAMESPACE", "{x}"}, code: 2, want: []string{"COALESCE_NAMESPACE"}},
 		{args: "serve", env: [2]string{"REPLICA_ID", "a\nb"}, code: 2, want: []string{"REPLICA_ID"}},
+		{args: "serve", env: [2]string{"MAX_CONNECTIONS", "0"}, code: 2, want: []string{"MAX_CONNECTIONS"}},
+		{args: "serve", env: [2]string{"SHUTDOWN_DELAY", "-1s"}, code: 2, want: []string{"SHUTDOWN_DELAY"}},
+		{args: "serve", env: [2]string{"PPROF_ADDR", "6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+		{args: "serve", env: [2]string{"PPROF_ADDR", ":6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+		{args: "serve", env: [2]string{"PPROF_ADDR", "0.0.0.0:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+		{args: "serve", env: [2]string{"PPROF_ADDR", "[::]:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+		{args: "serve", env: [2]string{"PPROF_ADDR", "192.0.2.1:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+		{args: "serve", env: [2]string{"PPROF_ADDR", "example.com:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
 		{args: "serve --listen 127.0.0.1:0", env: [2]string{"REDIS_URL", "redis://:hun/ter2@localhost"}, code: 1, want: []string{"REDIS_URL"}},
 		{args: "serve --listen 127.0.0.1:0", env: [2]string{"DATABASE_URL", "mysql://root:hunter2@localhost/x"}, code: 1, want: []string{"DATABASE_URL"}},
 		{args: "initdb", code: 1, want: []string{"DATABASE_URL"}},

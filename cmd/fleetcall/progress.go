@@ -10,10 +10,10 @@ import (
 )
 
 // requestProgress shows how many of total requests were answered, on standard
-// error when that is a terminal. It returns what to call after each request,
+// error when that is a terminal that can rewrite a line (TERM is not dumb). It returns what to call after each request,
 // and at the end.
 func requestProgress(total int, description string) (answered, finish func()) {
-	if !term.IsTerminal(int(os.Stderr.Fd())) {
+	if !term.IsTerminal(int(os.Stderr.Fd())) || os.Getenv("TERM") == "dumb" {
 		return func() {}, func() {}
 	}
 	bar := progressbar.NewOptions(total,

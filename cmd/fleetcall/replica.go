@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/net/netutil"
 
 	"fleetcall/api"
 	"fleetcall/coalesce"
@@ -33,7 +34,8 @@ const (
 // replica is a running server and everything it is made of.
 type replica struct {
 	set      *serveCmd
-	log      *slog.Logger
+	log      *slog.Logger // says which replica it is
+	plain    *slog.Logger // does not
 	listener net.Listener
 	id       string
 	mode     string
@@ -45,12 +47,13 @@ type replica struct {
 	inside   *local.Group[string, product.Product]
 	census   *census.Census // nil without Redis
 	server   *api.Server
+	profiles *profiles // nil unless asked for
 }
 
 // newReplica listens and puts a replica together. A database or Redis that is
 // down is no error.
 func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replica, err error) {
-	r = &replica{set: set, log: log, mode: set.Mode}
+	r = &replica{set: set, log: log, plain: log, mode: set.Mode}
 	if r.mode == "" {
 		r.mode = modeLocal
 		if set.RedisURL != "" {
@@ -68,6 +71,13 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	}
 	if r.id = set.ReplicaID; r.id == "" {
 		if r.id, err = defaultID(r.listener.Addr()); err != nil {
+			return r, err
+		}
+	}
+	r.listener = netutil.LimitListener(r.listener, set.MaxConns)
+	r.log = log.With("replica", r.id)
+	if set.PprofAddr != "" {
+		if r.profiles, err = startProfiles(ctx, set.PprofAddr, r.log); err != nil {
 			return r, err
 		}
 	}
@@ -98,7 +108,7 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 		// The longest request waits for a connection, then for the query; one
 		// that took over from a dead leader has waited for that one before.
 		WriteTimeout: set.DBPoolWait + set.QueryDelay + set.FlightTimeout + writeSlack,
-		Logger:       log,
+		Logger:       r.log,
 	}
 	if r.census != nil {
 		config.Fleet = r.census
@@ -158,7 +168,8 @@ func (r *replica) group() (coalesce.Group[product.Product], error) {
 		distributed.WithMaxAge(r.set.MaxAge),
 		distributed.WithRedisTimeout(r.set.RedisTimeout),
 		distributed.WithReplicaID(r.id),
-		distributed.WithLogger(r.log),
+		distributed.WithLogger(r.plain),
+		distributed.WithObserver(&fallbackLog{log: r.log}),
 	)
 	if err != nil {
 		return nil, err
@@ -180,13 +191,19 @@ func (r *replica) run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(r.listener) }()
-	r.log.Info("ready", "address", r.listener.Addr().String(), "replica", r.id, "mode", r.mode,
+	r.plain.Info("ready", "address", r.listener.Addr().String(), "replica", r.id, "mode", r.mode,
 		"database", r.database, "redis", string(r.redisStatus(ctx)), "version", buildVersion())
 	var err error
 	select {
 	case err = <-served:
 	case <-ctx.Done():
-		r.log.Info("stopping", "grace", r.set.Grace)
+		r.log.Info("stopping", "delay", r.set.ShutdownDelay, "grace", r.set.Grace)
+		r.server.Drain()
+		select {
+		case <-time.After(r.set.ShutdownDelay):
+		case err = <-served: // which has failed
+			return errors.Join(err, r.close())
+		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.set.Grace)
 		defer cancel()
 		err = r.server.Shutdown(grace)
@@ -207,6 +224,9 @@ func (r *replica) close() error {
 		if err := r.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
+	}
+	if r.profiles != nil {
+		errs = append(errs, r.profiles.close())
 	}
 	if r.shared != nil {
 		errs = append(errs, r.closeOnRedis("distributed tier", r.shared.Close))

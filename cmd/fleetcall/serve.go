@@ -31,7 +31,10 @@ type serveCmd struct {
 	MaxAge        time.Duration `name:"max-age" env:"COALESCE_MAX_AGE" default:"0s" help:"How old a result may be that another replica left; 0: only results of queries that still run."`
 	RedisTimeout  time.Duration `name:"redis-timeout" env:"COALESCE_REDIS_TIMEOUT" default:"250ms" help:"How long a Redis command may take."`
 	AdminToken    string        `name:"admin-token" env:"ADMIN_TOKEN" help:"Bearer token that POST endpoints want; empty: none."`
+	ShutdownDelay time.Duration `name:"shutdown-delay" env:"SHUTDOWN_DELAY" default:"0s" help:"How long after SIGTERM requests are still taken while /readyz says no."`
 	Grace         time.Duration `name:"shutdown-grace" env:"SHUTDOWN_GRACE" default:"10s" help:"How long requests may take to finish after SIGTERM."`
+	MaxConns      int           `name:"max-connections" env:"MAX_CONNECTIONS" default:"10000" help:"Client connections at most; more have to wait."`
+	PprofAddr     string        `name:"pprof-addr" env:"PPROF_ADDR" help:"Loopback address to serve profiles on, such as localhost:6060; empty: none."`
 
 	logFlags
 }
@@ -56,6 +59,12 @@ func (c *serveCmd) Validate() error {
 	if c.Mode == modeDistributed && c.RedisURL == "" {
 		return errors.New("--mode (COALESCE_MODE): distributed needs a Redis: set --redis-url (REDIS_URL), such as redis://localhost:6379")
 	}
+	if c.MaxConns < 1 {
+		return fmt.Errorf("--max-connections (MAX_CONNECTIONS): %d is less than 1", c.MaxConns)
+	}
+	if host, _, err := net.SplitHostPort(c.PprofAddr); c.PprofAddr != "" && (err != nil || !isLoopback(host)) {
+		return fmt.Errorf("--pprof-addr (PPROF_ADDR): %q is not host:port with a loopback host, such as localhost:6060", c.PprofAddr)
+	}
 	if c.DBPoolMax < 1 || c.DBPoolMax > 10_000 {
 		return fmt.Errorf("--db-pool-max (DB_POOL_MAX): %d is not between 1 and 10000", c.DBPoolMax)
 	}
@@ -79,6 +88,7 @@ func (c *serveCmd) Validate() error {
 		{"--flight-timeout (COALESCE_FLIGHT_TIMEOUT)", c.FlightTimeout, time.Millisecond},
 		{"--max-age (COALESCE_MAX_AGE)", c.MaxAge, 0},
 		{"--redis-timeout (COALESCE_REDIS_TIMEOUT)", c.RedisTimeout, time.Millisecond},
+		{"--shutdown-delay (SHUTDOWN_DELAY)", c.ShutdownDelay, 0},
 		{"--shutdown-grace (SHUTDOWN_GRACE)", c.Grace, 0},
 	} {
 		if limit.value < limit.least {

@@ -19,6 +19,25 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 		P99     float64 `json:"p99"`
 		Max     float64 `json:"max"`
 	}
+	type bar struct {
+		From  float64 `json:"from_ms"`
+		To    float64 `json:"to_ms"`
+		Count int     `json:"count"`
+	}
+	type slice struct {
+		Start   float64 `json:"start_ms"`
+		OK      int     `json:"ok"`
+		Failed  int     `json:"failed"`
+		Average float64 `json:"average_ms"`
+		Max     float64 `json:"max_ms"`
+	}
+	histogram, timeline := []bar{}, []slice{}
+	for _, b := range r.Histogram {
+		histogram = append(histogram, bar{ms(b.From), ms(b.To), b.Count})
+	}
+	for _, s := range r.Timeline {
+		timeline = append(timeline, slice{ms(s.Start), s.OK, s.Failed, ms(s.Average), ms(s.Max)})
+	}
 	return json.Marshal(struct {
 		Requests  int            `json:"requests"`
 		OK        int            `json:"ok"`
@@ -30,9 +49,11 @@ func (r *Result) MarshalJSON() ([]byte, error) {
 		Errors    map[string]int `json:"errors"`
 		Replicas  map[string]int `json:"replicas"`
 		Roles     map[string]int `json:"roles"`
+		Histogram []bar          `json:"latency_histogram"`
+		Timeline  []slice        `json:"timeline"`
 	}{
 		r.Requests, r.OK, r.Failed, ms(r.Duration), math.Round(r.PerSecond()*100) / 100,
 		latency{ms(r.Latency.Average), ms(r.Latency.P50), ms(r.Latency.P95), ms(r.Latency.P99), ms(r.Latency.Max)},
-		r.Statuses, r.Errors, r.Replicas, r.Roles,
+		r.Statuses, r.Errors, r.Replicas, r.Roles, histogram, timeline,
 	})
 }

@@ -11,10 +11,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
@@ -57,6 +59,10 @@ type Result struct {
 	Errors   map[string]int // failures by cause
 	Replicas map[string]int // answers by X-Replica
 	Roles    map[string]int // answers by X-Coalesce-Role
+
+	Histogram  []Bar   // the answers' latencies
+	Timeline   []Slice // what ended when
+	SliceWidth time.Duration
 }
 
 // Latency is the distribution of the times from sending a request to having
@@ -115,6 +121,7 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 		client: &http.Client{Transport: transport, Timeout: config.Timeout},
 		// From a microsecond to the time limit.
 		histogram: hdrhistogram.New(1, max(config.Timeout.Microseconds(), 10), 3),
+		timeline:  newTimeline(),
 		result:    Result{Statuses: map[int]int{}, Errors: map[string]int{}, Replicas: map[string]int{}, Roles: map[string]int{}},
 	}
 	var next atomic.Int64
@@ -132,27 +139,30 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 			}
 		})
 	}
-	begin := time.Now()
+	r.begin = time.Now()
 	close(release)
 	wg.Wait()
-	r.result.Duration = time.Since(begin)
-	us := func(v int64) time.Duration { return time.Duration(v) * time.Microsecond }
+	r.result.Duration = time.Since(r.begin)
 	r.result.Latency = Latency{
 		Average: time.Duration(r.histogram.Mean() * float64(time.Microsecond)),
-		P50:     us(r.histogram.ValueAtQuantile(50)),
-		P95:     us(r.histogram.ValueAtQuantile(95)),
-		P99:     us(r.histogram.ValueAtQuantile(99)),
-		Max:     us(r.histogram.Max()),
+		P50:     micros(r.histogram.ValueAtQuantile(50)),
+		P95:     micros(r.histogram.ValueAtQuantile(95)),
+		P99:     micros(r.histogram.ValueAtQuantile(99)),
+		Max:     micros(r.histogram.Max()),
 	}
+	r.result.Histogram = bars(r.histogram)
+	r.result.Timeline, r.result.SliceWidth = r.timeline.result(), r.timeline.width
 	return &r.result, ctx.Err()
 }
 
 type run struct {
 	config Config
 	client *http.Client
+	begin  time.Time
 
 	mu        sync.Mutex // guards what follows
 	histogram *hdrhistogram.Histogram
+	timeline  *timeline
 	result    Result
 }
 
@@ -173,6 +183,7 @@ func (r *run) one(ctx context.Context, url string) {
 	}
 	r.mu.Lock()
 	r.result.Requests++
+	r.timeline.add(begin.Add(took).Sub(r.begin), took, answered, err == nil)
 	if answered {
 		// A value over the histogram's range cannot be: the client gave up.
 		_ = r.histogram.RecordValue(max(took.Microseconds(), 1))
@@ -206,11 +217,18 @@ func (r *run) get(ctx context.Context, url string) (*http.Response, []byte, erro
 	return resp, body, err
 }
 
-// count bounds the number of labels: they come from the server.
+// count bounds the number of labels, and makes them safe to print: they come
+// from the server.
 func count(counts map[string]int, label string) {
 	if label == "" {
 		return
 	}
+	label = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, label)
 	if len(label) > 200 {
 		label = label[:200]
 	}

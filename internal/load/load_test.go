@@ -45,6 +45,16 @@ func TestRunCountsWhatTheServerAnswered(t *testing.T) {
 	if r.PerSecond() <= 0 || r.Latency.P50 <= 0 || r.Latency.P50 > r.Latency.P99 || r.Latency.P99 > r.Latency.Max {
 		t.Errorf("%v, %+v", r.PerSecond(), r.Latency)
 	}
+	inBars, inSlices := 0, 0
+	for _, b := range r.Histogram {
+		inBars += b.Count
+	}
+	for _, s := range r.Timeline {
+		inSlices += s.OK + s.Failed
+	}
+	if inBars != 100 || inSlices != 100 {
+		t.Errorf("%d answers in the histogram, %d requests in the timeline", inBars, inSlices)
+	}
 	var decoded map[string]any
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -103,6 +113,23 @@ func TestAnAnswerFoundWrongCountsAsFailed(t *testing.T) {
 	}})
 	if err != nil || r.Failed != 3 || r.Statuses[200] != 3 || r.Errors["wrong answer: not one"] != 3 {
 		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestLabelsOfTheServerAreSafeToPrint(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nX-Replica: a\u009b31mred\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+		_ = conn.Close()
+	}))
+	defer server.Close()
+	r, err := load.Run(t.Context(), load.Config{URLs: []string{server.URL}, Requests: 1, Concurrency: 1})
+	if err != nil || r.Replicas["a\uFFFD31mred"] != 1 {
+		t.Errorf("%v, %v, %v", err, r.Replicas, r.Errors)
 	}
 }
 

@@ -32,8 +32,42 @@ type Stats struct {
 		Queries int64 `json:"queries"`
 		Errors  int64 `json:"errors"`
 	} `json:"database"`
+	Tiers struct {
+		Local       *TierStats `json:"local,omitempty"`
+		Distributed *TierStats `json:"distributed,omitempty"`
+	} `json:"tiers"`
 	Replicas []Stats `json:"replicas"` // only with scope fleet
 	Missing  int     `json:"missing"`  // live replicas that did not answer
+}
+
+// TierStats is what one tier did; the local tier has no more than the first
+// three.
+type TierStats struct {
+	Requests    int64 `json:"requests"`
+	Leaders     int64 `json:"leaders"`
+	Followers   int64 `json:"followers"`
+	Cached      int64 `json:"cached"`
+	Fallbacks   int64 `json:"fallbacks"`
+	Takeovers   int64 `json:"takeovers"`
+	LeaseLost   int64 `json:"lease_lost"`
+	RedisErrors int64 `json:"redis_errors"`
+}
+
+// since returns what was counted after before was; nil: the tier is off.
+func (s *TierStats) since(before *TierStats) *TierStats {
+	if s == nil || before == nil {
+		return s
+	}
+	return &TierStats{
+		Requests:    s.Requests - before.Requests,
+		Leaders:     s.Leaders - before.Leaders,
+		Followers:   s.Followers - before.Followers,
+		Cached:      s.Cached - before.Cached,
+		Fallbacks:   s.Fallbacks - before.Fallbacks,
+		Takeovers:   s.Takeovers - before.Takeovers,
+		LeaseLost:   s.LeaseLost - before.LeaseLost,
+		RedisErrors: s.RedisErrors - before.RedisErrors,
+	}
 }
 
 // Since returns what was counted after before was.
@@ -45,6 +79,8 @@ func (s Stats) Since(before Stats) Stats {
 	s.Prevented -= before.Prevented
 	s.Database.Queries -= before.Database.Queries
 	s.Database.Errors -= before.Database.Errors
+	s.Tiers.Local = s.Tiers.Local.since(before.Tiers.Local)
+	s.Tiers.Distributed = s.Tiers.Distributed.since(before.Tiers.Distributed)
 	s.Replicas = nil
 	return s
 }

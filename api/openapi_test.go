@@ -1,0 +1,334 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/labstack/echo/v4"
+
+	"fleetcall/api"
+	"fleetcall/coalesce"
+	"fleetcall/internal/product"
+)
+
+// contract is the OpenAPI document, which every answer of the tests is held
+// against.
+type contract struct {
+	doc    *openapi3.T
+	router routers.Router
+
+	mu   sync.Mutex
+	seen map[string]bool // "GET /path 200" of the answers that were right
+}
+
+// theContract reads the document as the server sends it.
+var theContract = sync.OnceValues(func() (*contract, error) {
+	server, err := api.New(api.Config{Group: coalesce.Off[product.Product]{}, Store: &store{}, Mode: "off", Replica: "r"})
+	if err != nil {
+		return nil, err
+	}
+	w := httptest.NewRecorder()
+	server.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
+	return newContract(w.Body.Bytes())
+})
+
+func newContract(document []byte) (*contract, error) {
+	closed, err := closeObjects(document)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := openapi3.NewLoader().LoadFromData(closed)
+	if err != nil {
+		return nil, err
+	}
+	if err := doc.Validate(context.Background()); err != nil {
+		return nil, err
+	}
+	router, err := gorillamux.NewRouter(doc)
+	if err != nil {
+		return nil, err
+	}
+	return &contract{doc: doc, router: router, seen: map[string]bool{}}, nil
+}
+
+// closeObjects makes a field that the document does not have an error. The
+// document itself allows it: clients must bear fields that are added later.
+func closeObjects(document []byte) ([]byte, error) {
+	var tree any
+	if err := json.Unmarshal(document, &tree); err != nil {
+		return nil, err
+	}
+	var walk func(any)
+	walk = func(node any) {
+		switch n := node.(type) {
+		case map[string]any:
+			if _, has := n["properties"]; has && n["type"] == "object" {
+				n["additionalProperties"] = false
+			}
+			for _, child := range n {
+				walk(child)
+			}
+		case []any:
+			for _, child := range n {
+				walk(child)
+			}
+		}
+	}
+	walk(tree)
+	return json.Marshal(tree)
+}
+
+// everywhere are headers of HTTP itself, and those that say how a browser may
+// use an answer.
+var everywhere = []string{"Content-Type", "Content-Length", "Date", "Cache-Control", "Vary", "Connection",
+	"X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Content-Security-Policy", "Cross-Origin-Resource-Policy"}
+
+// check returns how an answer differs from the document.
+func (c *contract) check(r *http.Request, a answer) error {
+	asked := r
+	if r.Method == http.MethodHead { // answered as GET is, without a body
+		asked = r.Clone(r.Context())
+		asked.Method = http.MethodGet
+	}
+	route, params, err := c.router.FindRoute(asked)
+	switch {
+	case errors.Is(err, routers.ErrPathNotFound):
+		route, err = c.general(r, "NotFound", http.StatusNotFound), nil
+	case errors.Is(err, routers.ErrMethodNotAllowed):
+		route, err = c.general(r, "MethodNotAllowed", http.StatusMethodNotAllowed), nil
+	}
+	if err != nil {
+		return err
+	}
+	request := &openapi3filter.RequestValidationInput{
+		Request: r, PathParams: params, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc},
+	}
+	if a.status == http.StatusOK {
+		if err := openapi3filter.ValidateRequest(r.Context(), request); err != nil {
+			return fmt.Errorf("answered 200 to what the document does not allow: %w", err)
+		}
+	}
+	response := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: request, Status: a.status, Header: a.header,
+		Options: &openapi3filter.Options{IncludeResponseStatus: true},
+	}
+	if strings.HasPrefix(a.header.Get("Content-Type"), "text/html") {
+		response.Options.ExcludeResponseBody = true // there is no decoder for it
+		if documented := route.Operation.Responses.Status(a.status); documented == nil || documented.Value.Content.Get(a.header.Get("Content-Type")) == nil {
+			return fmt.Errorf("%s is not in the document", a.header.Get("Content-Type"))
+		}
+	}
+	if err := openapi3filter.ValidateResponse(r.Context(), response.SetBodyBytes([]byte(a.body))); err != nil {
+		return err
+	}
+	documented := route.Operation.Responses.Status(a.status)
+	if documented == nil { // which the validator lets a HEAD have
+		return fmt.Errorf("status %d is not in the document", a.status)
+	}
+	known := slices.Clone(everywhere)
+	for name := range documented.Value.Headers {
+		known = append(known, http.CanonicalHeaderKey(name))
+	}
+	for name := range a.header {
+		if !slices.Contains(known, name) {
+			return fmt.Errorf("header %s is not in the document", name)
+		}
+	}
+	c.mu.Lock()
+	c.seen[fmt.Sprintf("%s %s %d", r.Method, route.Path, a.status)] = true
+	c.mu.Unlock()
+	return nil
+}
+
+// general is the route of an answer that no endpoint gives.
+func (c *contract) general(r *http.Request, name string, status int) *routers.Route {
+	responses := openapi3.NewResponses(openapi3.WithStatus(status, c.doc.Components.Responses[name]))
+	return &routers.Route{Spec: c.doc, Method: r.Method, Path: name, PathItem: &openapi3.PathItem{}, Operation: &openapi3.Operation{Responses: responses}}
+}
+
+// holds fails the test when an answer is not as the document says.
+func holds(t *testing.T, r *http.Request, a answer) {
+	t.Helper()
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.check(r, a); err != nil {
+		t.Errorf("%s %s answers %d against the document: %v\n%s", r.Method, r.URL, a.status, err, a.body)
+	}
+}
+
+func TestTheDocumentHasExactlyTheServersRoutes(t *testing.T) {
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented, served, head []string
+	for path, item := range c.doc.Paths.Map() {
+		for method := range item.Operations() {
+			documented = append(documented, method+" "+path)
+		}
+	}
+	f := start(t, &store{}, nil)
+	for _, r := range f.Handler().(*echo.Echo).Routes() {
+		path := strings.ReplaceAll(r.Path, ":id", "{id}")
+		if r.Method == http.MethodHead {
+			head = append(head, "GET "+path)
+		} else {
+			served = append(served, r.Method+" "+path)
+		}
+	}
+	var listed []string
+	for _, e := range decode[api.Index](t, f.get(t, "/")).Endpoints {
+		listed = append(listed, e.Method+" "+e.Path)
+		if o := c.doc.Paths.Value(e.Path).GetOperation(e.Method); o == nil || o.Summary != e.Description {
+			t.Errorf("%s %s is %q in the list of endpoints, and not in the document", e.Method, e.Path, e.Description)
+		}
+	}
+	for _, list := range [][]string{documented, served, head, listed} {
+		slices.Sort(list)
+	}
+	if !slices.Equal(documented, served) || !slices.Equal(listed, served) {
+		t.Errorf("served %q\nlisted by / %q\nin the document %q", served, listed, documented)
+	}
+	gets := slices.DeleteFunc(slices.Clone(served), func(route string) bool { return !strings.HasPrefix(route, "GET ") })
+	if !slices.Equal(gets, head) {
+		t.Errorf("GET is served at %q, HEAD at %q", gets, head)
+	}
+}
+
+// Every status of the document is seen in an answer of the server, and each of
+// those answers is as the document says.
+func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
+	ask := func(s *store, change func(*api.Config), method string, header http.Header, paths ...string) {
+		t.Helper()
+		f := start(t, s, change)
+		for _, path := range paths {
+			f.send(t, method, path, header)
+		}
+	}
+	products := []string{"/product/normal/1", "/product/coalesced/1"}
+	all := append([]string{"/health", "/livez", "/readyz", "/stats", "/docs", "/openapi.json", "/"}, products...)
+	ask(&store{}, nil, http.MethodGet, nil, all...)
+	ask(&store{}, nil, http.MethodHead, nil, all...)
+	ask(&store{}, nil, http.MethodGet, http.Header{"Accept": {"text/html"}}, "/")
+	ask(&store{}, nil, http.MethodGet, nil, "/product/normal/0", "/product/coalesced/x", "/stats?scope=x", "/stats?scope=fleet",
+		"/product/normal/1001", "/product/coalesced/1001", "/nothing", "/stats/reset")
+	ask(failing(product.ErrBusy), nil, http.MethodGet, nil, products...)
+	ask(failing(coalesce.ErrFlightTimeout), nil, http.MethodGet, nil, products...)
+	ask(failing(errors.New("broken")), nil, http.MethodGet, nil, products...)
+	ask(&store{ping: product.ErrUnavailable}, nil, http.MethodGet, nil, "/health")
+	ask(&store{}, nil, http.MethodPost, nil, "/stats/reset", "/stats/reset?scope=fleet", "/stats/reset?scope=x", "/stats")
+	ask(&store{}, nil, http.MethodPost, http.Header{"Sec-Fetch-Site": {"cross-site"}}, "/stats/reset")
+	ask(&store{}, func(c *api.Config) { c.AdminToken = "letmein" }, http.MethodPost, nil, "/stats/reset")
+	// Without Redis, and with a tier whose numbers are not all zero.
+	ask(&store{}, func(c *api.Config) {
+		c.Fleet = &fleetOf{err: errors.New("broken")}
+	}, http.MethodPost, nil, "/stats/reset?scope=fleet")
+	ask(&store{}, func(c *api.Config) {
+		c.Fleet = &fleetOf{err: errors.New("broken")}
+		c.Tiers = func() api.Tiers {
+			return api.Tiers{Distributed: &api.DistributedTier{RedisErrorsBy: map[string]uint64{"timeout": 1}, Garbage: 1, Breaker: "half-open"}}
+		}
+	}, http.MethodGet, nil, "/stats", "/stats?scope=fleet")
+
+	stopping := start(t, &store{}, nil)
+	stopping.Drain()
+	stopping.get(t, "/readyz")
+	f := start(t, &store{}, nil)
+	for _, path := range all {
+		large(t, f, http.MethodGet, path)
+	}
+	large(t, f, http.MethodPost, "/stats/reset")
+
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range c.doc.Paths.Map() {
+		for method, operation := range item.Operations() {
+			for status := range operation.Responses.Map() {
+				if answer := method + " " + path + " " + status; !c.seen[answer] {
+					t.Errorf("%s is in the document and was not seen", answer)
+				}
+			}
+		}
+	}
+}
+
+// large sends a body over the limit.
+func large(t *testing.T, f *fixture, method, path string) {
+	t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(strings.Repeat("x", 65<<10)))
+	w := httptest.NewRecorder()
+	f.Handler().ServeHTTP(w, r)
+	a := answer{w.Code, w.Header(), w.Body.String()}
+	expectProblem(t, a, http.StatusRequestEntityTooLarge)
+	holds(t, r, a)
+}
+
+func TestAnAnswerThatDriftsFromTheDocumentIsSeen(t *testing.T) {
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, &store{}, nil)
+	r := httptest.NewRequest(http.MethodGet, "/product/normal/1", nil)
+	right := f.get(t, "/product/normal/1")
+	for name, change := range map[string]func(*answer){
+		"status":       func(a *answer) { a.status = http.StatusTeapot },
+		"content type": func(a *answer) { a.header.Set("Content-Type", "text/plain") },
+		"new header":   func(a *answer) { a.header.Set("X-New", "1") },
+		"no header":    func(a *answer) { a.header.Del("X-Replica") },
+		"bad header":   func(a *answer) { a.header.Set("X-Coalesce-Role", "boss") },
+		"new field":    func(a *answer) { a.body = strings.Replace(a.body, `"price"`, `"cost":1,"price"`, 1) },
+		"no field":     func(a *answer) { a.body = strings.Replace(a.body, `"price"`, `"cost"`, 1) },
+		"other type":   func(a *answer) { a.body = strings.Replace(a.body, `"id":1`, `"id":"1"`, 1) },
+	} {
+		drifted := answer{right.status, right.header.Clone(), right.body}
+		change(&drifted)
+		if c.check(r, drifted) == nil {
+			t.Errorf("%s: not seen", name)
+		}
+	}
+}
+
+func TestDocsShowEveryOperationAndLoadNothingFromElsewhere(t *testing.T) {
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, &store{}, nil)
+	a := f.get(t, "/docs")
+	for path, item := range c.doc.Paths.Map() {
+		for method, o := range item.Operations() {
+			if !strings.Contains(a.body, ">"+method+"</span> <code>"+path+"</code>") || !strings.Contains(a.body, o.Summary) {
+				t.Errorf("%s %s is not on the page", method, path)
+			}
+		}
+	}
+	for name := range c.doc.Components.Schemas {
+		if !strings.Contains(a.body, `id="schema-`+name+`"`) {
+			t.Errorf("schema %s is not on the page", name)
+		}
+	}
+	for _, address := range []string{"http:", "https:", `="//`, "<script", "@import", "url("} {
+		if strings.Contains(a.body, address) {
+			t.Errorf("the page has %q", address)
+		}
+	}
+	expectStylePolicy(t, a)
+}

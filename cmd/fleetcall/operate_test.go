@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fleetcall/api"
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/distributed"
+	"fleetcall/internal/testserver"
+)
+
+func TestReadinessEndsBeforeTheServerStopsTakingRequests(t *testing.T) {
+	r := start(t, "--shutdown-delay=5s")
+	r.expect(t, "/readyz", http.StatusOK)
+	r.cancel()
+	eventually(t, "not ready", func() bool {
+		status, _, _ := r.send(t, http.MethodGet, "/readyz")
+		return status == http.StatusServiceUnavailable
+	})
+	r.client.CloseIdleConnections() // so that the next one is new
+	r.expect(t, "/product/coalesced/1", http.StatusOK)
+	r.expect(t, "/livez", http.StatusOK)
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConnectionsOverTheLimitWait(t *testing.T) {
+	r := start(t, "--max-connections=2")
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	answer := func(conn net.Conn, within time.Duration) error {
+		_ = conn.SetReadDeadline(time.Now().Add(within))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		return err
+	}
+	first, second := dial(), dial()
+	if err := errors.Join(answer(first, time.Minute), answer(second, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	third := dial()
+	if err := answer(third, 300*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the third connection: %v", err)
+	}
+	_ = first.Close()
+	if err := answer(third, time.Minute); err != nil {
+		t.Errorf("the third connection, after the first was closed: %v", err)
+	}
+}
+
+func TestProfilesAreServedOnTheirLoopbackAddressAlone(t *testing.T) {
+	r := start(t, "--pprof-addr=127.0.0.1:0")
+	found := regexp.MustCompile(`address=(http://127\.0\.0\.1:\d+)/debug/pprof/`).FindStringSubmatch(r.log.String())
+	if found == nil {
+		t.Fatalf("the log does not have the address:\n%s", r.log)
+	}
+	for _, c := range []struct {
+		base, path, host string
+		status           int
+	}{
+		{found[1], "/debug/pprof/goroutine?debug=1", "", http.StatusOK},
+		{found[1], "/debug/pprof/", "localhost:1", http.StatusOK},
+		{found[1], "/debug/pprof/goroutine", "evil.example:6060", http.StatusForbidden},
+		{found[1], "/debug/pprof/cmdline", "", http.StatusNotFound}, // has passwords
+		{found[1], "/product/normal/1", "", http.StatusNotFound},
+		{r.url, "/debug/pprof/", "", http.StatusNotFound},
+		{start(t).url, "/debug/pprof/", "", http.StatusNotFound},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.base+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = c.host
+		resp, err := r.client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.status {
+			t.Errorf("%s%s as %q: status %d, want %d", c.base, c.path, c.host, resp.StatusCode, c.status)
+		}
+	}
+}
+
+func TestProfilesAreRefusedOnAnotherAddress(t *testing.T) {
+	p, err := startProfiles(t.Context(), "0.0.0.0:0", slog.New(slog.DiscardHandler))
+	if err == nil {
+		_ = p.close()
+		t.Error("profiles are served to everybody")
+	}
+}
+
+// lines returns the lines of the log with a message.
+func (r *running) lines(msg string) []string {
+	var found []string
+	for line := range strings.Lines(r.log.String()) {
+		if strings.Contains(line, msg) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+var flightIs = regexp.MustCompile(` flight=\S{22}(\s|$)`)
+
+// expectLine fails the test unless there is one line with a message, and it
+// says which replica, key and flight it is about.
+func (r *running) expectLine(t *testing.T, msg string) {
+	t.Helper()
+	lines := r.lines(msg)
+	if len(lines) != 1 {
+		t.Errorf("%d lines say %q:\n%s", len(lines), msg, r.log)
+		return
+	}
+	if line := lines[0]; strings.Count(line, " replica=") != 1 || !strings.Contains(line, `key="\"product:1\""`) || !flightIs.MatchString(line) {
+		t.Errorf("%s", line)
+	}
+}
+
+func TestALostLeaseAndATakeoverAreLoggedOnce(t *testing.T) {
+	redis := testserver.StartRedis(t)
+	shared := []string{"--redis-url", redis.URL(), "--lease-ttl=1s", "--query-delay=4s"}
+	leader, follower := start(t, append(shared, "--replica-id=first")...), start(t, append(shared, "--replica-id=second")...)
+	var all sync.WaitGroup
+	ask := func(r *running) {
+		for range 5 {
+			all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusOK) })
+		}
+		eventually(t, "in flight", func() bool { return get[api.Stats](t, r, "/stats").Tiers.Local.Waiting >= 5 })
+	}
+	ask(leader)
+	eventually(t, "led", func() bool { return redis.Client().Exists(t.Context(), "fleetcall:{product:1}:lease").Val() == 1 })
+	ask(follower)
+	redis.Client().Del(t.Context(), "fleetcall:{product:1}:lease")
+	all.Wait()
+	leader.expectLine(t, "lease lost")
+	follower.expectLine(t, "took over")
+	for _, r := range []*running{leader, follower} {
+		for line := range strings.Lines(r.log.String()) {
+			if strings.Count(line, " replica=") != 1 {
+				t.Errorf("which replica? %s", line)
+			}
+		}
+	}
+}
+
+func TestFallbacksAreLoggedOnceForAllCalls(t *testing.T) {
+	redis := testserver.StartRedis(t)
+	r := start(t, "--redis-url", redis.URL())
+	redis.Kill()
+	for range 20 {
+		r.expect(t, "/product/coalesced/1", http.StatusOK)
+	}
+	if st := get[api.Stats](t, r, "/stats"); st.Tiers.Distributed.Fallbacks != 20 {
+		t.Errorf("%+v", st.Tiers.Distributed)
+	}
+	r.expectLine(t, "queries run without the lease")
+}
+
+func TestFallbacksAreNewsAgainAfterAPause(t *testing.T) {
+	var log output
+	f := &fallbackLog{log: slog.New(slog.NewTextHandler(&log, nil))}
+	now := time.Now()
+	hostile := distributed.Run{Role: coalesce.Fallback, Cause: "timeout", Key: "a\nlevel=ERROR " + strings.Repeat("x", 100), Flight: "f"}
+	for _, c := range []struct {
+		after time.Duration
+		lines int
+	}{{0, 1}, {time.Second, 1}, {fallbackPause - 1, 1}, {fallbackPause - 1, 1}, {fallbackPause, 2}} {
+		now = now.Add(c.after)
+		f.note(hostile, now)
+		if n := strings.Count(log.String(), "\n"); n != c.lines {
+			t.Errorf("%d lines, want %d:\n%s", n, c.lines, log.String())
+		}
+	}
+	if strings.Contains(log.String(), "\nlevel") || strings.Contains(log.String(), strings.Repeat("x", 65)) {
+		t.Errorf("the key is not escaped and shortened:\n%s", log.String())
+	}
+}

@@ -1,0 +1,322 @@
+package report_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/net/html"
+
+	"fleetcall/internal/load"
+	"fleetcall/internal/report"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const hostile = `</pre></title><script>alert(1)</script><img src=x onerror=alert(1)>"'&`
+
+func result(scale int) *load.Result {
+	d := func(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond) * float64(scale)) }
+	return &load.Result{
+		Requests: 10 * scale, OK: 8 * scale, Failed: 2 * scale, Duration: d(1234.5),
+		Latency:    load.Latency{Average: d(100.5), P50: d(90), P95: d(180), P99: d(199.9), Max: d(200)},
+		Statuses:   map[int]int{200: 8 * scale, 503: 2 * scale},
+		Errors:     map[string]int{"status 503": 2 * scale},
+		Replicas:   map[string]int{"replica-1": 10 * scale},
+		Roles:      map[string]int{"leader": scale},
+		Histogram:  []load.Bar{{From: 0, To: d(100), Count: 7 * scale}, {From: d(100), To: d(200), Count: 3 * scale}},
+		Timeline:   []load.Slice{{Start: 0, OK: 5 * scale, Failed: 2 * scale, Average: d(100), Max: d(150)}, {Start: d(1000), OK: 3 * scale, Average: d(101), Max: d(200)}},
+		SliceWidth: d(1000),
+	}
+}
+
+// sample returns a report that has text wherever text may be.
+func sample(text string) *report.Report {
+	queries, more := int64(1000), int64(1)
+	fleet := &load.Stats{Scope: text, Replica: text, Mode: text}
+	fleet.Tiers.Local = &load.TierStats{Requests: 101, Leaders: 102, Followers: 103}
+	fleet.Tiers.Distributed = &load.TierStats{Requests: 104, Leaders: 105, Followers: 106, Cached: 107, Fallbacks: 108, Takeovers: 109, LeaseLost: 110, RedisErrors: 111}
+	odd := result(1)
+	for _, labels := range []map[string]int{odd.Errors, odd.Replicas, odd.Roles} {
+		labels[text] = 1
+	}
+	return &report.Report{
+		Title: text, Command: text, Begun: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Took: time.Minute,
+		Setup: []report.Fact{{Name: text, Value: text}}, Machine: []report.Fact{{Name: text, Value: text}},
+		Runs: []report.Run{
+			{Name: text, Result: odd, Queries: &queries, Counter: text, Fleet: fleet, Verdict: text, Wrong: true},
+			{Name: "distributed", Result: result(2), Queries: &more, Verdict: "as it should"},
+		},
+	}
+}
+
+func parse(t *testing.T, r *report.Report) (*html.Node, string) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	page := b.String()
+	root, err := html.Parse(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root, page
+}
+
+func attribute(n *html.Node, key string) string {
+	for _, a := range n.Attr {
+		if a.Key == key {
+			return a.Val
+		}
+	}
+	return ""
+}
+
+func text(n *html.Node) string {
+	var s strings.Builder
+	for d := range n.Descendants() {
+		if d.Type == html.TextNode {
+			s.WriteString(d.Data)
+		}
+	}
+	return s.String()
+}
+
+// find returns the elements with a tag, and with the attribute unless key is
+// empty.
+func find(root *html.Node, tag, key, value string) []*html.Node {
+	var found []*html.Node
+	for n := range root.Descendants() {
+		if n.Type == html.ElementNode && n.Data == tag && (key == "" || attribute(n, key) == value) {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+func TestThePageHasTheFiguresOfTheJSON(t *testing.T) {
+	r := sample("off")
+	root, _ := parse(t, r)
+	var decoded struct {
+		Runs []struct {
+			Queries float64 `json:"database_queries"`
+			Result  struct {
+				plain
+				Latency   map[string]float64 `json:"latency_ms"`
+				Histogram []struct {
+					From  float64 `json:"from_ms"`
+					To    float64 `json:"to_ms"`
+					Count int     `json:"count"`
+				} `json:"latency_histogram"`
+				Timeline []struct {
+					OK, Failed int
+					Max        float64 `json:"max_ms"`
+				} `json:"timeline"`
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text(find(root, "pre", "id", "json")[0])), &decoded); err != nil {
+		t.Fatal(err)
+	}
+	own, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var onPage bytes.Buffer
+	if err := json.Compact(&onPage, []byte(text(find(root, "pre", "id", "json")[0]))); err != nil || onPage.String() != string(own) {
+		t.Errorf("the page's JSON is not the report's: %v\n%s\n%s", err, onPage.String(), own)
+	}
+	number := regexp.MustCompile(`^[\d.]+`)
+	for i, run := range decoded.Runs {
+		want := map[string]float64{
+			"database_queries": run.Queries, "requests": run.Result.Requests, "ok": run.Result.OK, "failed": run.Result.Failed,
+			"duration_ms": run.Result.Duration, "requests_per_second": run.Result.PerSecond,
+		}
+		for name, v := range run.Result.Latency {
+			want[name] = v
+		}
+		if len(want) != 11 {
+			t.Fatalf("figures %v", want)
+		}
+		for name, v := range want {
+			shown := text(find(root, "td", "data-is", name)[i])
+			if got, err := strconv.ParseFloat(number.FindString(shown), 64); err != nil || got < v-0.0501 || got > v+0.0501 {
+				t.Errorf("run %d: %s is %q on the page, %v in the JSON", i, name, shown, v)
+			}
+		}
+		charts := find(root, "svg", "", "")[3+2*i:] // after the three comparisons
+		var says []string
+		for _, b := range run.Result.Histogram {
+			says = append(says, fmt.Sprintf("%.1f ms to %.1f ms: %d", b.From, b.To, b.Count))
+		}
+		expectTitles(t, charts[0], says)
+		says = nil
+		for _, s := range run.Result.Timeline {
+			says = append(says, fmt.Sprintf("%d right, %d failed, average * slowest %.1f ms", s.OK, s.Failed, s.Max))
+		}
+		expectTitles(t, charts[1], says)
+	}
+	for n := 101; n <= 111; n++ {
+		if page := text(root); !strings.Contains(page, strconv.Itoa(n)) {
+			t.Errorf("the tiers' count %d is not on the page", n)
+		}
+	}
+}
+
+// plain is the plain numbers of a result.
+type plain struct {
+	Requests  float64 `json:"requests"`
+	OK        float64 `json:"ok"`
+	Failed    float64 `json:"failed"`
+	Duration  float64 `json:"duration_ms"`
+	PerSecond float64 `json:"requests_per_second"`
+}
+
+// expectTitles compares what a chart's columns say; * stands for anything.
+func expectTitles(t *testing.T, chart *html.Node, want []string) {
+	t.Helper()
+	titles := find(chart, "title", "", "")
+	if len(titles) != len(want) {
+		t.Errorf("%d columns, want %d", len(titles), len(want))
+		return
+	}
+	for i, title := range titles {
+		before, after, _ := strings.Cut(want[i], "*")
+		if got := text(title); !strings.Contains(got, before) || !strings.Contains(got, after) {
+			t.Errorf("a column says %q, want %q", got, want[i])
+		}
+	}
+}
+
+func TestColumnsAreAsHighAsTheirCounts(t *testing.T) {
+	root, _ := parse(t, sample("off"))
+	charts := find(root, "svg", "", "")
+	height := func(n *html.Node) float64 {
+		h, err := strconv.ParseFloat(attribute(n, "height"), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	columns := find(charts[3], "rect", "class", "column")
+	if len(columns) != 2 || height(columns[0]) != 160 || height(columns[1]) != 68.57 { // 7 and 3 of 7
+		t.Errorf("%d columns, %v", len(columns), columns)
+	}
+	if bad := find(charts[4], "rect", "class", "bad"); len(bad) != 1 || height(bad[0]) != 45.71 { // 2 of 7
+		t.Errorf("%d red columns", len(bad))
+	}
+}
+
+func TestHostileTextStaysText(t *testing.T) {
+	root, page := parse(t, sample(hostile))
+	if strings.Contains(page, hostile) || len(find(root, "img", "", "")) != 0 {
+		t.Error("markup came through")
+	}
+	if shown := text(root); strings.Count(shown, hostile) < 10 {
+		t.Errorf("the text is there %d times", strings.Count(shown, hostile))
+	}
+	tags := map[string]bool{}
+	for n := range root.Descendants() {
+		if n.Type == html.ElementNode {
+			tags[n.Data] = true
+			for _, a := range n.Attr {
+				if strings.HasPrefix(a.Key, "on") || a.Key == "src" || a.Key == "href" || a.Key == "style" {
+					t.Errorf("<%s %s=%q>", n.Data, a.Key, a.Val)
+				}
+			}
+		}
+	}
+	for _, tag := range []string{"script", "link", "iframe", "object", "image", "use"} {
+		if tags[tag] {
+			t.Errorf("the page has <%s>", tag)
+		}
+	}
+}
+
+func TestThePageLoadsNothing(t *testing.T) {
+	root, page := parse(t, sample("plain"))
+	for _, address := range []string{"http:", "https:", "//", "url(", "@import"} {
+		if strings.Contains(page, address) {
+			t.Errorf("the page has %q", address)
+		}
+	}
+	policy := attribute(find(root, "meta", "http-equiv", "Content-Security-Policy")[0], "content")
+	if !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") {
+		t.Errorf("policy %q", policy)
+	}
+	if !strings.Contains(page, "color-scheme: light dark") {
+		t.Error("it is not for light and dark")
+	}
+}
+
+func TestARunWithoutAnswersOrCountsIsReported(t *testing.T) {
+	r := sample("empty")
+	r.Runs = []report.Run{{Name: "empty", Result: &load.Result{}}}
+	root, page := parse(t, r)
+	if got := text(find(root, "td", "data-is", "database_queries")[0]); got != "not known" || strings.Contains(page, "NaN") || strings.Contains(page, "Inf") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestAFileIsReplacedOnlyByAWholeReport(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "out.html")
+	if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(part string) {
+		t.Helper()
+		content, err := os.ReadFile(path)
+		files, _ := os.ReadDir(dir)
+		if err != nil || !strings.Contains(string(content), part) || len(files) != 1 {
+			t.Errorf("%v, %d files, %.100s", err, len(files), content)
+		}
+	}
+	f, err := report.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	expect("before")
+	if f, err = report.Create(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Write(sample("after")); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	expect("<title>after</title>")
+	for _, bad := range []string{dir, filepath.Join(dir, "no", "out.html")} {
+		if f, err := report.Create(bad); err == nil {
+			f.Close()
+			t.Errorf("a report can be made at %s", bad)
+		}
+	}
+}
+
+func TestMachineIsDescribed(t *testing.T) {
+	facts := fmt.Sprint(report.Machine("v1.2.3"))
+	for _, part := range []string{"System", "Processors", "v1.2.3", "go1."} {
+		if !strings.Contains(facts, part) {
+			t.Errorf("%s is not in %s", part, facts)
+		}
+	}
+}
+
+func TestWriteReturnsTheWritersError(t *testing.T) {
+	r, w := io.Pipe()
+	_ = r.Close()
+	if err := sample("x").Write(w); err == nil {
+		t.Error("no error")
+	}
+}
