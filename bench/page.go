@@ -1,0 +1,89 @@
+package main
+
+import (
+	_ "embed"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// page is the text around the figures.
+//
+//go:embed page.md.tmpl
+var pageSource string
+
+var page = template.Must(template.New("benchmarks.md").Parse(pageSource))
+
+// writePage writes benchmarks.md and its plots into a directory.
+func (b *bench) writePage(docs string, took time.Duration) error {
+	plots := filepath.Join(docs, "plots")
+	if err := os.MkdirAll(plots, 0o755); err != nil {
+		return err
+	}
+	for _, s := range b.sections {
+		for _, c := range s.charts {
+			if err := c.draw(plots); err != nil {
+				return err
+			}
+		}
+	}
+	var text strings.Builder
+	if err := page.Execute(&text, b.view(took)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(docs, "benchmarks.md"), []byte(text.String()), 0o644)
+}
+
+// view is what the page shows.
+type view struct {
+	Machine            []string
+	Took               time.Duration
+	Met, Missed        int
+	MissedFigures      []string
+	Section            map[string]string // checks, tables and plots by part
+	Capacity           []string
+	FlightCPU, EachCPU string
+	Waiter, Flight     string
+	PairCPU, PairRate  string
+}
+
+func (b *bench) view(took time.Duration) view {
+	v := view{Machine: machine(), Took: took.Round(time.Second), Section: map[string]string{}}
+	for _, s := range b.sections {
+		v.Section[s.part] = s.markdown()
+		for _, c := range s.checks {
+			if c.met {
+				v.Met++
+				continue
+			}
+			v.Missed++
+			v.MissedFigures = append(v.MissedFigures, strings.TrimSpace(c.what)+": "+c.measured())
+		}
+	}
+	f := b.facts
+	v.FlightCPU, v.EachCPU = microseconds(f.flightCPU), microseconds(f.replicaCPU)
+	v.PairCPU, v.PairRate = microseconds(f.pairCPU), thousands(int(1e9/max(f.pairCPU, 1)))
+	v.Waiter, v.Flight = size(f.waiter), size(f.flight)
+	for _, replicas := range []int{3, 30, 1000} {
+		busy := f.flightCPU + float64(replicas)*f.replicaCPU
+		v.Capacity = append(v.Capacity, thousands(replicas)+" replicas: "+thousands(int(1e9/max(busy, 1)))+" flights a second")
+	}
+	return v
+}
+
+// markdown returns the section's checks, tables and plots.
+func (s *section) markdown() string {
+	var parts []string
+	if len(s.checks) > 0 {
+		parts = append(parts, s.markdownChecks())
+	}
+	for _, t := range s.tables {
+		parts = append(parts, t.markdown())
+	}
+	for _, c := range s.charts {
+		parts = append(parts, "!["+c.title+"](plots/"+c.file+")\n")
+	}
+	return strings.Join(parts, "\n")
+}
