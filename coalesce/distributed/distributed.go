@@ -40,7 +40,8 @@ type Group[V any] struct {
 	counters
 
 	finishing     finishing
-	connectedOnce bool // used by the subscription loop alone
+	connectedOnce bool         // used by the subscription loop alone
+	poisonLogged  atomic.Int64 // Unix seconds of the last line: a hot key is refused many times
 
 	lifeMu  sync.Mutex
 	flights int           // what Close waits for; guarded by lifeMu

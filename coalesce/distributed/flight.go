@@ -159,7 +159,9 @@ func (c *call[V]) joining() state[V] {
 		g.garbage.Add(1)
 		return c.withoutLatest()
 	case "poisoned":
-		g.set.log.Error("fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", number(rest, 0)))...)
+		if now, last := time.Now().Unix(), g.poisonLogged.Load(); now > last && g.poisonLogged.CompareAndSwap(last, now) {
+			g.set.log.Error("fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", number(rest, 0)))...)
+		}
 		return c.end(result[V]{}, coalesce.ErrPoisoned)
 	}
 	return c.withoutRedis(fmt.Errorf("%w: unexpected reply %q", coalesce.ErrUnavailable, word))

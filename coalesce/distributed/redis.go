@@ -60,8 +60,11 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 				// observer may do anything.
 				go func() {
 					level := slog.LevelWarn
-					if to == gobreaker.StateClosed {
+					switch {
+					case to == gobreaker.StateClosed:
 						level = slog.LevelInfo
+					case from != gobreaker.StateClosed: // a probe, or its failure
+						level = slog.LevelDebug
 					}
 					s.log.Log(context.Background(), level, "fleetcall: Redis breaker changed",
 						"replica", s.replicaID, "from", from.String(), "to", to.String())
