@@ -45,7 +45,9 @@ func (f *fleet[V]) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 			return cmd.Err()
 		}
 		err := next(ctx, cmd)
-		f.count(cmd)
+		if err == nil { // the client tells cmd only afterwards
+			f.count(cmd)
+		}
 		return err
 	}
 }

@@ -31,15 +31,19 @@ func (c *call[V]) leading() state[V] {
 	return c.execute(coalesce.Leader)
 }
 
-// alone runs the function without the lease.
+// alone runs the function without the lease. If the join may have taken it all
+// the same, it is given up at once: nobody can tell from when the flight would
+// be, nor so who joins it before its end.
 func (c *call[V]) alone() state[V] {
+	if c.unsure {
+		c.g.background(func() { c.abandon(true) })
+	}
 	return c.execute(coalesce.Fallback)
 }
 
 // execute runs the function and ends the call with what came of it.
 func (c *call[V]) execute(role coalesce.Role) state[V] {
-	// Redis may know of this flight, and others may wait for it.
-	leased := role == coalesce.Leader || c.unsure
+	leased := role == coalesce.Leader
 	g := c.g
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(c.ctx), c.started.Add(g.set.flightTimeout))
 	defer cancel()
@@ -125,8 +129,7 @@ func run[V any](ctx context.Context, fn func(context.Context) (V, error), ends c
 // returned gives the result to the local callers and then, off their path, to
 // the followers.
 func (c *call[V]) returned(r returned[V], role coalesce.Role) state[V] {
-	switch {
-	case role == coalesce.Leader:
+	if role == coalesce.Leader {
 		c.renewal.stop()
 		wanted, released := c.g.finishing.add(c.keys.channel, c.flight)
 		// Another local flight may follow this one: after a Forget, a
@@ -137,10 +140,6 @@ func (c *call[V]) returned(r returned[V], role coalesce.Role) state[V] {
 			defer released()
 			c.finish(r, wanted)
 		})
-	case c.unsure:
-		// Nobody can tell when Redis took the join, if it did, nor so who
-		// joined before the function ended.
-		c.g.background(func() { c.abandon(true) })
 	}
 	c.end(result[V]{val: r.val, role: role, flight: c.flight, finished: r.ended}, r.err)
 	switch {
