@@ -67,7 +67,7 @@ func (c *checker) overFor(x *call) int64 {
 	e, name := x.got, x.process.name
 	over := e.firstReturn[name]
 	if x.returned.Role == localFollower {
-		if e.initiators[name] > 1 || c.split(x.key, name, e.start.At, x.returned.At) {
+		if e.initiators[name] > 1 || c.split(x.key, name, min(e.start.At, e.firstCall), x.returned.At) {
 			return never
 		}
 		return over

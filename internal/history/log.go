@@ -304,7 +304,7 @@ func (g *gatherer) matches(c *call, e *execution) bool {
 			g.violation("log", evidence, "a %s got the result of a %s of %s", r.Role, e.start.Role, e.process.name)
 		}
 	case remoteFollower:
-		if here && !g.split(c.key, c.process.name, e.start.At, r.At) {
+		if here && !g.split(c.key, c.process.name, min(e.start.At, e.firstCall), r.At) {
 			g.violation("log", evidence, "a remote follower got the result of its own process")
 		}
 	case cached:
