@@ -1,0 +1,197 @@
+// Package docs checks what the documents claim.
+package docs
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// kept are searched completely: no order of their events breaks a promise. The
+// longest searches come first.
+var kept = []struct{ when, settings string }{
+	{"of three replicas two die, and a command fails", "REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 FAILURES=1"},
+	{"of three replicas two die, and Redis runs a finish late", "REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 LATE_FINISHES=1"},
+	{"Redis runs a join late", "HOT=1 LATE_JOINS=1"},
+	{"Redis runs a finish late", "HOT=1 LATE_FINISHES=1"},
+	{"a command fails", "HOT=1 FAILURES=1"},
+	{"three replicas subscribe", "REPLICAS=3 APART=1"},
+	{"a replica dies", "CRASHES=1"},
+	{"a leader gives up", "SHUTDOWNS=1"},
+	{"a leader is stopped", "HOT=1 STOPS=1"},
+	{"of three replicas two die", "REPLICAS=3 APART=1 HOT=1 ATTEMPTS=2 CRASHES=2"},
+	{"all callers of a flight leave", "HOT=1 LEAVERS=1"},
+	{"all callers leave, and nobody looks when a lease has run out", "LEAVERS=1 LEASE_TIMER=0"},
+	{"a replica dies and the key is poisoned", "HOT=1 ATTEMPTS=1 CRASHES=1"},
+	{"a message is lost", "HOT=1 LOSSES=1"},
+	{"nothing fails, and nobody looks when a lease has run out", "LEASE_TIMER=0"},
+	{"a leader gives up, and nobody looks when a lease has run out", "SHUTDOWNS=1 LEASE_TIMER=0"},
+	{"a leader is stopped, commands fail and a message is lost", "CALLERS=2 STOPS=1 FAILURES=2 LOSSES=1"},
+	{"Redis runs a join and a finish late, commands fail and a message is lost", "CALLERS=2 LATE_JOINS=1 LATE_FINISHES=1 FAILURES=2 LOSSES=1"},
+	{"a key is forgotten, a connection breaks and a message is lost", "CALLERS=2 FORGETS=1 RECONNECTS=1 LOSSES=1"},
+	{"a key is forgotten and a command fails", "CALLERS=2 FORGETS=1 FAILURES=1"},
+	{"a leader is stopped, a message lost, and an outcome expired", "CALLERS=2 STOPS=1 LOSSES=1 EXPIRIES=1"},
+	{"callers leave, a leader gives up, a command fails, a join is late and a message is lost", "CALLERS=2 LEAVERS=1 SHUTDOWNS=1 FAILURES=1 LATE_JOINS=1 LOSSES=1"},
+	{"a join is late, and nobody looks when a lease has run out", "CALLERS=2 LATE_JOINS=1 LEASE_TIMER=0"},
+	{"a key is poisoned", "CALLERS=2 ATTEMPTS=1 CRASHES=2 LOSSES=1"},
+}
+
+// broken must break the promise named, and no other first.
+var broken = []struct{ settings, promise string }{
+	{"BREAK_JOIN_IGNORES_LEASE=1", "P1_one_flight"},
+	{"REPLICAS=3 APART=1 STOPS=1 BREAK_FINISH_DELETES_FOREIGN_LEASE=1", "P1_one_flight"},
+	{"CALLERS=2 BREAK_NO_RENEWAL=1", "P1_flight_kept_while_renewed"},
+	{"CALLERS=2 FORGETS=1 BREAK_RENEW_FORGETS_DETACHED=1", "P1_flight_kept_while_renewed"},
+	{"CALLERS=2 FORGETS=1 BREAK_FORGET_DETACHES_NOTHING=1", "P1_flight_kept_while_renewed"},
+	{"CALLERS=2 LOSSES=1 LEASE_TIMER=0", waiterLeft},
+	{"CALLERS=2 CRASHES=1 LEASE_TIMER=0", waiterLeft},
+	{"CALLERS=2 LEASE_TIMER=0 BREAK_SUBSCRIBE_WITHOUT_PEEK=1", waiterLeft},
+	{"CALLERS=2 LEASE_TIMER=0 BREAK_JOIN_LEAVES_NO_MARK=1", waiterLeft},
+	{"CALLERS=2 LEASE_TIMER=0 SHUTDOWNS=1 BREAK_ABANDON_SAYS_NOTHING=1", waiterLeft},
+	{"CALLERS=2 LEASE_TIMER=0 LATE_JOINS=1 BREAK_JOIN_COMES_AFTER_ABANDON=1", waiterLeft},
+	{"REPLICAS=3 APART=1 STOPS=1 BREAK_TAKES_ANY_MESSAGE=1", "P3_joined_that_flight"},
+	{"CALLERS=2 FAILURES=1 BREAK_FETCH_IGNORES_AGE=1", "P3_not_stale"},
+	{"HOT=1 LOSSES=1 BREAK_LOCAL_TIER_IGNORES_AGE=1", "P3_not_stale"},
+	{"LEAVERS=1 BREAK_LOCAL_TIER_JOINS_ENDED=1", "P3_not_stale"},
+	{"CALLERS=2 BREAK_OWN_REPLICA_JOINS_ENDED=1", "P3_not_stale"},
+	{"CALLERS=2 HOT=1 BREAK_ENDED_LIST_READ_AFTER_JOIN=1", "P3_not_stale"},
+	{"CALLERS=2 FAILURES=1 BREAK_RETRY_SENDS_OUTCOME=1", "P3_not_stale"},
+	{"CALLERS=2 LATE_FINISHES=1 BREAK_LATE_FINISH_SENDS_OUTCOME=1", "P3_not_stale"},
+	{"CALLERS=2 LATE_FINISHES=1 LOSSES=1 BREAK_LATE_FINISH_LOOKS_FRESH=1", "P3_not_stale"},
+	{"HOT=1 LATE_JOINS=1 BREAK_UNSURE_FINISHES=1", "P3_not_stale"},
+	{"CALLERS=2 FORGETS=1 BREAK_FORGET_KEEPS_LEASE=1", "P4_forgotten_flight_not_joined"},
+	{"CALLERS=2 ATTEMPTS=1 CRASHES=2 BREAK_ATTEMPTS_NOT_COUNTED=1", "P6_attempts_bounded"},
+	{"REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 FAILURES=1 BREAK_REPEATED_FINISH_CLEARS_ATTEMPTS=1", "P6_attempts_bounded"},
+	{"REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 LATE_FINISHES=1 BREAK_LATE_FINISH_CLEARS_ATTEMPTS=1", "P6_attempts_bounded"},
+}
+
+// possible must be able to happen, or the model would say little.
+var possible = []struct{ settings, event string }{
+	{"CALLERS=2 CRASHES=1", "WITNESS_TAKEOVER"},
+	{"CALLERS=2 CRASHES=1 ATTEMPTS=1", "WITNESS_POISONED"},
+	{"CALLERS=2 LOSSES=1", "WITNESS_FETCHED"},
+	{"CALLERS=2 SHUTDOWNS=1", "WITNESS_ABANDONED"},
+	{"CALLERS=2 LATE_JOINS=1", "WITNESS_JOIN_TOO_LATE"},
+	{"REPLICAS=3 APART=1 HOT=1 STOPS=1", "WITNESS_LATE_OUTCOME"},
+}
+
+// waiterLeft is what spin calls it when a caller waits for ever.
+const waiterLeft = "invalid end state"
+
+var (
+	violation = regexp.MustCompile(`(?m)^pan:1: (?:assertion violated +)?(.*) \(at depth \d+\)$`)
+	states    = regexp.MustCompile(`\d+ states, stored`)
+)
+
+func TestTheProtocolsModel(t *testing.T) {
+	v := newVerifier(t)
+	for _, c := range kept {
+		t.Run("keeps its promises when "+c.when, func(t *testing.T) {
+			t.Parallel()
+			report := v.search(t, c.settings)
+			if !complete(report) {
+				t.Errorf("%s: spin found an order of events that breaks a promise, or did not try all:\n%s", c.settings, report)
+			}
+			t.Logf("%s: %s", c.settings, states.FindString(report))
+		})
+	}
+	for _, c := range broken {
+		t.Run("breaks with "+c.settings, func(t *testing.T) {
+			t.Parallel()
+			report := v.search(t, c.settings)
+			if found := violated(report); found != c.promise {
+				t.Errorf("spin found %q, want %q:\n%s", found, c.promise, report)
+			}
+		})
+	}
+	for _, c := range possible {
+		t.Run("can come to "+c.event, func(t *testing.T) {
+			t.Parallel()
+			report := v.search(t, c.settings+" "+c.event+"=1")
+			if found := violated(report); !strings.HasPrefix(found, "!(("+c.event+"&&") {
+				t.Errorf("spin found %q, want %s:\n%s", found, c.event, report)
+			}
+		})
+	}
+}
+
+// complete tells whether a search tried every order of events, and none broke a
+// promise.
+func complete(report string) bool {
+	return strings.Contains(report, "Full statespace search for:") &&
+		strings.Contains(report, "errors: 0\n") &&
+		!strings.Contains(report, "Warning: Search not completed") &&
+		!strings.Contains(report, "error: max search depth too small")
+}
+
+// violated returns the promise that a search found broken.
+func violated(report string) string {
+	if m := violation.FindStringSubmatch(report); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// verifier searches the model.
+type verifier struct {
+	program string
+	model   string        // its text
+	slots   chan struct{} // as many searches run at once: each may need some hundred MB
+}
+
+// newVerifier builds one verifier for all settings.
+func newVerifier(t *testing.T) *verifier {
+	t.Helper()
+	for _, tool := range []string{"spin", "gcc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Fatalf("%s is not installed; install it with: make setup (on Debian or Ubuntu: sudo apt-get install -y spin gcc libc6-dev)", tool)
+		}
+	}
+	path, err := filepath.Abs("protocol.pml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	run(t, dir, os.Environ(), "spin", "-a", path)
+	run(t, dir, os.Environ(), "gcc", "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=1000", "-o", "pan", "pan.c")
+	return &verifier{filepath.Join(dir, "pan"), string(model), make(chan struct{}, 2)}
+}
+
+// search tries every order of the events that the settings allow, until one
+// breaks a promise, and returns the verifier's report.
+func (v *verifier) search(t *testing.T, settings string) string {
+	t.Helper()
+	env := strings.Fields(settings)
+	for _, setting := range env {
+		if name, _, _ := strings.Cut(setting, "="); !strings.Contains(v.model, "setting("+name+")") {
+			t.Fatalf("the model has no setting %s", name)
+		}
+	}
+	v.slots <- struct{}{}
+	defer func() { <-v.slots }()
+	return run(t, t.TempDir(), env, v.program, "-m20000", "-w22")
+}
+
+func run(t *testing.T, dir string, env []string, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir, cmd.Env = dir, env
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, output.String())
+	}
+	return output.String()
+}
