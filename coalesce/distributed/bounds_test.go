@@ -2,6 +2,7 @@ package distributed_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"runtime"
@@ -118,6 +119,12 @@ func TestEveryKeyInRedisExpires(t *testing.T) {
 			}
 		}
 	}
+	if _, role, err := f.groups[0].Do(ctx, "alone", func(context.Context) (string, error) {
+		look("led", ":lease", ":attempts") // one that joins would give the lease a TTL
+		return "v", nil
+	}); role != coalesce.Leader || err != nil {
+		t.Error(role, err)
+	}
 	f.overlapping(1, "k", func(context.Context) (string, error) {
 		f.waitFollowers("k", 1)
 		look("in flight", ":lease", ":attempts")
@@ -130,6 +137,20 @@ func TestEveryKeyInRedisExpires(t *testing.T) {
 	f.overlapping(1, "other", value)
 	f.quiet()
 	look("ended", ":result:", ":latest")
+
+	client.FlushDB(ctx)
+	leaving, leave := context.WithCancel(ctx)
+	_, _, err := f.groups[0].Do(leaving, "lost", func(ctx context.Context) (string, error) {
+		client.Del(ctx, "fleetcall:{lost}:lease")
+		leave()
+		<-ctx.Done()
+		return "", ctx.Err()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	eventually(t, "the flight is given up", func() bool { return len(client.Keys(ctx, "*:detached:*").Val()) == 1 })
+	look("given up without a lease", ":detached:")
 }
 
 // TestIdleSubscriptionsAreBounded follows one flight on each of many keys.

@@ -19,14 +19,15 @@ import (
 //	following → joining  the flight went away without an outcome
 //	          → alone    Redis cannot be used, or could not carry the outcome
 type call[V any] struct {
-	g       *Group[V]
-	ctx     context.Context // ends when the last local caller has left
-	fn      func(context.Context) (V, error)
-	key     string
-	keys    keys
-	flight  string // the id of the flight this call leads, if it comes to that
-	timeout *time.Timer
-	started time.Time
+	g      *Group[V]
+	ctx    context.Context // ends when the last local caller has left
+	fn     func(context.Context) (V, error)
+	key    string
+	keys   keys
+	flight string // the id of the flight this call leads, if it comes to that
+	// deadline ends with the flight timeout. The function runs under it.
+	deadline context.Context
+	started  time.Time
 
 	waiter  *waiter // on the key's channel, if it was subscribed before the join
 	leader  string  // the flight that is followed
@@ -66,10 +67,11 @@ func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn fu
 	c := &call[V]{
 		g: g, ctx: ctx, fn: fn, key: key,
 		keys:    newKeys(g.set.namespace, key),
-		timeout: time.NewTimer(g.set.flightTimeout - time.Since(arrived)),
 		started: arrived,
 	}
-	defer c.timeout.Stop()
+	var done context.CancelFunc
+	c.deadline, done = context.WithDeadline(context.WithoutCancel(ctx), arrived.Add(g.set.flightTimeout))
+	defer done()
 	defer func() { // of a function that panics or exits, too
 		if c.waiter != nil {
 			c.waiter.close()
@@ -114,7 +116,7 @@ func (c *call[V]) joining() state[V] {
 	if err := c.ctx.Err(); err != nil {
 		return c.end(result[V]{}, err)
 	}
-	if time.Since(c.started) >= g.set.flightTimeout {
+	if c.deadline.Err() != nil {
 		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 	}
 	if c.waiter == nil {
@@ -130,9 +132,9 @@ func (c *call[V]) joining() state[V] {
 	ended := g.finishing.on(c.keys.channel)
 	sent := time.Now()
 	word, rest, err := words(g.redis.run(c.ctx, joinScript,
-		[]string{c.keys.lease(), c.keys.attempts(), c.keys.latest(), c.keys.detached(c.flight)},
+		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
-		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results()))
+		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results))
 	if err != nil {
 		c.unsure = !neverSent(err)
 		return c.withoutRedis(err)
@@ -185,7 +187,7 @@ func (c *call[V]) afterOwn(e endedFlight) state[V] {
 		return c.withoutRedis(fmt.Errorf("%w: %w", coalesce.ErrUnavailable, context.DeadlineExceeded))
 	case <-c.ctx.Done():
 		return c.end(result[V]{}, c.ctx.Err())
-	case <-c.timeout.C:
+	case <-c.deadline.Done():
 		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 	case <-c.g.abandon:
 		return c.end(result[V]{}, coalesce.ErrClosed)

@@ -58,7 +58,7 @@ func (c *call[V]) following() state[V] {
 			return c.withoutRedis(errUnconfirmed)
 		case <-c.ctx.Done():
 			return c.end(result[V]{}, c.ctx.Err())
-		case <-c.timeout.C:
+		case <-c.deadline.Done():
 			return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 		case <-g.abandon:
 			return c.end(result[V]{}, coalesce.ErrClosed)
@@ -77,7 +77,7 @@ func (c *call[V]) peek() (next state[V], running time.Duration, done bool) {
 	g := c.g
 	sent := time.Now()
 	word, rest, err := words(g.redis.mustRun(c.ctx, peekScript,
-		[]string{c.keys.lease(), c.keys.result(c.leader), c.keys.detached(c.leader)}, c.leader))
+		[]string{c.keys.lease, c.keys.result(c.leader), c.keys.detached(c.leader)}, c.leader))
 	if err != nil {
 		return c.withoutRedis(err), 0, false
 	}

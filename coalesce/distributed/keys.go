@@ -18,8 +18,9 @@ const hashedKey = "sha256:"
 // keys are the names that one caller's key has in Redis. They share a hash
 // tag, so that a Redis Cluster keeps them in one slot.
 type keys struct {
-	prefix  string
-	channel string
+	channel, lease, attempts, latest string
+
+	results, detachments string // to be followed by a flight id
 }
 
 func newKeys(namespace, key string) keys {
@@ -29,17 +30,26 @@ func newKeys(namespace, key string) keys {
 		sum := sha256.Sum256([]byte(key))
 		key = hashedKey + hex.EncodeToString(sum[:])
 	}
+	// One string for all of them is one allocation.
 	channel := namespace + ":{" + key + "}"
-	return keys{prefix: channel + ":", channel: channel}
+	all := channel + ":lease" + channel + ":attempts" + channel + ":latest" + channel + ":result:" + channel + ":detached:"
+	next := func(suffix int) string {
+		name := all[:len(channel)+suffix]
+		all = all[len(name):]
+		return name
+	}
+	return keys{
+		channel:     channel,
+		lease:       next(len(":lease")),
+		attempts:    next(len(":attempts")),
+		latest:      next(len(":latest")),
+		results:     next(len(":result:")),
+		detachments: next(len(":detached:")),
+	}
 }
 
-func (k keys) lease() string                 { return k.prefix + "lease" }
-func (k keys) attempts() string              { return k.prefix + "attempts" }
-func (k keys) latest() string                { return k.prefix + "latest" }
-func (k keys) results() string               { return k.prefix + "result:" }
-func (k keys) result(flight string) string   { return k.results() + flight }
-func (k keys) detachments() string           { return k.prefix + "detached:" }
-func (k keys) detached(flight string) string { return k.detachments() + flight }
+func (k keys) result(flight string) string   { return k.results + flight }
+func (k keys) detached(flight string) string { return k.detachments + flight }
 
 func controlChannel(namespace string) string { return namespace + ":control" }
 

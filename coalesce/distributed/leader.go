@@ -45,12 +45,10 @@ func (c *call[V]) alone() state[V] {
 func (c *call[V]) execute(role coalesce.Role) state[V] {
 	leased := role == coalesce.Leader
 	g := c.g
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(c.ctx), c.started.Add(g.set.flightTimeout))
-	defer cancel()
 	// The function has a goroutine of its own: it may ignore its context, and
 	// its callers must not wait for it past the flight timeout.
 	ends := make(chan returned[V], 1)
-	go run(ctx, c.observe(role), ends)
+	go run(c.deadline, c.observe(role), ends)
 
 	left := c.ctx.Done()
 	for {
@@ -62,7 +60,7 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 				return c.end(result[V]{role: role}, c.ctx.Err())
 			}
 			left = nil // another replica waits
-		case <-c.timeout.C:
+		case <-c.deadline.Done():
 			if c.lost && leased {
 				// The function had only what was left of the timeout after
 				// the leader before it. Those who joined since have time.
@@ -214,7 +212,7 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
 	k := c.keys
 	err := c.insist(g.set.flightTimeout, wanted, func() error {
 		_, err := g.redis.mustRun(c.ctx, finishScript,
-			[]string{k.lease(), k.attempts(), k.result(c.flight), k.latest(), k.detached(c.flight)},
+			[]string{k.lease, k.attempts, k.result(c.flight), k.latest, k.detached(c.flight)},
 			c.flight, encoded, notice, k.channel, g.subs.publish, message,
 			g.set.handoffTTL().Milliseconds(), maxAge,
 			earliest, time.Since(r.ended).Microseconds(), g.set.redisTimeout.Microseconds())
@@ -281,7 +279,7 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 	}
 	k := c.keys
 	reply, err := c.g.redis.mustRun(c.ctx, abandonScript,
-		[]string{k.lease(), k.attempts(), k.detached(c.flight)},
+		[]string{k.lease, k.attempts, k.detached(c.flight)},
 		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force, c.g.subs.publish,
 		c.g.set.handoffTTL().Milliseconds())
 	done, _ := reply.(int64)
@@ -314,7 +312,7 @@ func (c *call[V]) renew() *renewal {
 
 		asked := time.Now()
 		reply, err := g.redis.mustRun(c.ctx, renewScript,
-			[]string{c.keys.lease(), c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
+			[]string{c.keys.lease, c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
 		held, _ := reply.(int64)
 
 		r.mu.Lock()

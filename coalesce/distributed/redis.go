@@ -121,8 +121,12 @@ func (c *commander) send(ctx context.Context, script *script, keys []string, arg
 	// lease, and somebody must see the reply.
 	r := &request{script: script, keys: keys, args: args, ctx: context.WithoutCancel(ctx), done: make(chan struct{})}
 	c.sender.send(r)
-	timer := time.NewTimer(c.timeout)
-	defer timer.Stop()
+	timer := timers.Get().(*time.Timer)
+	timer.Reset(c.timeout)
+	defer func() {
+		timer.Stop()
+		timers.Put(timer)
+	}()
 	select {
 	case <-r.done:
 		return c.sent(r, r.reply, r.err, began)
@@ -133,6 +137,13 @@ func (c *commander) send(ctx context.Context, script *script, keys []string, arg
 	}
 	return c.sent(r, nil, context.DeadlineExceeded, began)
 }
+
+// timers are stopped ones.
+var timers = sync.Pool{New: func() any {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return timer
+}}
 
 // sent counts what became of a command.
 func (c *commander) sent(r *request, reply any, err error, began time.Time) (any, error) {

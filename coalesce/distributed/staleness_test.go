@@ -72,7 +72,9 @@ func (w *wire) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 		}
 		sent := time.Now()
 		err := next(ctx, cmd)
-		w.tell(cmd, time.Since(sent))
+		if err == nil { // the client has not told cmd of it yet
+			w.tell(cmd, time.Since(sent))
+		}
 		return err
 	}
 }

@@ -70,20 +70,20 @@ func TestNoTwoKeysShareANameAndEveryNameHasOneHashTag(t *testing.T) {
 	seen := map[string]string{}
 	check := func(key string) error {
 		k := newKeys("ns", key)
-		open, end := strings.IndexByte(k.lease(), '{'), strings.IndexByte(k.lease(), '}')
+		open, end := strings.IndexByte(k.lease, '{'), strings.IndexByte(k.lease, '}')
 		if open < 0 || end <= open+1 {
-			return fmt.Errorf("%q has no hash tag: %q", key, k.lease())
+			return fmt.Errorf("%q has no hash tag: %q", key, k.lease)
 		}
-		tag := k.lease()[open : end+1]
-		for _, name := range []string{k.attempts(), k.latest(), k.result("f"), k.detached("f"), k.channel} {
+		tag := k.lease[open : end+1]
+		for _, name := range []string{k.attempts, k.latest, k.result("f"), k.detached("f"), k.channel} {
 			if !strings.HasPrefix(name, "ns:"+tag) {
-				return fmt.Errorf("%q: %q and %q differ in their tag", key, name, k.lease())
+				return fmt.Errorf("%q: %q and %q differ in their tag", key, name, k.lease)
 			}
 		}
-		if other, ok := seen[k.lease()]; ok && other != key {
-			return fmt.Errorf("%q and %q share %q", key, other, k.lease())
+		if other, ok := seen[k.lease]; ok && other != key {
+			return fmt.Errorf("%q and %q share %q", key, other, k.lease)
 		}
-		seen[k.lease()] = key
+		seen[k.lease] = key
 		return nil
 	}
 	long := newKeys("", strings.Repeat("x", longestKey+1)).channel

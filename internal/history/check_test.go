@@ -181,6 +181,18 @@ var examples = []struct {
 		5000 driver faultend stop r1
 		5001 r1 return a none cancelled
 		5002 r1 end x cancelled`},
+	{"a lease that was given up, as Redis said only when it was asked again", "", `
+		100 r1 call a by=300
+		102 r1 taken x
+		103 r1 start x leader
+		300 r1 return a none cancelled
+		400 r2 call b
+		402 r2 taken y
+		403 r2 start y leader
+		700 r2 end y value
+		701 r2 return b leader value y
+		2000 r1 released x
+		2100 r1 end x cancelled`},
 	{"a leader without lease", "P1", herd + `
 		5000 r2 start y leader
 		5001 r2 end y value`},
@@ -219,6 +231,12 @@ var examples = []struct {
 	{"a call after its deadline", "P2", herd + `
 		400 r1 call d by=1000
 		4000 r1 return d none cancelled`},
+	{"a call after its deadline, by a Redis timeout on a slow machine", "", herd + `
+		400 r1 call d by=1000
+		3200 r1 return d none cancelled`},
+	{"a call that came after its deadline", "", herd + `
+		9000 r1 call d by=1000
+		9001 r1 return d none cancelled`},
 	{"a call after the flight timeout", "P2", herd + `
 		400 r1 call d by=100000
 		33000 r1 return d none cancelled`},
@@ -276,6 +294,17 @@ var examples = []struct {
 		3000 driver faultend pause *
 		3104 r2 return c remote-follower value x
 		3110 r1 released x`},
+	{"an old result, whose message was delayed", "", `
+		100 r1 call a
+		102 r1 taken x
+		103 r1 start x leader
+		850 driver fault slow * 1s
+		900 r1 end x value
+		901 r1 return a leader value x
+		950 driver faultend slow *
+		1800 r2 call c
+		1810 r2 return c remote-follower value x
+		1900 r1 released x`},
 	{"an old result of a process that was stopped", "", `
 		100 r1 call a
 		102 r1 taken x
@@ -336,6 +365,23 @@ var examples = []struct {
 	{"a call that waits for Redis", "P5", herd + `
 		1000 driver fault pause * unusable
 		3500 r1 call d by=9000
+		9000 r1 return d none cancelled
+		12000 driver faultend pause *`},
+	{"a call that leaves before Redis has been waited for", "", herd + `
+		1000 driver fault pause * unusable
+		3500 r1 call d by=3600
+		3600 r1 return d none cancelled
+		12000 driver faultend pause *`},
+	{"a call that waits for Redis until it is back", "", herd + `
+		1000 driver fault pause * unusable
+		3500 r1 call d by=9000
+		7000 driver faultend pause *
+		9000 r1 return d none cancelled`},
+	{"a call that waits for Redis in a process that is stopped", "", herd + `
+		1000 driver fault pause * unusable
+		3500 r1 call d by=9000
+		3600 driver fault stop r1 stops
+		8000 driver faultend stop r1
 		9000 r1 return d none cancelled
 		12000 driver faultend pause *`},
 	{"a call that waits for a leader it cannot hear", "P5", `
@@ -427,6 +473,33 @@ var examples = []struct {
 		30102 r1 return a leader flight_timeout
 		30104 r2 return b remote-follower flight_timeout
 		31000 r1 end x value`},
+	{"a timeout whose function's end was lost", "", `
+		100 r1 call a
+		102 r1 taken x
+		103 r1 start x leader
+		400 r3 call d
+		26900 driver fault cut r3 messages
+		27000 r1 end x value
+		27001 r1 return a leader value x
+		27002 r1 released x
+		27100 driver faultend cut r3
+		30402 r3 return d none flight_timeout`},
+	{"a timeout whose function's end was lost long ago", "hurt", `
+		100 r1 call a
+		102 r1 taken x
+		103 r1 start x leader
+		400 r3 call d
+		24000 r1 end x value
+		24001 r1 return a leader value x
+		24002 r1 released x
+		26900 driver fault cut r3 messages
+		27100 driver faultend cut r3
+		30402 r3 return d none flight_timeout`},
+	{"a timeout in a process that was stopped", "", herd + `
+		400 r3 call d
+		25000 driver fault stop r3 stops
+		30300 driver faultend stop r3
+		30402 r3 return d none flight_timeout`},
 	{"a timeout while nothing runs", "hurt", herd + `
 		400 r3 call d
 		30402 r3 return d none flight_timeout`},

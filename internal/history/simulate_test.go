@@ -49,7 +49,8 @@ type simFlight struct {
 	callers   []*simCall
 	function  *simCall // whose function it runs
 	role      string
-	follows   *simFlight
+	follows   *simFlight // nil again while it joins anew
+	followed  bool
 	followers []*simFlight // joined
 	detached  bool
 	ended     int64 // 0: it runs
@@ -219,7 +220,7 @@ func (s *simulation) join(f *simFlight) {
 				return
 			}
 			holder.followers = append(holder.followers, f)
-			f.follows = holder
+			f.follows, f.followed = holder, true
 			s.after(k.until-s.now+ms, f.process, func() { s.look(f, holder) })
 		case k.attempts > settings.MaxTakeovers:
 			s.after(s.soon(), f.process, func() {
@@ -245,7 +246,7 @@ func (s *simulation) lead(f *simFlight, role, cause string) {
 		return
 	}
 	f.role = role
-	s.write(f.process, history.Record{Kind: history.Started, Key: f.key, Flight: f.name, Execution: "x" + f.name, Role: role, Cause: cause, Takeover: f.follows != nil})
+	s.write(f.process, history.Record{Kind: history.Started, Key: f.key, Flight: f.name, Execution: "x" + f.name, Role: role, Cause: cause, Takeover: f.followed})
 	s.after(f.function.runs, f.process, func() { s.end(f) })
 }
 
@@ -359,6 +360,7 @@ func (s *simulation) look(f, at *simFlight) {
 	case at.detached && at.ended == 0 && !at.process.dead:
 		s.after(int64(settings.LeaseTTL), f.process, func() { s.look(f, at) })
 	default:
+		f.follows = nil // a late message is not for it: it may lead
 		s.join(f)
 	}
 }

@@ -10,11 +10,12 @@
 -- reply {1 when the lease was still the flight's, 1 when the outcome was published}
 -- A flight that lost its lease cannot know who joined it: it publishes.
 
--- The outcome of a command that was held up may be from before some who joined:
--- they learn its age as they fetch it. What MaxAge keeps is never older than it.
+-- The outcome of a command that was held up, or repeated, may be from before some
+-- who joined: they learn its age as they fetch it. What MaxAge keeps is never
+-- older than it.
 local time = redis.call('TIME')
 local finished = time[1] * 1000000 + time[2] - ARGV[10]
-local late = finished > ARGV[9] + ARGV[11]
+local late = ARGV[6] == 'again' or finished > ARGV[9] + ARGV[11]
 if late then
   finished = tonumber(ARGV[9])
 end
@@ -30,7 +31,7 @@ else
   redis.call('DEL', KEYS[5])
   -- The attempts may be those of others who led since: of the present holder,
   -- or of one that died after another try of this finish.
-  if not lease and ARGV[6] ~= 'again' and not late then
+  if not lease and not late then
     redis.call('DEL', KEYS[2])
   end
 end

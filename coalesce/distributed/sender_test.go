@@ -1,0 +1,97 @@
+package distributed
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// heldRedis is a client that keeps every script until it is released, and notes
+// which it was given.
+type heldRedis struct {
+	released chan struct{}
+	kept     chan struct{} // receives one for each round trip that began
+
+	mu   sync.Mutex
+	keys []string // the first key of each script
+}
+
+// DialHook makes heldRedis a redis.Hook that connects to nothing.
+func (*heldRedis) DialHook(redis.DialHook) redis.DialHook {
+	return func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
+}
+
+// ProcessHook makes heldRedis a redis.Hook.
+func (r *heldRedis) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(_ context.Context, cmd redis.Cmder) error {
+		r.hold(cmd)
+		return nil
+	}
+}
+
+// ProcessPipelineHook makes heldRedis a redis.Hook.
+func (r *heldRedis) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(_ context.Context, cmds []redis.Cmder) error {
+		r.hold(cmds...)
+		return nil
+	}
+}
+
+func (r *heldRedis) hold(cmds ...redis.Cmder) {
+	r.mu.Lock()
+	for _, cmd := range cmds {
+		r.keys = append(r.keys, cmd.Args()[3].(string))
+	}
+	r.mu.Unlock()
+	r.kept <- struct{}{}
+	<-r.released
+}
+
+// TestAScriptThatWasGivenUpBeforeItWasSentNeverIs gives one up while all that
+// send are busy. Nobody would release a lease that it took later.
+func TestAScriptThatWasGivenUpBeforeItWasSentNeverIs(t *testing.T) {
+	held := &heldRedis{released: make(chan struct{}), kept: make(chan struct{}, 10)}
+	client := redis.NewClient(&redis.Options{})
+	defer client.Close()
+	client.AddHook(held)
+	s := newSender(client, time.Minute)
+	defer s.close()
+	send := func(key string) *request {
+		r := &request{script: joinScript, keys: []string{key}, ctx: context.Background(), done: make(chan struct{})}
+		s.send(r)
+		return r
+	}
+	var busy []*request
+	for range senders {
+		busy = append(busy, send("busy"))
+		<-held.kept
+	}
+	late, last := send("given up"), send("last")
+	if !s.giveUp(late) {
+		t.Error("it was sent, though all that send were busy")
+	}
+	if s.giveUp(busy[0]) {
+		t.Error("what is on its way was not sent")
+	}
+	close(held.released)
+	for _, r := range append(busy, last) {
+		<-r.done
+	}
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	for _, key := range held.keys {
+		if key == "given up" {
+			t.Errorf("sent: %q", held.keys)
+		}
+	}
+	select {
+	case <-late.done:
+		t.Error("it has a reply")
+	default:
+	}
+}
