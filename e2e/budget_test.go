@@ -146,6 +146,7 @@ func flight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[str
 }
 
 func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	pg := database(t)
 	redis := testserver.StartRedis(t)
 	// Shorter than a third of the lease TTL: nothing is renewed.

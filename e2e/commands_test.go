@@ -39,15 +39,17 @@ func checkDemo(t *testing.T, out string, err error, requests int) {
 }
 
 func TestDemoWithEmbeddedParts(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	for _, balancer := range []string{"builtin", "nginx"} {
 		t.Run(balancer, func(t *testing.T) {
-			out, err := run(t, []string{"QUERY_DELAY=1s"}, "demo", "--requests=100", "--balancer="+balancer)
+			out, err := run(t, []string{"QUERY_DELAY=500ms"}, "demo", "--requests=100", "--balancer="+balancer)
 			checkDemo(t, out, err, 100)
 		})
 	}
 }
 
 func TestDemoWithGivenServers(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	pg := testserver.StartPostgres(t)
 	redis := testserver.StartRedis(t)
 	out, err := run(t, []string{"QUERY_DELAY=1s", "DATABASE_URL=" + pg.URL(), "REDIS_URL=" + redis.URL()}, "demo", "--requests=100")
@@ -58,6 +60,7 @@ func TestDemoWithGivenServers(t *testing.T) {
 }
 
 func TestDemoFailsWhenTheCountsAreWrong(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	// One at a time, nothing coalesces.
 	out, err := run(t, []string{"QUERY_DELAY=1ms"}, "demo", "--requests=20", "--concurrency=1", "--balancer=builtin")
 	if err == nil || !strings.Contains(out, "WRONG") {

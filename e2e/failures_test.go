@@ -143,6 +143,7 @@ func checkWithoutRedis(t *testing.T, f *fleet.Fleet, pg *testserver.Postgres) {
 const slowQuery = "QUERY_DELAY=2s"
 
 func TestRedisDownAtStart(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	pg := database(t)
 	port, err := loopback.FreePort()
 	if err != nil {
@@ -153,6 +154,7 @@ func TestRedisDownAtStart(t *testing.T) {
 }
 
 func TestRedisRefusesThePassword(t *testing.T) {
+	t.Parallel() // it waits more than it works
 	pg := database(t)
 	redis := testserver.StartRedis(t, "--requirepass", "right")
 	wrong, err := url.Parse(redis.URL())
