@@ -140,7 +140,7 @@ func coldCommands(quick bool) float64 {
 	if quick {
 		time.Sleep(settle)
 	} else {
-		time.Sleep(33 * time.Second)
+		time.Sleep(33 * time.Second) // an idle channel is given up after 30 s
 	}
 	n := 0
 	for _, command := range m.stop() {

@@ -10,6 +10,8 @@ import (
 	"runtime/pprof"
 	"strings"
 	"time"
+
+	"fleetcall/internal/testserver"
 )
 
 // bench is one run.
@@ -73,15 +75,7 @@ func main() {
 }
 
 func run(o options) (err error) {
-	defer func() {
-		switch value := recover().(type) {
-		case nil:
-		case hostError:
-			err = value.error
-		default:
-			panic(value)
-		}
-	}()
+	defer testserver.Recover(&err)
 	if o.profile != "" {
 		file, err := os.Create(o.profile)
 		if err != nil {

@@ -36,8 +36,8 @@ func measureProgram(b *bench) {
 		connections, delays, lasting = []int{10, 100}, []time.Duration{5 * time.Millisecond}, 500*time.Millisecond
 	}
 	s := b.section("program", "The whole program")
-	h := &host{}
-	defer h.close()
+	h := &testserver.Host{}
+	defer h.Close()
 	postgres, redis := testserver.StartPostgres(h), testserver.StartRedis(h)
 	initdb := exec.Command(b.binary, "initdb")
 	initdb.Env = append(os.Environ(), "DATABASE_URL="+postgres.URL())
@@ -91,6 +91,6 @@ func awaitIdle(f *fleet.Fleet) {
 		if err == nil && stats.Active == 0 || ctx.Err() != nil {
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // /stats is asked, it does not tell
 	}
 }

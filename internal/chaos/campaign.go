@@ -59,7 +59,7 @@ const (
 // campaign is a running one.
 type campaign struct {
 	config Config
-	host   *host
+	host   *testserver.Host
 	redis  *testserver.Redis
 	admin  *redis.Client
 	// leases asks for leases, also while Redis is down. A client that could
@@ -77,7 +77,7 @@ type campaign struct {
 // is in the Result.
 func Run(ctx context.Context, config Config) (result Result, err error) {
 	redis.SetLogger(silence{}) // its errors are returned as well
-	c := &campaign{config: config, host: &host{}}
+	c := &campaign{config: config, host: &testserver.Host{}}
 	pulse := startPulse()
 	err = c.run(ctx)
 	pulse.close()
@@ -103,8 +103,8 @@ func (silence) Printf(context.Context, string, ...any) {}
 
 // run injects the faults, and returns when every process is gone.
 func (c *campaign) run(ctx context.Context) (err error) {
-	defer recovered(&err)
-	defer c.host.close()
+	defer testserver.Recover(&err)
+	defer c.host.Close()
 	if c.history, err = history.Open(c.config.Dir, "driver"); err != nil {
 		return err
 	}
@@ -255,7 +255,7 @@ func (c *campaign) severalAtOnce(ctx context.Context, began time.Time) error {
 		}
 		random := stream(c.config.Seed, fmt.Sprintf("several at once %d", k))
 		injecting.Go(func() {
-			defer recovered(&errs[k])
+			defer testserver.Recover(&errs[k])
 			for ctx.Err() == nil && errs[k] == nil {
 				f := faults[random.IntN(len(faults))]
 				own := split(random)

@@ -1,0 +1,36 @@
+package testserver_test
+
+import (
+	"net"
+	"testing"
+
+	"fleetcall/internal/testserver"
+)
+
+func TestAHostEndsItsServersAndPanicsWithWhatFails(t *testing.T) {
+	start := func(args ...string) (server *testserver.Redis, err error) {
+		h := &testserver.Host{}
+		defer testserver.Recover(&err)
+		defer h.Close()
+		server = testserver.StartRedis(h, args...)
+		return server, dial(server.Addr)
+	}
+	server, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dial(server.Addr) == nil {
+		t.Error("the server runs on after Close")
+	}
+	if _, err := start("--no-such-setting", "1"); err == nil {
+		t.Error("a server that does not start is no error")
+	}
+}
+
+func dial(addr string) error {
+	conn, err := net.Dial("tcp", addr)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err
+}
