@@ -94,3 +94,37 @@ func (NoObserver) Command(Command) {}
 
 // Breaker does nothing.
 func (NoObserver) Breaker(string, string) {}
+
+// observers are two, the first of whom may be two again.
+type observers struct{ first, second Observer }
+
+func (o observers) Called(ctx context.Context, call Call) {
+	o.first.Called(ctx, call)
+	o.second.Called(ctx, call)
+}
+
+// Run lets the second's context carry the first's, and ends them the other way
+// round.
+func (o observers) Run(ctx context.Context, run Run) (context.Context, func(error)) {
+	ctx, firstEnded := o.first.Run(ctx, run)
+	ctx, secondEnded := o.second.Run(ctx, run)
+	return ctx, func(err error) {
+		secondEnded(err)
+		firstEnded(err)
+	}
+}
+
+func (o observers) Lease(lease Lease) {
+	o.first.Lease(lease)
+	o.second.Lease(lease)
+}
+
+func (o observers) Command(command Command) {
+	o.first.Command(command)
+	o.second.Command(command)
+}
+
+func (o observers) Breaker(from, to string) {
+	o.first.Breaker(from, to)
+	o.second.Breaker(from, to)
+}

@@ -180,11 +180,15 @@ func WithReplicaID(id string) Option {
 	}
 }
 
-// WithObserver sets who is told what the group does; by default nobody is.
+// WithObserver adds one who is told what the group does; by default nobody is.
+// Of several, each is told, in the order in which they were added.
 func WithObserver(observer Observer) Option {
 	return func(s *settings) error {
 		if observer == nil {
 			return fmt.Errorf("fleetcall: WithObserver: the observer must not be nil")
+		}
+		if s.observer != nil {
+			observer = observers{s.observer, observer}
 		}
 		s.observer = observer
 		return nil
