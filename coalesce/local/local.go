@@ -35,33 +35,36 @@ var seed = maphash.MakeSeed()
 // a NaN is never found again.
 type Group[K comparable, V any] struct {
 	shards [shardCount]shard[K, V]
+	spare  sync.Pool // of *flight[K, V] that nobody holds any more
 }
 
 // shard fills one cache line, so that two cores on two keys do not share one.
 type shard[K comparable, V any] struct {
 	mu      sync.Mutex
-	flights map[K]*flight[K, V]
+	flights table[K, V]
 
 	requests, followers, errors uint64
-	active, waiting             int64
-	_                           [8]byte
+	active, waiting             int32
 }
 
 type flight[K comparable, V any] struct {
-	key K
-	ctx flightContext // what the function runs under, unless its caller can't leave
+	key  K
+	hash uint64
+	next *flight[K, V]  // in the table's chain; guarded by the shard's mu
+	ctx  *flightContext // what the function runs under; nil: its caller can't leave
 
 	// Guarded by the shard's mu.
-	waiters  int           // callers that have not left
 	done     chan struct{} // closed at the end; made by the first who must wait
+	waiters  int32         // callers that have not left
+	followed bool          // somebody has joined
 	finished bool
 
 	// Written by the function's goroutine before finished is set and done is
 	// closed, read only after.
+	exited   bool // by runtime.Goexit
 	val      V
 	err      error
 	panicked *coalesce.PanicError
-	exited   bool // by runtime.Goexit
 }
 
 // Result is what DoChan delivers.
@@ -83,33 +86,53 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 		var zero V
 		return zero, 0, err
 	}
-	s := g.shard(key)
-	f, role, done := s.join(ctx, key)
-	if role == coalesce.Leader {
-		if ctx.Done() == nil {
-			// This caller cannot leave: it runs fn itself, without a
-			// goroutine and under its own context.
-			s.run(f, ctx, fn, true)
-			if f.exited {
-				// Only with GODEBUG=panicnil=1, where recover stops a
-				// panic(nil) and nobody can tell it from Goexit.
-				runtime.Goexit()
-			}
-			return f.val, role, f.err
-		}
-		go s.run(f, &f.ctx, fn, false)
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	if done == nil {
+		return g.lead(ctx, s, f, fn)
 	}
-	if err := s.wait(ctx, f, done); err != nil {
+	// A follower's stack is kept small: a herd has a hundred thousand of them.
+	if ctx.Done() == nil {
+		<-done
+	} else if err := s.wait(ctx, f, done); err != nil {
 		var zero V
-		return zero, role, err
+		return zero, coalesce.LocalFollower, err
 	}
+	f.unwind()
+	return f.val, coalesce.LocalFollower, f.err
+}
+
+// lead runs fn for the caller who started f.
+func (g *Group[K, V]) lead(ctx context.Context, s *shard[K, V], f *flight[K, V], fn func(context.Context) (V, error)) (val V, role coalesce.Role, err error) {
+	if ctx.Done() == nil {
+		// This caller cannot leave: it runs fn itself, without a goroutine and
+		// under its own context.
+		s.run(ctx, f, fn, true)
+	} else {
+		s.start(ctx, f, fn)
+		// A function that does little has ended when this goroutine gets its
+		// turn again: then nobody needs to be woken.
+		runtime.Gosched()
+		if err := s.wait(ctx, f, nil); err != nil {
+			return val, coalesce.Leader, err
+		}
+	}
+	f.unwind()
+	val, err = f.val, f.err
+	g.recycle(f)
+	return val, coalesce.Leader, err
+}
+
+// unwind does to the stack of a caller of the finished f what fn did to its own.
+func (f *flight[K, V]) unwind() {
 	if f.panicked != nil {
 		panic(f.panicked)
 	}
 	if f.exited {
+		// Inline, the stack is being unwound already; unless GODEBUG=panicnil=1
+		// let recover stop a panic(nil), which nobody can tell from Goexit.
 		runtime.Goexit()
 	}
-	return f.val, role, f.err
 }
 
 // DoChan is Do with the result on a channel of capacity one. The call has
@@ -124,10 +147,12 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 		ch <- Result[V]{Err: err}
 		return ch
 	}
-	s := g.shard(key)
-	f, role, done := s.join(ctx, key)
-	if role == coalesce.Leader {
-		go s.run(f, &f.ctx, fn, false)
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	role := coalesce.LocalFollower
+	if done == nil {
+		role = coalesce.Leader
+		s.start(ctx, f, fn)
 	}
 	go func() {
 		err := s.wait(ctx, f, done)
@@ -148,9 +173,11 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 // Forget makes the next call for key start a new flight. Callers of the
 // present one keep it.
 func (g *Group[K, V]) Forget(key K) {
-	s := g.shard(key)
+	s, hash := g.shard(key)
 	s.mu.Lock()
-	delete(s.flights, key)
+	if f := s.flights.find(key, hash); f != nil {
+		s.flights.remove(f)
+	}
 	s.mu.Unlock()
 }
 
@@ -159,7 +186,7 @@ func (g *Group[K, V]) ForgetAll() {
 	for i := range g.shards {
 		s := &g.shards[i]
 		s.mu.Lock()
-		clear(s.flights)
+		s.flights = table[K, V]{}
 		s.mu.Unlock()
 	}
 }
@@ -174,8 +201,8 @@ func (g *Group[K, V]) Stats() Stats {
 		st.Requests += s.requests
 		st.Followers += s.followers
 		st.Errors += s.errors
-		st.ActiveFlights += s.active
-		st.Waiting += s.waiting
+		st.ActiveFlights += int64(s.active)
+		st.Waiting += int64(s.waiting)
 		s.mu.Unlock()
 	}
 	st.Leaders = st.Requests - st.Followers
@@ -193,52 +220,62 @@ func (g *Group[K, V]) ResetStats() {
 	}
 }
 
-func (g *Group[K, V]) shard(key K) *shard[K, V] {
-	return &g.shards[maphash.Comparable(seed, key)%shardCount]
+func (g *Group[K, V]) shard(key K) (s *shard[K, V], hash uint64) {
+	hash = maphash.Comparable(seed, key)
+	return &g.shards[hash%shardCount], hash
 }
 
 // join makes the caller a follower of key's flight, or the leader of a new one
-// that it must run. A follower gets the flight's done channel.
-func (s *shard[K, V]) join(ctx context.Context, key K) (f *flight[K, V], role coalesce.Role, done <-chan struct{}) {
+// that it must run. Only a follower gets the flight's done channel.
+func (g *Group[K, V]) join(s *shard[K, V], key K, hash uint64) (f *flight[K, V], done <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests++
 	s.waiting++
-	if f, ok := s.flights[key]; ok {
+	if f := s.flights.find(key, hash); f != nil {
 		s.followers++
 		f.waiters++
+		f.followed = true
 		if f.done == nil {
 			f.done = make(chan struct{})
 		}
-		return f, coalesce.LocalFollower, f.done
+		return f, f.done
 	}
-	f = &flight[K, V]{key: key, waiters: 1}
-	f.ctx.first = ctx
-	if s.flights == nil {
-		s.flights = make(map[K]*flight[K, V])
+	f, _ = g.spare.Get().(*flight[K, V])
+	if f == nil {
+		f = new(flight[K, V])
 	}
-	s.flights[key] = f
+	f.key, f.hash, f.waiters = key, hash, 1
+	s.flights.insert(f)
 	s.active++
-	return f, coalesce.Leader, nil
+	return f, nil
+}
+
+// start runs fn in a goroutine of its own: its caller can leave.
+func (s *shard[K, V]) start(ctx context.Context, f *flight[K, V], fn func(context.Context) (V, error)) {
+	// Not guarded: it is read by the last caller who leaves, who is this one,
+	// or leaves after this one has.
+	f.ctx = &flightContext{first: ctx}
+	go s.run(f.ctx, f, fn, false)
 }
 
 // run calls fn and ends f with what came of it. When inline, it runs on the
 // leader's own stack, which a panic or Goexit goes on to unwind.
-func (s *shard[K, V]) run(f *flight[K, V], ctx context.Context, fn func(context.Context) (V, error), inline bool) {
+func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.Context) (V, error), inline bool) {
 	returned := false
 	defer func() {
+		var panicked *coalesce.PanicError
 		if !returned {
 			// A panic never recovers as nil (panic(nil) became a
 			// *runtime.PanicNilError in Go 1.21), so nil is Goexit.
 			if value := recover(); value != nil {
-				f.panicked = panicError(value)
-			} else {
-				f.exited = true
+				panicked = panicError(value)
 			}
+			f.panicked, f.exited = panicked, panicked == nil
 		}
 		s.finish(f)
-		if inline && f.panicked != nil {
-			panic(f.panicked)
+		if inline && panicked != nil {
+			panic(panicked)
 		}
 	}()
 	f.val, f.err = fn(ctx)
@@ -254,28 +291,33 @@ func panicError(value any) *coalesce.PanicError {
 	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
 }
 
+// finish tells whoever waits. Once f is finished, it is its leader's, who may
+// let it go.
 func (s *shard[K, V]) finish(f *flight[K, V]) {
 	s.mu.Lock()
-	s.remove(f)
+	s.flights.remove(f)
 	s.active--
-	s.waiting -= int64(f.waiters)
+	s.waiting -= f.waiters
 	if f.err != nil || f.panicked != nil || f.exited {
 		s.errors++
 	}
 	f.finished = true
-	done := f.done
+	done, ctx := f.done, f.ctx
 	s.mu.Unlock()
 	if done != nil {
 		close(done)
 	}
-	f.ctx.cancel()
+	if ctx != nil {
+		ctx.cancel()
+	}
 }
 
-// remove takes f out of the map, unless Forget did and another flight has its
-// place. The caller holds s.mu.
-func (s *shard[K, V]) remove(f *flight[K, V]) {
-	if s.flights[f.key] == f {
-		delete(s.flights, f.key)
+// recycle lets a finished flight be used again, if only its leader, who calls
+// it, can hold it.
+func (g *Group[K, V]) recycle(f *flight[K, V]) {
+	if !f.followed {
+		*f = flight[K, V]{}
+		g.spare.Put(f)
 	}
 }
 
@@ -315,7 +357,7 @@ func (s *shard[K, V]) wait(ctx context.Context, f *flight[K, V], done <-chan str
 	s.waiting--
 	last := f.waiters == 0
 	if last {
-		s.remove(f)
+		s.flights.remove(f)
 	}
 	s.mu.Unlock()
 	if last {
