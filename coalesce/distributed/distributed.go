@@ -44,11 +44,12 @@ type Group[V any] struct {
 	poisonLogged  atomic.Int64 // Unix seconds of the last line: a hot key is refused many times
 
 	lifeMu  sync.Mutex
-	flights int           // what Close waits for; guarded by lifeMu
-	closed  bool          // guarded by lifeMu
-	idle    chan struct{} // closed when flights is 0 after Close
-	abandon chan struct{} // closed when Close waits no longer
-	down    chan struct{} // closed when the subscriptions are
+	flights int                   // what Close waits for; guarded by lifeMu
+	closed  bool                  // guarded by lifeMu
+	running map[*call[V]]struct{} // whose functions run; guarded by lifeMu
+	idle    chan struct{}         // closed when flights is 0 after Close
+	abandon chan struct{}         // closed when Close waits no longer
+	down    chan struct{}         // closed when the subscriptions are
 
 	abandonOnce, closeOnce sync.Once
 }
@@ -83,6 +84,7 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 	g := &Group[V]{
 		set:      defaults(),
 		instance: rand.Text(),
+		running:  map[*call[V]]struct{}{},
 		idle:     make(chan struct{}),
 		abandon:  make(chan struct{}),
 		down:     make(chan struct{}),
@@ -155,8 +157,8 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 
 func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	for {
-		r, role, err := g.local.Do(ctx, key, func(ctx context.Context) (result[V], error) {
-			return g.fly(ctx, key, arrived, fn)
+		r, role, err := g.local.DoAsync(ctx, key, func(ctx context.Context, end func(result[V], error, bool)) {
+			g.fly(ctx, key, arrived, fn, end)
 		})
 		if role != coalesce.LocalFollower {
 			return r, err
@@ -233,7 +235,7 @@ func (g *Group[V]) Close(ctx context.Context) error {
 	case <-g.idle:
 	case <-ctx.Done():
 		err = ctx.Err()
-		g.abandonOnce.Do(func() { close(g.abandon) })
+		g.abandonOnce.Do(g.abandonAll)
 		<-g.idle // soon: no flight waits for anything but Redis, within its timeout
 	}
 	// A client that is dialling a server that hangs lets go of its connection
@@ -257,15 +259,43 @@ func (g *Group[V]) Close(ctx context.Context) error {
 	return err
 }
 
+// abandonAll ends every call, whatever it waits for.
+func (g *Group[V]) abandonAll() {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	close(g.abandon)
+	for c := range g.running {
+		go c.happens(closing)
+	}
+}
+
+// runs notes that c's function is about to run, so that abandonAll ends it.
+func (g *Group[V]) runs(c *call[V]) {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	g.running[c] = struct{}{}
+	select {
+	case <-g.abandon:
+		go c.happens(closing)
+	default:
+	}
+}
+
+func (g *Group[V]) ran(c *call[V]) {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	delete(g.running, c)
+}
+
 // enter keeps Close waiting until leave is called.
-func (g *Group[V]) enter() (leave func(), err error) {
+func (g *Group[V]) enter() error {
 	g.lifeMu.Lock()
 	defer g.lifeMu.Unlock()
 	if g.closed {
-		return nil, coalesce.ErrClosed
+		return coalesce.ErrClosed
 	}
 	g.flights++
-	return g.leave, nil
+	return nil
 }
 
 func (g *Group[V]) closing() bool {
@@ -282,13 +312,10 @@ func (g *Group[V]) hold() {
 	g.lifeMu.Unlock()
 }
 
-// background keeps Close waiting until f has ended. Its caller has entered.
-func (g *Group[V]) background(f func()) {
+// background keeps Close waiting until f has called done. Its caller has entered.
+func (g *Group[V]) background(f func(done func())) {
 	g.hold()
-	go func() {
-		defer g.leave()
-		f()
-	}()
+	go f(g.leave)
 }
 
 func (g *Group[V]) leave() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -18,15 +19,21 @@ import (
 //	        → alone      Redis cannot be used: run the function without it
 //	following → joining  the flight went away without an outcome
 //	          → alone    Redis cannot be used, or could not carry the outcome
+//
+// It has one goroutine at a time. Where that is stuck in the Redis client,
+// another takes its place; while it runs the function, happens decides what
+// becomes of the call.
 type call[V any] struct {
 	g      *Group[V]
 	ctx    context.Context // ends when the last local caller has left
 	fn     func(context.Context) (V, error)
+	ended  func(r result[V], err error, returned bool) // ends the local flight
 	key    string
 	keys   keys
 	flight string // the id of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
 	deadline context.Context
+	done     context.CancelFunc // of deadline
 	started  time.Time
 
 	waiter  *waiter // on the key's channel, if it was subscribed before the join
@@ -42,8 +49,7 @@ type call[V any] struct {
 	unusable bool   // what MaxAge kept cannot be read here
 	cause    string // why the function runs without the lease
 
-	result result[V]
-	err    error
+	running execution[V]
 }
 
 // Causes of a fallback, besides the kinds of Redis' failures.
@@ -54,46 +60,57 @@ const (
 
 type state[V any] func(*call[V]) state[V]
 
-// fly is the function of a local flight, whose first caller arrived then.
-func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
-	leave, err := g.enter()
-	if err != nil {
-		return result[V]{}, err
+// fly is the function of a local flight, whose first caller arrived then. It
+// calls ended once; not always before it returns.
+func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool)) {
+	if err := g.enter(); err != nil {
+		ended(result[V]{}, err, true)
+		return
 	}
-	defer leave()
 	g.active.Add(1)
-	defer g.active.Add(-1)
-
 	c := &call[V]{
-		g: g, ctx: ctx, fn: fn, key: key,
+		g: g, ctx: ctx, fn: fn, ended: ended, key: key,
 		keys:    newKeys(g.set.namespace, key),
 		started: arrived,
 	}
-	var done context.CancelFunc
-	c.deadline, done = context.WithDeadline(context.WithoutCancel(ctx), arrived.Add(g.set.flightTimeout))
-	defer done()
-	defer func() { // of a function that panics or exits, too
-		if c.waiter != nil {
-			c.waiter.close()
+	c.deadline, c.done = context.WithDeadline(context.WithoutCancel(ctx), arrived.Add(g.set.flightTimeout))
+	c.proceed((*call[V]).joining)
+}
+
+// proceed goes on until the call has ended, or another goroutine goes on.
+func (c *call[V]) proceed(next state[V]) {
+	defer func() {
+		if value := recover(); value != nil { // an observer's, say; the function's are caught where it runs
+			c.endWith(result[V]{}, &coalesce.PanicError{Value: value, Stack: debug.Stack()}, false)
 		}
-		c.count()
 	}()
-	for next := state[V]((*call[V]).joining); next != nil; {
+	for next != nil {
 		next = next(c)
 	}
-	return c.result, c.err
 }
 
 // end is the last state.
 func (c *call[V]) end(r result[V], err error) state[V] {
-	c.result, c.err = r, err
+	c.endWith(r, err, true)
 	return nil
 }
 
-func (c *call[V]) count() {
+// endWith ends the call and then its callers' wait.
+func (c *call[V]) endWith(r result[V], err error, returned bool) {
+	c.done()
+	if c.waiter != nil {
+		c.waiter.close()
+	}
+	c.count(r.role, err)
+	c.g.active.Add(-1)
+	c.g.leave()
+	c.ended(r, err, returned)
+}
+
+func (c *call[V]) count(role coalesce.Role, err error) {
 	g := c.g
 	g.requests.Add(1)
-	switch c.result.role {
+	switch role {
 	case coalesce.Leader:
 		g.leaders.Add(1)
 		if c.lost {
@@ -106,7 +123,7 @@ func (c *call[V]) count() {
 	case coalesce.Fallback:
 		g.fallbacks.Add(1)
 	}
-	if c.err != nil {
+	if err != nil {
 		g.counters.errors.Add(1)
 	}
 }
@@ -129,15 +146,22 @@ func (c *call[V]) joining() state[V] {
 	if c.unusable {
 		maxAge = 0
 	}
+	done, err := g.redis.may()
+	if err != nil {
+		return c.withoutRedis(err)
+	}
 	ended := g.finishing.on(c.keys.channel)
 	sent := time.Now()
-	word, rest, err := words(g.redis.run(c.ctx, joinScript,
+	reply, err, here := g.redis.runHere(c.ctx, done, func(err error) { c.proceed(c.notJoined(err)) }, joinScript,
 		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
-		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results))
+		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results)
+	if !here {
+		return nil
+	}
+	word, rest, err := words(reply, err)
 	if err != nil {
-		c.unsure = !neverSent(err)
-		return c.withoutRedis(err)
+		return c.notJoined(err)
 	}
 	switch word {
 	case "lead":
@@ -167,6 +191,12 @@ func (c *call[V]) joining() state[V] {
 		return c.end(result[V]{}, coalesce.ErrPoisoned)
 	}
 	return c.withoutRedis(fmt.Errorf("%w: unexpected reply %q", coalesce.ErrUnavailable, word))
+}
+
+// notJoined goes on after a join that failed.
+func (c *call[V]) notJoined(err error) state[V] {
+	c.unsure = !neverSent(err)
+	return c.withoutRedis(err)
 }
 
 // afterOwn waits until the flight that this replica has ended is ended in

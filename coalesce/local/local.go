@@ -50,8 +50,11 @@ type shard[K comparable, V any] struct {
 type flight[K comparable, V any] struct {
 	key  K
 	hash uint64
-	next *flight[K, V]  // in the table's chain; guarded by the shard's mu
-	ctx  *flightContext // what the function runs under; nil: its caller can't leave
+	next *flight[K, V] // in the table's chain; guarded by the shard's mu
+	// What the function runs under; nil: its caller can't leave. It is not
+	// guarded: the last caller who leaves reads it, who is the leader, or leaves
+	// after the leader has.
+	ctx *flightContext
 
 	// Guarded by the shard's mu.
 	done     chan struct{} // closed at the end; made by the first who must wait
@@ -59,8 +62,7 @@ type flight[K comparable, V any] struct {
 	followed bool          // somebody has joined
 	finished bool
 
-	// Written by the function's goroutine before finished is set and done is
-	// closed, read only after.
+	// Written before finished is set and done is closed, read only after.
 	exited   bool // by runtime.Goexit
 	val      V
 	err      error
@@ -109,7 +111,8 @@ func (g *Group[K, V]) lead(ctx context.Context, s *shard[K, V], f *flight[K, V],
 		// under its own context.
 		s.run(ctx, f, fn, true)
 	} else {
-		s.start(ctx, f, fn)
+		f.ctx = &flightContext{first: ctx}
+		go s.run(f.ctx, f, fn, false)
 		// A function that does little has ended when this goroutine gets its
 		// turn again: then nobody needs to be woken.
 		runtime.Gosched()
@@ -129,8 +132,9 @@ func (f *flight[K, V]) unwind() {
 		panic(f.panicked)
 	}
 	if f.exited {
-		// Inline, the stack is being unwound already; unless GODEBUG=panicnil=1
-		// let recover stop a panic(nil), which nobody can tell from Goexit.
+		// A leader's own stack is being unwound already, unless
+		// GODEBUG=panicnil=1 let recover stop a panic(nil), which nobody can
+		// tell from Goexit.
 		runtime.Goexit()
 	}
 }
@@ -152,7 +156,8 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	role := coalesce.LocalFollower
 	if done == nil {
 		role = coalesce.Leader
-		s.start(ctx, f, fn)
+		f.ctx = &flightContext{first: ctx}
+		go s.run(f.ctx, f, fn, false)
 	}
 	go func() {
 		err := s.wait(ctx, f, done)
@@ -168,6 +173,35 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 		}
 	}()
 	return ch
+}
+
+// DoAsync is Do for a function that may end its flight from another goroutine,
+// before or after it returns: the flight ends with the first call of end, or
+// when fn panics or exits. With returned false, end's err is a
+// *coalesce.PanicError, with which every caller panics, or coalesce.ErrGoexit,
+// which exits their goroutines. Unlike Do's, fn always has a goroutine of its
+// own.
+func (g *Group[K, V]) DoAsync(ctx context.Context, key K, fn func(ctx context.Context, end func(val V, err error, returned bool))) (V, coalesce.Role, error) {
+	if err := ctx.Err(); err != nil {
+		var zero V
+		return zero, 0, err
+	}
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	role := coalesce.LocalFollower
+	if done == nil {
+		role = coalesce.Leader
+		f.ctx = &flightContext{first: ctx}
+		go s.runAsync(f, fn)
+	}
+	if done != nil && ctx.Done() == nil {
+		<-done
+	} else if err := s.wait(ctx, f, done); err != nil {
+		var zero V
+		return zero, role, err
+	}
+	f.unwind()
+	return f.val, role, f.err
 }
 
 // Forget makes the next call for key start a new flight. Callers of the
@@ -251,56 +285,72 @@ func (g *Group[K, V]) join(s *shard[K, V], key K, hash uint64) (f *flight[K, V],
 	return f, nil
 }
 
-// start runs fn in a goroutine of its own: its caller can leave.
-func (s *shard[K, V]) start(ctx context.Context, f *flight[K, V], fn func(context.Context) (V, error)) {
-	// Not guarded: it is read by the last caller who leaves, who is this one,
-	// or leaves after this one has.
-	f.ctx = &flightContext{first: ctx}
-	go s.run(f.ctx, f, fn, false)
-}
-
 // run calls fn and ends f with what came of it. When inline, it runs on the
 // leader's own stack, which a panic or Goexit goes on to unwind.
 func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.Context) (V, error), inline bool) {
+	var val V
+	var err error
 	returned := false
 	defer func() {
-		var panicked *coalesce.PanicError
 		if !returned {
-			// A panic never recovers as nil (panic(nil) became a
-			// *runtime.PanicNilError in Go 1.21), so nil is Goexit.
-			if value := recover(); value != nil {
-				panicked = panicError(value)
-			}
-			f.panicked, f.exited = panicked, panicked == nil
+			err = lost(recover())
 		}
-		s.finish(f)
-		if inline && panicked != nil {
+		s.finish(f, val, err, returned)
+		if panicked, ok := err.(*coalesce.PanicError); inline && !returned && ok {
 			panic(panicked)
 		}
 	}()
-	f.val, f.err = fn(ctx)
+	val, err = fn(ctx)
 	returned = true
 }
 
-// panicError keeps a panic that has crossed a goroutine before as it is: its
-// stack is the original one.
-func panicError(value any) *coalesce.PanicError {
+// runAsync calls fn and ends f if fn could not.
+func (s *shard[K, V]) runAsync(f *flight[K, V], fn func(context.Context, func(V, error, bool))) {
+	returned := false
+	defer func() {
+		if !returned {
+			var none V
+			s.finish(f, none, lost(recover()), false)
+		}
+	}()
+	fn(f.ctx, func(val V, err error, returned bool) { s.finish(f, val, err, returned) })
+	returned = true
+}
+
+// lost is what became of a function that did not return. A panic never
+// recovers as nil (panic(nil) became a *runtime.PanicNilError in Go 1.21), so
+// nil is Goexit. A panic that has crossed a goroutine before is kept as it is:
+// its stack is the original one.
+func lost(value any) error {
+	if value == nil {
+		return coalesce.ErrGoexit
+	}
 	if e, ok := value.(*coalesce.PanicError); ok {
 		return e
 	}
 	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
 }
 
-// finish tells whoever waits. Once f is finished, it is its leader's, who may
-// let it go.
-func (s *shard[K, V]) finish(f *flight[K, V]) {
+// finish ends f, unless it has ended, and tells whoever waits. Then f is its
+// leader's, who may let it go. Where err was not returned by a function, it says
+// if there was a panic or a Goexit.
+func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) {
 	s.mu.Lock()
+	if f.finished {
+		s.mu.Unlock()
+		return
+	}
 	s.flights.remove(f)
 	s.active--
 	s.waiting -= f.waiters
-	if f.err != nil || f.panicked != nil || f.exited {
+	if err != nil {
 		s.errors++
+		if !returned {
+			f.panicked, _ = err.(*coalesce.PanicError)
+			f.exited = err == coalesce.ErrGoexit
+		}
 	}
+	f.val, f.err = val, err
 	f.finished = true
 	done, ctx := f.done, f.ctx
 	s.mu.Unlock()
