@@ -39,6 +39,9 @@ type Group[V any] struct {
 	subs     *subscriptions
 	counters
 
+	resetMu sync.Mutex
+	before  TierStats // the counts at the last ResetStats; guarded by resetMu
+
 	finishing     finishing
 	connectedOnce bool         // used by the subscription loop alone
 	poisonLogged  atomic.Int64 // Unix seconds of the last line: a hot key is refused many times
@@ -177,12 +180,20 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 	}
 }
 
-// Stats returns the counts of both tiers. They are exact for calls that have
-// returned.
+// Stats returns the counts of both tiers since New or ResetStats. They are exact
+// for calls that have returned.
 func (g *Group[V]) Stats() Stats {
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
+	return Stats{g.local.Stats(), g.Totals().Distributed.since(g.before)}
+}
+
+// Totals returns the counts of both tiers since New, whatever ResetStats did:
+// for counters that must not go down, such as those of Prometheus.
+func (g *Group[V]) Totals() Stats {
 	redisErrors, byKind := g.redis.counts()
 	st := Stats{
-		Local: g.local.Stats(),
+		Local: g.local.Totals(),
 		Distributed: TierStats{
 			Leaders:       g.leaders.Load(),
 			Followers:     g.followers.Load(),
@@ -205,14 +216,10 @@ func (g *Group[V]) Stats() Stats {
 // ResetStats sets the counts to zero. Gauges and the breaker stay what they
 // are.
 func (g *Group[V]) ResetStats() {
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
 	g.local.ResetStats()
-	for _, c := range []*atomic.Uint64{
-		&g.requests, &g.leaders, &g.followers, &g.cached, &g.fallbacks,
-		&g.takeovers, &g.leaseLost, &g.counters.errors, &g.garbage,
-	} {
-		c.Store(0)
-	}
-	g.redis.reset()
+	g.before = g.Totals().Distributed
 }
 
 // Close lets calls end that have started, and refuses new ones with

@@ -40,12 +40,16 @@ type call[V any] struct {
 	leader  string  // the flight that is followed
 	ttl     time.Duration
 	attempt int64
-	begun   int64     // µs of Redis' clock: when the lease was taken
+	begun   int64 // µs of Redis' clock: when the lease was taken
+	clock   redisClock
 	led     time.Time // when this was known here
 	lost    bool      // a followed flight went away without an outcome
 	unsure  bool      // the join failed, and may have taken the lease all the same
 	renewal *renewal
 
+	observed func(Flight) // nil when nobody observes
+	trace    string       // "" when nobody observes; else "+" and what goes with the lease
+	lag      time.Duration
 	unusable bool   // what MaxAge kept cannot be read here
 	cause    string // why the function runs without the lease
 
@@ -68,10 +72,16 @@ func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn fu
 		return
 	}
 	g.active.Add(1)
+	trace, observed := "", (func(Flight))(nil)
+	if g.set.observer != nil {
+		ctx, trace, observed = g.observeFlight(ctx, key)
+	}
 	c := &call[V]{
-		g: g, ctx: ctx, fn: fn, ended: ended, key: key,
+		g: g, ctx: ctx, fn: fn, ended: ended, observed: observed, key: key,
 		keys:    newKeys(g.set.namespace, key),
 		started: arrived,
+		trace:   trace,
+		lag:     unknownLag,
 	}
 	c.deadline, c.done = context.WithDeadline(context.WithoutCancel(ctx), arrived.Add(g.set.flightTimeout))
 	c.proceed((*call[V]).joining)
@@ -102,6 +112,9 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) {
 		c.waiter.close()
 	}
 	c.count(r.role, err)
+	if c.observed != nil {
+		c.observed(c.seen(r, err))
+	}
 	c.g.active.Add(-1)
 	c.g.leave()
 	c.ended(r, err, returned)
@@ -155,7 +168,7 @@ func (c *call[V]) joining() state[V] {
 	reply, err, here := g.redis.runHere(c.ctx, done, func(err error) { c.proceed(c.notJoined(err)) }, joinScript,
 		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
-		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results)
+		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results, c.trace)
 	if !here {
 		return nil
 	}
@@ -166,6 +179,7 @@ func (c *call[V]) joining() state[V] {
 	switch word {
 	case "lead":
 		c.attempt, c.begun, c.led = number(rest, 0), number(rest, 1), time.Now()
+		c.clock = newRedisClock(c.begun, sent, c.led)
 		c.leaseIs(LeaseTaken, sent)
 		return (*call[V]).leading
 	case "follow":
@@ -174,6 +188,10 @@ func (c *call[V]) joining() state[V] {
 			if e.flight == c.leader {
 				return c.afterOwn(e)
 			}
+		}
+		if g.set.observer != nil {
+			c.clock = newRedisClock(number(rest, 2), sent, time.Now())
+			g.set.observer.Followed(c.ctx, Followed{Key: c.key, Flight: c.leader, Trace: traceOf(text(rest, 3))})
 		}
 		return (*call[V]).following
 	case "done":
@@ -253,6 +271,9 @@ func finishedAt(sent time.Time, ageMicros int64) time.Time {
 // receive ends the call with an outcome of another flight.
 func (c *call[V]) receive(o outcome, role coalesce.Role, finished time.Time) state[V] {
 	g := c.g
+	if role == coalesce.RemoteFollower && g.set.observer != nil {
+		c.lag = c.clock.since(o.finished, g.set.flightTimeout)
+	}
 	switch o.kind {
 	case kindValue:
 		if o.codec != g.set.codec.Name() {

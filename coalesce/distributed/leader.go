@@ -263,8 +263,9 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func()) {
 	g := c.g
 	o := c.outcome(r)
+	o.finished = c.clock.at(r.ended)
 	encoded := o.encode()
-	notice := outcome{kind: kindNotice, flight: c.flight}.encode()
+	notice := outcome{kind: kindNotice, flight: c.flight, finished: o.finished}.encode()
 	message := "inline"
 	if len(o.payload) > g.set.inlineLimit {
 		message = "notice"

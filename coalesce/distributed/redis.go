@@ -227,12 +227,6 @@ func (c *commander) counts() (total uint64, byKind map[string]uint64) {
 	return total, byKind
 }
 
-func (c *commander) reset() {
-	c.mu.Lock()
-	clear(c.failures)
-	c.mu.Unlock()
-}
-
 func failureKind(err error) string {
 	var timeout interface{ Timeout() bool }
 	switch {

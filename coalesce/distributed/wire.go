@@ -1,6 +1,7 @@
 package distributed
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,15 +27,20 @@ const (
 	kindNotice                    // the outcome is stored: fetch it
 )
 
-const headerLen = 2 + flightIDLen + 1
+const (
+	finishedAtByte = 2 + flightIDLen
+	headerLen      = finishedAtByte + 8 + 1
+)
 
 // outcome is what a flight came to, as it travels: version, kind, flight id,
-// length of the codec's name, that name, payload.
+// when it finished (8 bytes, big endian), length of the codec's name, that name,
+// payload.
 type outcome struct {
-	kind    kind
-	flight  string
-	codec   string
-	payload []byte
+	kind     kind
+	flight   string
+	finished uint64 // when the function ended, in µs of Redis' clock, about; 0: not known
+	codec    string
+	payload  []byte
 }
 
 // wireError is the payload of kindError and kindPanic.
@@ -49,6 +55,7 @@ func (o outcome) encode() []byte {
 	b := make([]byte, 0, headerLen+len(o.codec)+len(o.payload))
 	b = append(b, wireVersion, byte(o.kind))
 	b = append(b, o.flight...)
+	b = binary.BigEndian.AppendUint64(b, o.finished)
 	b = append(b, byte(len(o.codec)))
 	b = append(b, o.codec...)
 	return append(b, o.payload...)
@@ -57,18 +64,22 @@ func (o outcome) encode() []byte {
 // decodeOutcome reads what encode wrote. The payload shares s's memory, which
 // nothing else must hold. A version or kind from the future is a kindTooLarge.
 func decodeOutcome(s string) (outcome, error) {
-	if len(s) < headerLen || s[0] == 0 || s[1] == 0 {
+	if len(s) < finishedAtByte || s[0] == 0 || s[1] == 0 {
 		return outcome{}, errGarbage
 	}
-	o := outcome{kind: kind(s[1]), flight: s[2 : 2+flightIDLen]}
+	o := outcome{kind: kind(s[1]), flight: s[2:finishedAtByte]}
 	if s[0] != wireVersion || o.kind > kindNotice {
 		o.kind = kindTooLarge
 		return o, nil
+	}
+	if len(s) < headerLen {
+		return outcome{}, errGarbage
 	}
 	payload := headerLen + int(s[headerLen-1])
 	if payload > len(s) {
 		return outcome{}, errGarbage
 	}
+	o.finished = binary.BigEndian.Uint64([]byte(s[finishedAtByte : headerLen-1]))
 	o.codec = s[headerLen:payload]
 	if rest := s[payload:]; rest != "" {
 		o.payload = unsafe.Slice(unsafe.StringData(rest), len(rest))

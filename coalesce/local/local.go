@@ -36,6 +36,9 @@ var seed = maphash.MakeSeed()
 type Group[K comparable, V any] struct {
 	shards [shardCount]shard[K, V]
 	spare  sync.Pool // of *flight[K, V] that nobody holds any more
+
+	resetMu sync.Mutex
+	before  Stats // the counts at the last ResetStats; guarded by resetMu
 }
 
 // shard fills one cache line, so that two cores on two keys do not share one.
@@ -225,9 +228,22 @@ func (g *Group[K, V]) ForgetAll() {
 	}
 }
 
-// Stats returns the counts so far. They are exact for calls that have
-// returned.
+// Stats returns the counts since the first use or ResetStats. They are exact for
+// calls that have returned.
 func (g *Group[K, V]) Stats() Stats {
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
+	st := g.Totals()
+	st.Requests -= g.before.Requests
+	st.Leaders -= g.before.Leaders
+	st.Followers -= g.before.Followers
+	st.Errors -= g.before.Errors
+	return st
+}
+
+// Totals returns the counts since the first use, whatever ResetStats did: for
+// counters that must not go down, such as those of Prometheus.
+func (g *Group[K, V]) Totals() Stats {
 	var st Stats
 	for i := range g.shards {
 		s := &g.shards[i]
@@ -246,12 +262,9 @@ func (g *Group[K, V]) Stats() Stats {
 // ResetStats sets the counts to zero. ActiveFlights and Waiting stay what they
 // are.
 func (g *Group[K, V]) ResetStats() {
-	for i := range g.shards {
-		s := &g.shards[i]
-		s.mu.Lock()
-		s.requests, s.followers, s.errors = 0, 0, 0
-		s.mu.Unlock()
-	}
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
+	g.before = g.Totals()
 }
 
 func (g *Group[K, V]) shard(key K) (s *shard[K, V], hash uint64) {
