@@ -37,6 +37,7 @@ type Group[V any] struct {
 	local    local.Group[string, result[V]]
 	redis    *commander
 	subs     *subscriptions
+	workers  workers
 	counters
 
 	resetMu sync.Mutex
@@ -251,6 +252,7 @@ func (g *Group[V]) Close(ctx context.Context) error {
 		go func() {
 			g.subs.close()
 			g.redis.sender.close()
+			g.workers.close()
 			close(g.down)
 		}()
 	})
@@ -322,7 +324,7 @@ func (g *Group[V]) hold() {
 // background keeps Close waiting until f has called done. Its caller has entered.
 func (g *Group[V]) background(f func(done func())) {
 	g.hold()
-	go f(g.leave)
+	g.workers.run(func() { f(g.leave) })
 }
 
 func (g *Group[V]) leave() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/detached"
 )
 
 // call is one local flight's way through the protocol. It is in one of these
@@ -25,15 +26,16 @@ import (
 // becomes of the call.
 type call[V any] struct {
 	g      *Group[V]
-	ctx    context.Context // ends when the last local caller has left
+	local  context.Context // ends when the last local caller has left
+	ctx    context.Context // has the values of local, and the observer's
 	fn     func(context.Context) (V, error)
 	ended  func(r result[V], err error, returned bool) // ends the local flight
 	key    string
 	keys   keys
 	flight string // the id of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
-	deadline context.Context
-	done     context.CancelFunc // of deadline
+	deadline detached.Context
+	timer    *time.Timer // of deadline
 	started  time.Time
 
 	waiter  *waiter // on the key's channel, if it was subscribed before the join
@@ -64,27 +66,32 @@ const (
 
 type state[V any] func(*call[V]) state[V]
 
-// fly is the function of a local flight, whose first caller arrived then. It
-// calls ended once; not always before it returns.
+// fly starts a local flight, whose first caller arrived then.
 func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool)) {
 	if err := g.enter(); err != nil {
 		ended(result[V]{}, err, true)
 		return
 	}
 	g.active.Add(1)
-	trace, observed := "", (func(Flight))(nil)
+	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, ended: ended, key: key, started: arrived, lag: unknownLag}
+	g.workers.run(func() { c.proceed((*call[V]).starting) })
+}
+
+// starting is the first state.
+func (c *call[V]) starting() state[V] {
+	g := c.g
 	if g.set.observer != nil {
-		ctx, trace, observed = g.observeFlight(ctx, key)
+		c.ctx, c.trace, c.observed = g.observeFlight(c.ctx, c.key)
 	}
-	c := &call[V]{
-		g: g, ctx: ctx, fn: fn, ended: ended, observed: observed, key: key,
-		keys:    newKeys(g.set.namespace, key),
-		started: arrived,
-		trace:   trace,
-		lag:     unknownLag,
-	}
-	c.deadline, c.done = context.WithDeadline(context.WithoutCancel(ctx), arrived.Add(g.set.flightTimeout))
-	c.proceed((*call[V]).joining)
+	c.keys = newKeys(g.set.namespace, c.key)
+	c.deadline.First, c.deadline.Until = c.ctx, c.started.Add(g.set.flightTimeout)
+	c.timer = time.AfterFunc(time.Until(c.deadline.Until), c.expire)
+	return (*call[V]).joining
+}
+
+func (c *call[V]) expire() {
+	c.deadline.End(context.DeadlineExceeded)
+	c.happens(late)
 }
 
 // proceed goes on until the call has ended, or another goroutine goes on.
@@ -107,7 +114,10 @@ func (c *call[V]) end(r result[V], err error) state[V] {
 
 // endWith ends the call and then its callers' wait.
 func (c *call[V]) endWith(r result[V], err error, returned bool) {
-	c.done()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.deadline.End(context.Canceled)
 	if c.waiter != nil {
 		c.waiter.close()
 	}
@@ -143,7 +153,7 @@ func (c *call[V]) count(role coalesce.Role, err error) {
 
 func (c *call[V]) joining() state[V] {
 	g := c.g
-	if err := c.ctx.Err(); err != nil {
+	if err := c.local.Err(); err != nil {
 		return c.end(result[V]{}, err)
 	}
 	if c.deadline.Err() != nil {
@@ -233,8 +243,8 @@ func (c *call[V]) afterOwn(e endedFlight) state[V] {
 		return (*call[V]).joining
 	case <-late.C:
 		return c.withoutRedis(fmt.Errorf("%w: %w", coalesce.ErrUnavailable, context.DeadlineExceeded))
-	case <-c.ctx.Done():
-		return c.end(result[V]{}, c.ctx.Err())
+	case <-c.local.Done():
+		return c.end(result[V]{}, c.local.Err())
 	case <-c.deadline.Done():
 		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 	case <-c.g.abandon:

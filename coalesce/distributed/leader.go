@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -49,14 +50,16 @@ const (
 	late                      // the flight timeout has passed
 	closing                   // its replica waits no longer
 	back                      // the function has ended
+	begins                    // the function is about to run: nothing is decided before
 )
 
 // execution is a call's while its function runs.
 type execution[V any] struct {
-	role      coalesce.Role
-	unwatched []func() bool // stop watching for events
+	role    coalesce.Role
+	unwatch func() bool // stops waiting for the last local caller to leave
 
 	mu       sync.Mutex
+	began    bool
 	happened event
 	back     returned[V]
 	deciding bool // a goroutine is acting on what happened
@@ -71,14 +74,8 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
 	c.g.runs(c)
-	e.mu.Lock()
-	e.unwatched = []func() bool{
-		context.AfterFunc(c.ctx, func() { c.happens(left) }),
-		context.AfterFunc(c.deadline, func() { c.happens(late) }),
-	}
-	over := e.over
-	e.mu.Unlock()
-	if over {
+	e.unwatch = context.AfterFunc(c.local, func() { c.happens(left) })
+	if c.happens(begins) {
 		return nil
 	}
 
@@ -94,7 +91,7 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 		e.mu.Unlock()
 		c.happens(back)
 	}()
-	r.val, r.err = c.observe(role)(c.deadline)
+	r.val, r.err = c.observe(role)(&c.deadline)
 	did = true
 	return nil
 }
@@ -111,14 +108,15 @@ func lost(value any) error {
 }
 
 // happens notes an event, and acts on all that happened unless another goroutine
-// does.
-func (c *call[V]) happens(ev event) {
+// does. It says whether the call is over.
+func (c *call[V]) happens(ev event) (over bool) {
 	e := &c.running
 	e.mu.Lock()
-	e.happened |= ev
-	if e.deciding || e.over {
-		e.mu.Unlock()
-		return
+	e.happened |= ev &^ begins
+	e.began = e.began || ev == begins
+	if !e.began || e.deciding || e.over {
+		defer e.mu.Unlock()
+		return e.over
 	}
 	e.deciding = true
 	var act func()
@@ -131,19 +129,17 @@ func (c *call[V]) happens(ev event) {
 	}
 	e.deciding = false
 	e.over = act != nil
-	unwatched := e.unwatched
 	e.mu.Unlock()
 	if act == nil {
-		return
+		return false
 	}
-	for _, stop := range unwatched {
-		stop()
-	}
+	e.unwatch()
 	c.g.ran(c)
 	if c.renewal != nil {
 		c.renewal.stop()
 	}
 	act()
+	return true
 }
 
 // decide returns how the call ends; nil: the function goes on.
@@ -171,7 +167,7 @@ func (c *call[V]) decide(happened event) func() {
 	case happened&late != 0:
 		return func() { c.returned(returned[V]{err: coalesce.ErrFlightTimeout, ended: time.Now()}) }
 	case !leased || c.abandon(false):
-		return func() { c.end(none, c.ctx.Err()) }
+		return func() { c.end(none, c.local.Err()) }
 	}
 	return nil // another replica waits
 }
@@ -198,23 +194,26 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 	}
 }
 
-// returned gives the result to the local callers and then, off their path, to
-// the followers.
+// returned gives the result to the local callers and then to the followers.
 func (c *call[V]) returned(r returned[V]) {
-	if c.running.role == coalesce.Leader {
-		wanted, released := c.g.finishing.add(c.keys.channel, c.flight)
-		// Another local flight may follow this one: after a Forget, a
-		// reconnect, or when this one's callers have left. Those who come
-		// from now on must not join that either.
-		c.g.local.Forget(c.key)
-		c.g.background(func(done func()) {
-			c.finish(r, wanted, func() {
-				released()
-				done()
-			})
-		})
+	g := c.g
+	result := result[V]{val: r.val, role: c.running.role, flight: c.flight, finished: r.ended}
+	if c.running.role != coalesce.Leader {
+		c.endWith(result, r.err, !r.lost)
+		return
 	}
-	c.endWith(result[V]{val: r.val, role: c.running.role, flight: c.flight, finished: r.ended}, r.err, !r.lost)
+	wanted, released := g.finishing.add(c.keys.channel, c.flight)
+	// Another local flight may follow this one: after a Forget, a reconnect, or
+	// when this one's callers have left. Those who come from now on must not join
+	// that either.
+	g.local.Forget(c.key)
+	g.hold()
+	c.endWith(result, r.err, !r.lost)
+	runtime.Gosched() // the callers' turn; this goroutine's comes before that of a herd's last
+	c.finish(r, wanted, func() {
+		released()
+		g.leave()
+	})
 }
 
 // outcome is how the function ended, as it travels. An error whose methods
@@ -265,7 +264,7 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 	o := c.outcome(r)
 	o.finished = c.clock.at(r.ended)
 	encoded := o.encode()
-	notice := outcome{kind: kindNotice, flight: c.flight, finished: o.finished}.encode()
+	notice := noticeOf(o, len(encoded)).encode()
 	message := "inline"
 	if len(o.payload) > g.set.inlineLimit {
 		message = "notice"
@@ -281,7 +280,7 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 	args := func(message string) []any {
 		return []any{c.flight, encoded, notice, k.channel, g.subs.publish, message,
 			g.set.handoffTTL().Milliseconds(), maxAge,
-			earliest, time.Since(r.ended).Microseconds(), g.set.redisTimeout.Microseconds()}
+			earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
 	}
 	asked := time.Now()
 	tried := func(err error) {

@@ -100,10 +100,22 @@ func (c *commander) must() (done func(error)) {
 
 // mustRun sends a script even when the breaker is open.
 func (c *commander) mustRun(ctx context.Context, script *script, keys []string, args ...any) (any, error) {
+	return c.mustFetch(ctx, 0, script, keys, args...)
+}
+
+// mustFetch is mustRun for a reply of about so many bytes.
+func (c *commander) mustFetch(ctx context.Context, bytes int, script *script, keys []string, args ...any) (any, error) {
 	done := c.must()
-	reply, err := c.send(newRequest(ctx, script, keys, args))
+	reply, err := c.send(newRequest(ctx, allowed(c.timeout, bytes+sizeOf(args)), script, keys, args))
 	done(serverFailure(err))
 	return reply, err
+}
+
+// allowed is how long a command may take that moves so many bytes. Redis copies
+// an outcome several times, which takes a small machine some 20 ms for each MiB;
+// a timeout that is meant for a hang must not call that one.
+func allowed(timeout time.Duration, bytes int) time.Duration {
+	return timeout + time.Duration(bytes>>14)*time.Millisecond
 }
 
 // runHere sends a script on its caller's goroutine, which spares two wake-ups,
@@ -114,14 +126,14 @@ func (c *commander) mustRun(ctx context.Context, script *script, keys []string, 
 // is called, on another goroutine, with the error. Once the client is back,
 // runHere returns false, and its caller, whose place late has taken, must end.
 func (c *commander) runHere(ctx context.Context, done func(error), late func(error), script *script, keys []string, args ...any) (reply any, err error, here bool) {
-	r := newRequest(ctx, script, keys, args)
+	began := time.Now()
+	r := newRequest(ctx, allowed(c.timeout, sizeOf(args)), script, keys, args)
 	if !c.sender.begin(r) {
 		reply, err := c.send(r)
 		done(serverFailure(err))
 		return reply, err, true
 	}
-	began := time.Now()
-	timer := time.AfterFunc(c.timeout, func() {
+	timer := time.AfterFunc(r.allowed, func() {
 		c.sender.giveUp(r)
 		_, err := c.sent(r, nil, context.DeadlineExceeded, began)
 		done(serverFailure(err))
@@ -154,7 +166,7 @@ func (c *commander) send(r *request) (any, error) {
 	r.done = make(chan struct{})
 	c.sender.send(r)
 	timer := timers.Get().(*time.Timer)
-	timer.Reset(c.timeout)
+	timer.Reset(r.allowed)
 	defer func() {
 		timer.Stop()
 		timers.Put(timer)
@@ -191,7 +203,7 @@ func (c *commander) sent(r *request, reply any, err error, began time.Time) (any
 		if cluster, ok := c.client.(*redis.ClusterClient); ok {
 			// A master that is gone does not make the client look for its
 			// successor. It does so in the background, and not too often.
-			cluster.ReloadState(r.ctx)
+			cluster.ReloadState(&r.ctx)
 		}
 		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"fleetcall/coalesce/internal/detached"
 )
 
 const (
@@ -42,7 +44,10 @@ type request struct {
 	script *script
 	keys   []string
 	args   []any
-	ctx    context.Context // for its values
+	// allowed is how long it may take: the Redis timeout, and more if it moves
+	// many bytes.
+	allowed time.Duration
+	ctx     detached.Context // ends when it is given up
 
 	batch   *batch // guarded by sender.mu; nil until it is sent
 	givenUp bool   // before it was sent; guarded by sender.mu
@@ -54,8 +59,11 @@ type request struct {
 
 // newRequest makes a request that the caller's leaving does not stop: it may
 // take the lease, and somebody must see the reply.
-func newRequest(ctx context.Context, script *script, keys []string, args []any) *request {
-	return &request{script: script, keys: keys, args: args, ctx: context.WithoutCancel(ctx)}
+func newRequest(ctx context.Context, allowed time.Duration, script *script, keys []string, args []any) *request {
+	return &request{
+		script: script, keys: keys, args: args, allowed: allowed,
+		ctx: detached.Context{First: ctx, Until: time.Now().Add(allowed)},
+	}
 }
 
 func (r *request) answered() {
@@ -136,6 +144,7 @@ func (s *sender) end(b *batch) (late bool) {
 // giveUp says whether r was not sent: then it never will be. If it was, Redis
 // or the client hangs, and the others need not wait for it.
 func (s *sender) giveUp(r *request) (unsent bool) {
+	r.ctx.End(context.DeadlineExceeded)
 	s.mu.Lock()
 	b := r.batch
 	r.givenUp = b == nil
@@ -187,14 +196,14 @@ func (s *sender) take() *batch {
 
 // run sends requests in one round trip.
 func (s *sender) run(requests []*request) {
-	ctx, cancel := context.WithTimeout(requests[0].ctx, s.timeout)
-	defer cancel()
 	if len(requests) == 1 {
 		r := requests[0]
-		r.reply, r.err = r.script.Run(ctx, s.client, r.keys, r.args...).Result()
+		r.reply, r.err = r.script.Run(&r.ctx, s.client, r.keys, r.args...).Result()
 		r.answered()
 		return
 	}
+	ctx, cancel := context.WithTimeout(&detached.Context{First: requests[0].ctx.First}, s.timeout)
+	defer cancel()
 	pipe := s.client.Pipeline()
 	commands := make([]*redis.Cmd, len(requests))
 	for i, r := range requests {
@@ -210,9 +219,11 @@ func (s *sender) run(requests []*request) {
 	}
 }
 
-func (r *request) size() int {
+func (r *request) size() int { return sizeOf(r.args) }
+
+func sizeOf(args []any) int {
 	size := 0
-	for _, arg := range r.args {
+	for _, arg := range args {
 		if b, ok := arg.([]byte); ok {
 			size += len(b)
 		}

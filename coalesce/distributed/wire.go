@@ -24,7 +24,7 @@ const (
 	kindPanic                     // payload: wireError
 	kindAbandoned                 // no outcome will come: join again
 	kindTooLarge                  // no replica but the leader can have it: run your own
-	kindNotice                    // the outcome is stored: fetch it
+	kindNotice                    // the outcome is stored: fetch it; payload: its size, in 8 bytes, big endian
 )
 
 const (
@@ -59,6 +59,19 @@ func (o outcome) encode() []byte {
 	b = append(b, byte(len(o.codec)))
 	b = append(b, o.codec...)
 	return append(b, o.payload...)
+}
+
+// noticeOf returns the notice of an outcome that has so many bytes.
+func noticeOf(o outcome, bytes int) outcome {
+	return outcome{kind: kindNotice, flight: o.flight, finished: o.finished, payload: binary.BigEndian.AppendUint64(nil, uint64(bytes))}
+}
+
+// size returns the size that a notice tells, up to most; 0: none.
+func (o outcome) size(most int) int {
+	if len(o.payload) != 8 {
+		return 0
+	}
+	return int(min(binary.BigEndian.Uint64(o.payload), uint64(most)))
 }
 
 // decodeOutcome reads what encode wrote. The payload shares s's memory, which

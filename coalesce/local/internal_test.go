@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -44,35 +45,42 @@ func TestFlightsThatHaveEndedLeaveNoKeyBehind(t *testing.T) {
 	}
 }
 
-// TestFlightIsGoneBeforeItsFunctionLearnsThatItIsCancelled holds the lock that
-// the cancellation needs, so that it comes as late as it can.
+// TestFlightIsGoneBeforeItsFunctionLearnsThatItIsCancelled makes the end of the
+// function's context last, so that the function can look before it is over.
 func TestFlightIsGoneBeforeItsFunctionLearnsThatItIsCancelled(t *testing.T) {
 	var g Group[string, int]
+	s, hash := g.shard("key")
 	ctx, leave := context.WithCancel(t.Context())
-	running := make(chan *flightContext)
+	var joinable atomic.Bool
+	running := make(chan struct{})
 	ch := g.DoChan(ctx, "key", func(ctx context.Context) (int, error) {
-		running <- ctx.(*flightContext)
-		<-ctx.Done()
+		for range 20_000 {
+			context.AfterFunc(ctx, func() {})
+		}
+		done := ctx.Done()
+		close(running)
+		for waiting := true; waiting; {
+			select {
+			case <-done:
+				waiting = false
+			default:
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		joinable.Store(s.flights.find("key", hash) != nil)
 		return 0, ctx.Err()
 	})
-	c := <-running
-
-	c.mu.Lock()
+	<-running
 	leave()
-	for g.Stats().Waiting != 0 {
-		runtime.Gosched()
-	}
-	s, _ := g.shard("key")
-	s.mu.Lock()
-	joinable := s.flights.len()
-	s.mu.Unlock()
-	c.mu.Unlock()
-
-	if joinable != 0 {
-		t.Error("a flight that nobody waits for can be joined")
-	}
 	if r := <-ch; r.Err != context.Canceled {
 		t.Errorf("the leaver got %+v", r)
+	}
+	for g.Stats().ActiveFlights > 0 {
+		runtime.Gosched()
+	}
+	if joinable.Load() {
+		t.Error("a flight that nobody waits for could be joined")
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"sync"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/detached"
 )
 
 // shardCount spreads the keys over this many locks. It is a power of two.
@@ -57,7 +58,7 @@ type flight[K comparable, V any] struct {
 	// What the function runs under; nil: its caller can't leave. It is not
 	// guarded: the last caller who leaves reads it, who is the leader, or leaves
 	// after the leader has.
-	ctx *flightContext
+	ctx *detached.Context
 
 	// Guarded by the shard's mu.
 	done     chan struct{} // closed at the end; made by the first who must wait
@@ -114,7 +115,7 @@ func (g *Group[K, V]) lead(ctx context.Context, s *shard[K, V], f *flight[K, V],
 		// under its own context.
 		s.run(ctx, f, fn, true)
 	} else {
-		f.ctx = &flightContext{first: ctx}
+		f.ctx = &detached.Context{First: ctx}
 		go s.run(f.ctx, f, fn, false)
 		// A function that does little has ended when this goroutine gets its
 		// turn again: then nobody needs to be woken.
@@ -159,7 +160,7 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	role := coalesce.LocalFollower
 	if done == nil {
 		role = coalesce.Leader
-		f.ctx = &flightContext{first: ctx}
+		f.ctx = &detached.Context{First: ctx}
 		go s.run(f.ctx, f, fn, false)
 	}
 	go func() {
@@ -178,13 +179,12 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	return ch
 }
 
-// DoAsync is Do for a function that may end its flight from another goroutine,
-// before or after it returns: the flight ends with the first call of end, or
-// when fn panics or exits. With returned false, end's err is a
-// *coalesce.PanicError, with which every caller panics, or coalesce.ErrGoexit,
-// which exits their goroutines. Unlike Do's, fn always has a goroutine of its
-// own.
-func (g *Group[K, V]) DoAsync(ctx context.Context, key K, fn func(ctx context.Context, end func(val V, err error, returned bool))) (V, coalesce.Role, error) {
+// DoAsync is Do for work that is done elsewhere. start must see to it that end
+// is called, from any goroutine, and return without waiting for that. With
+// returned false, end's err is a *coalesce.PanicError, with which every caller
+// panics, or coalesce.ErrGoexit, which exits their goroutines. Later calls of end
+// do nothing.
+func (g *Group[K, V]) DoAsync(ctx context.Context, key K, start func(ctx context.Context, end func(val V, err error, returned bool))) (V, coalesce.Role, error) {
 	if err := ctx.Err(); err != nil {
 		var zero V
 		return zero, 0, err
@@ -194,8 +194,8 @@ func (g *Group[K, V]) DoAsync(ctx context.Context, key K, fn func(ctx context.Co
 	role := coalesce.LocalFollower
 	if done == nil {
 		role = coalesce.Leader
-		f.ctx = &flightContext{first: ctx}
-		go s.runAsync(f, fn)
+		f.ctx = &detached.Context{First: ctx}
+		s.start(f, start)
 	}
 	if done != nil && ctx.Done() == nil {
 		<-done
@@ -317,8 +317,8 @@ func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.
 	returned = true
 }
 
-// runAsync calls fn and ends f if fn could not.
-func (s *shard[K, V]) runAsync(f *flight[K, V], fn func(context.Context, func(V, error, bool))) {
+// start calls start, and ends f if that does not return.
+func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V, error, bool))) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -326,7 +326,7 @@ func (s *shard[K, V]) runAsync(f *flight[K, V], fn func(context.Context, func(V,
 			s.finish(f, none, lost(recover()), false)
 		}
 	}()
-	fn(f.ctx, func(val V, err error, returned bool) { s.finish(f, val, err, returned) })
+	start(f.ctx, func(val V, err error, returned bool) { s.finish(f, val, err, returned) })
 	returned = true
 }
 
@@ -371,7 +371,7 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) {
 		close(done)
 	}
 	if ctx != nil {
-		ctx.cancel()
+		ctx.End(context.Canceled)
 	}
 }
 
@@ -424,7 +424,7 @@ func (s *shard[K, V]) wait(ctx context.Context, f *flight[K, V], done <-chan str
 	}
 	s.mu.Unlock()
 	if last {
-		f.ctx.cancel()
+		f.ctx.End(context.Canceled)
 	}
 	return ctx.Err()
 }
