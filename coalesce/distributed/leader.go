@@ -83,16 +83,16 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 	if observer == nil {
 		return c.fn
 	}
-	fn, run := c.fn, Run{Key: c.key, Flight: c.flight, Role: role, Cause: c.cause, Takeover: c.lost}
+	return observeFunction(observer, Run{Key: c.key, Flight: c.flight, Role: role, Cause: c.cause, Takeover: c.lost}, c.fn)
+}
+
+func observeFunction[V any](observer Observer, run Run, fn func(context.Context) (V, error)) func(context.Context) (V, error) {
 	return func(ctx context.Context) (val V, err error) {
 		ctx, ended := observer.Run(ctx, run)
 		err = coalesce.ErrGoexit
 		defer func() {
 			if value := recover(); value != nil {
-				panicked, ok := value.(*coalesce.PanicError)
-				if !ok {
-					panicked = &coalesce.PanicError{Value: value, Stack: debug.Stack()}
-				}
+				panicked := asPanic(value)
 				ended(panicked)
 				panic(panicked)
 			}
@@ -100,6 +100,14 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 		}()
 		return fn(ctx)
 	}
+}
+
+// asPanic returns what a function panicked with as the tiers hand it on.
+func asPanic(value any) *coalesce.PanicError {
+	if panicked, ok := value.(*coalesce.PanicError); ok {
+		return panicked
+	}
+	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
 }
 
 // run calls fn so that every way it may end arrives.
