@@ -116,7 +116,7 @@ func span(t *testing.T, r replica, name string) tracetest.SpanStub {
 func value(s tracetest.SpanStub, key attribute.Key) string {
 	for _, a := range s.Attributes {
 		if a.Key == key {
-			return a.Value.Emit()
+			return a.Value.String()
 		}
 	}
 	return ""

@@ -24,7 +24,7 @@ type returned[V any] struct {
 // leading runs the function with the lease.
 func (c *call[V]) leading() state[V] {
 	if c.lost {
-		c.g.set.log.Info("fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
+		c.g.set.log.InfoContext(c.ctx, "fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
 	}
 	c.renewal = c.renew()
 	defer c.renewal.stop()
@@ -180,7 +180,7 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	default:
 		payload, err := marshal(set.codec, r.val)
 		if err != nil {
-			set.log.Error("fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
+			set.log.ErrorContext(c.ctx, "fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
 			break
 		}
 		if len(payload) <= set.payloadLimit {
@@ -229,7 +229,7 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
 		return err
 	})
 	if err != nil {
-		g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+		g.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
 	}
 }
 
@@ -332,7 +332,7 @@ func (c *call[V]) renew() *renewal {
 		case err == nil && held == 0:
 			g.leaseLost.Add(1)
 			c.leaseIs(LeaseLost, asked)
-			g.set.log.Warn("fleetcall: lease lost", c.attrs()...)
+			g.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
 		default:
 			if err == nil {
 				c.leaseIs(LeaseRenewed, asked)
