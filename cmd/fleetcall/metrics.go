@@ -29,12 +29,15 @@ const noRoute = "none"
 func newMetrics(replica, mode string) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		calls:    coalesceprom.NewObserver(),
+		calls:    coalesceprom.NewLocalObserver(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fleetcall_http_request_duration_seconds",
 			Help:    "How long requests took, by the pattern of their path and the class of their status; canceled: the client left.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"route", "code"}),
+	}
+	if mode == modeDistributed {
+		m.calls = coalesceprom.NewObserver()
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "fleetcall_build_info", Help: "1; the labels say what was built, and with what.",

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -87,8 +89,12 @@ func (r *running) agree(t *testing.T, st api.Stats) {
 		want(d.Garbage, "fleetcall_distributed_garbage_total")
 		want(1, "fleetcall_distributed_breaker_state", "state", d.Breaker)
 		want(d.Followers, "fleetcall_follower_lag_seconds")
-	} else if _, ok := families["fleetcall_distributed_flights_total"]; ok {
-		t.Errorf("mode %s has metrics of the distributed tier", st.Mode)
+	} else {
+		for name := range families {
+			if strings.HasPrefix(name, "fleetcall_distributed_") || strings.HasPrefix(name, "fleetcall_redis_") || strings.HasPrefix(name, "fleetcall_follower_") {
+				t.Errorf("mode %s has the distributed tier's %s", st.Mode, name)
+			}
+		}
 	}
 }
 
@@ -195,5 +201,46 @@ func TestMetricsOfADatabaseInMemoryHaveNoPool(t *testing.T) {
 	used, _ := value(r.scrape(t), "fleetcall_database_connections", "state", "in_use")
 	if idle+used < 1 {
 		t.Errorf("%v connections idle, %v in use", idle, used)
+	}
+}
+
+// The reference in docs/operating.md has a row for each metric of a replica with
+// everything, and no other.
+func TestTheManualHasExactlyTheMetrics(t *testing.T) {
+	database, redis := testserver.StartPostgres(t), testserver.StartRedis(t)
+	r := start(t, "--redis-url="+redis.URL(), "--database-url="+database.URL())
+	var served []string
+	for name, family := range r.scrape(t) {
+		if !strings.HasPrefix(name, "fleetcall_") {
+			if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") {
+				t.Errorf("%s is of none of the families that the manual names", name)
+			}
+			continue
+		}
+		var labels []string
+		for _, l := range family.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		served = append(served, fmt.Sprintf("%s %s %s", name, strings.ToLower(family.GetType().String()), strings.Join(labels, ", ")))
+	}
+	manual, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `(fleetcall_\\w+)` \\| (\\w+) \\| ?([\\w, ]*?) ?\\| \\S.* \\|$").FindAllStringSubmatch(string(manual), -1) {
+		documented = append(documented, fmt.Sprintf("%s %s %s", row[1], row[2], row[3]))
+	}
+	slices.Sort(served)
+	slices.Sort(documented)
+	for _, s := range served {
+		if !slices.Contains(documented, s) {
+			t.Errorf("not in docs/operating.md: %s", s)
+		}
+	}
+	for _, d := range documented {
+		if !slices.Contains(served, d) {
+			t.Errorf("in docs/operating.md and not served: %s", d)
+		}
 	}
 }

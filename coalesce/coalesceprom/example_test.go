@@ -48,7 +48,7 @@ func Example() {
 // through distributed.Observed.
 func ExampleNewLocalCollector() {
 	var group local.Group[string, string]
-	observer := coalesceprom.NewObserver()
+	observer := coalesceprom.NewLocalObserver()
 	tier := distributed.Observed(local.Tier(&group), observer)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(observer, coalesceprom.NewLocalCollector(group.Totals))

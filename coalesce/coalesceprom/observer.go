@@ -33,8 +33,8 @@ var (
 )
 
 // Observer measures calls. It is a distributed.Observer and a
-// prometheus.Collector: give it to distributed.WithObserver (or
-// distributed.Observed) and register it.
+// prometheus.Collector: give it to distributed.WithObserver and
+// register it.
 type Observer struct {
 	distributed.NoObserver
 	wait, function, command *prometheus.HistogramVec
@@ -47,6 +47,14 @@ var (
 	_ distributed.Observer = (*Observer)(nil)
 	_ prometheus.Collector = (*Observer)(nil)
 )
+
+// NewLocalObserver returns an Observer without the metrics of the distributed
+// tier: for distributed.Observed.
+func NewLocalObserver() *Observer {
+	o := NewObserver()
+	o.all = []prometheus.Collector{o.wait, o.function}
+	return o
+}
 
 // NewObserver returns an Observer that has seen nothing.
 func NewObserver() *Observer {
