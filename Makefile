@@ -50,7 +50,7 @@ lint: ## formatting, vet, staticcheck, and whether go.mod is tidy
 fmt: ## format the source
 	gofmt -w $$(find . -name '*.go')
 
-setup: ## install redis-server, postgresql, nginx, spin and gcc where missing
+setup: ## install redis-server, postgresql, nginx, prometheus, spin and gcc where missing
 	@./scripts/setup
 
 clean: ## remove what was built

@@ -58,6 +58,7 @@ var endpoints = []Endpoint{
 	{"GET", "/product/coalesced/{id}", "a product; requests at the same time share one query", "/product/coalesced/1"},
 	{"GET", "/stats", "what coalescing saved on this replica; ?scope=fleet: on all", "/stats?scope=fleet"},
 	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", ""},
+	{"GET", "/metrics", "metrics of this replica, for Prometheus; the balancer hides them", "/metrics"},
 	{"GET", "/livez", "200 while the process runs", "/livez"},
 	{"GET", "/readyz", "200 while requests are welcome, 503 during shutdown", "/readyz"},
 	{"GET", "/docs", "this API, for people", "/docs"},

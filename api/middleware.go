@@ -129,7 +129,7 @@ func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 func (s *Server) logPanic(c echo.Context, p *panicked) {
-	s.log.Error("a request panicked", "method", c.Request().Method, "path", c.Request().URL.Path,
+	s.log.ErrorContext(c.Request().Context(), "a request panicked", "method", c.Request().Method, "path", c.Request().URL.Path,
 		"request_id", requestID(c), "panic", p.value, "stack", string(p.stack))
 }
 

@@ -221,7 +221,7 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 		}
 	}
 	products := []string{"/product/normal/1", "/product/coalesced/1"}
-	all := append([]string{"/health", "/livez", "/readyz", "/stats", "/docs", "/openapi.json", "/"}, products...)
+	all := append([]string{"/health", "/livez", "/readyz", "/stats", "/metrics", "/docs", "/openapi.json", "/"}, products...)
 	ask(&store{}, nil, http.MethodGet, nil, all...)
 	ask(&store{}, nil, http.MethodHead, nil, all...)
 	ask(&store{}, nil, http.MethodGet, http.Header{"Accept": {"text/html"}}, "/")
@@ -245,6 +245,9 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 		}
 	}, http.MethodGet, nil, "/stats", "/stats?scope=fleet")
 
+	ask(&store{}, func(c *api.Config) { c.Metrics = exposition{} }, http.MethodGet, nil, "/metrics")
+	ask(&store{}, func(c *api.Config) { c.Metrics = exposition{} }, http.MethodHead, nil, "/metrics")
+
 	stopping := start(t, &store{}, nil)
 	stopping.Drain()
 	stopping.get(t, "/readyz")
@@ -267,6 +270,14 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 			}
 		}
 	}
+}
+
+// exposition answers as Prometheus' own handler does.
+type exposition struct{}
+
+func (exposition) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")
+	_, _ = w.Write([]byte("up 1\n"))
 }
 
 // large sends a body over the limit.

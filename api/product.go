@@ -125,11 +125,11 @@ func (s *Server) noteDatabase(c echo.Context, err error) {
 	case c.Request().Context().Err() != nil:
 	case errors.Is(err, product.ErrUnavailable):
 		if s.dbDown.CompareAndSwap(false, true) {
-			s.log.Warn("the database is unavailable", slog.Any("error", err))
+			s.log.WarnContext(c.Request().Context(), "the database is unavailable", slog.Any("error", err))
 		}
 	default:
 		if _, ok := errors.AsType[*panicked](err); !ok && problemOf(err) == problemInternal {
-			s.log.Error("a query failed", slog.Any("error", err), slog.String("path", c.Request().URL.Path),
+			s.log.ErrorContext(c.Request().Context(), "a query failed", slog.Any("error", err), slog.String("path", c.Request().URL.Path),
 				slog.String("request_id", requestID(c)))
 		}
 	}

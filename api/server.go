@@ -70,6 +70,14 @@ type Config struct {
 	ResetTiers func()                            // nil: nothing to reset
 	Redis      func(context.Context) RedisStatus // nil: RedisDisabled
 	Fleet      Fleet                             // nil: this replica answers for itself
+	Metrics    http.Handler                      // of /metrics; nil: 404
+
+	// Requested is told of each request that was answered, or whose client
+	// left. nil: nobody is.
+	Requested func(Request)
+	// Around returns the handler that serves all, made from the API's own: for
+	// traces. nil: the API's own.
+	Around func(http.Handler) http.Handler
 
 	// AdminToken is the bearer token that POST endpoints want; empty: none.
 	AdminToken string
@@ -113,10 +121,13 @@ func New(config Config) (*Server, error) {
 	if config.Redis == nil {
 		config.Redis = func(context.Context) RedisStatus { return RedisDisabled }
 	}
+	if config.Around == nil {
+		config.Around = func(api http.Handler) http.Handler { return api }
+	}
 	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now()}
 	s.routes()
 	s.http = &http.Server{
-		Handler:           s.echo,
+		Handler:           s.config.Around(s.echo),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      config.WriteTimeout,
@@ -131,6 +142,9 @@ func (s *Server) routes() {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.answerError
+	if s.config.Requested != nil {
+		e.Use(s.observeRequests)
+	}
 	e.Use(s.recoverPanics, s.headers, withRequestID(), s.logRequests, limitBody)
 
 	get := func(path string, handler echo.HandlerFunc) {
@@ -144,6 +158,7 @@ func (s *Server) routes() {
 	get("/product/normal/:id", s.normal)
 	get("/product/coalesced/:id", s.coalesced)
 	get("/stats", s.stats)
+	get("/metrics", s.metrics)
 	get("/docs", s.docs)
 	get("/openapi.json", s.openAPI)
 	e.POST("/stats/reset", s.reset, s.sameOrigin, s.authorized)

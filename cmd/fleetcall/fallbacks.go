@@ -28,18 +28,18 @@ type fallbackLog struct {
 // Run makes fallbackLog a distributed.Observer.
 func (f *fallbackLog) Run(ctx context.Context, run distributed.Run) (context.Context, func(error)) {
 	if run.Role == coalesce.Fallback {
-		f.note(run, time.Now())
+		f.note(ctx, run, time.Now())
 	}
 	return ctx, func(error) {}
 }
 
-func (f *fallbackLog) note(run distributed.Run, now time.Time) {
+func (f *fallbackLog) note(ctx context.Context, run distributed.Run, now time.Time) {
 	f.mu.Lock()
 	news := now.Sub(f.last) >= fallbackPause
 	f.last = now
 	f.mu.Unlock()
 	if news {
-		f.log.Warn("queries run without the lease, once on each replica", "cause", run.Cause, "key", shortened(run.Key), "flight", run.Flight)
+		f.log.WarnContext(ctx, "queries run without the lease, once on each replica", "cause", run.Cause, "key", shortened(run.Key), "flight", run.Flight)
 	}
 }
 

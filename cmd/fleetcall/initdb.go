@@ -21,7 +21,7 @@ func (c *initdbCmd) Run(ctx context.Context, stdout io.Writer) error {
 		return errors.New("fleetcall: initdb needs a database: set DATABASE_URL or --database-url, " +
 			"such as postgres://user:password@localhost:5432/shop (without one, serve uses an embedded database that is filled already)")
 	}
-	s, kind, err := openStore(ctx, c.DatabaseURL, product.PoolConfig{Min: 1, Max: 2, Wait: 30 * time.Second})
+	s, kind, err := openStore(ctx, c.DatabaseURL, product.PoolConfig{Min: 1, Max: 2, Wait: 30 * time.Second}, nil)
 	if err != nil {
 		return err
 	}

@@ -192,7 +192,7 @@ func TestFallbacksAreNewsAgainAfterAPause(t *testing.T) {
 		lines int
 	}{{0, 1}, {time.Second, 1}, {fallbackPause - 1, 1}, {fallbackPause - 1, 1}, {fallbackPause, 2}} {
 		now = now.Add(c.after)
-		f.note(hostile, now)
+		f.note(t.Context(), hostile, now)
 		if n := strings.Count(log.String(), "\n"); n != c.lines {
 			t.Errorf("%d lines, want %d:\n%s", n, c.lines, log.String())
 		}

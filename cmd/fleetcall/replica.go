@@ -9,11 +9,13 @@ import (
 	"os"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/net/netutil"
 
 	"fleetcall/api"
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/coalesceprom"
 	"fleetcall/coalesce/distributed"
 	"fleetcall/coalesce/local"
 	"fleetcall/internal/census"
@@ -48,6 +50,8 @@ type replica struct {
 	census   *census.Census // nil without Redis
 	server   *api.Server
 	profiles *profiles // nil unless asked for
+	metrics  *metrics
+	traces   *traces // nil unless asked for
 }
 
 // newReplica listens and puts a replica together. A database or Redis that is
@@ -76,17 +80,30 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	}
 	r.listener = netutil.LimitListener(r.listener, set.MaxConns)
 	r.log = log.With("replica", r.id)
+	if r.traces, err = newTraces(ctx, r.id, r.log); err != nil {
+		return r, err
+	}
+	if r.traces != nil {
+		r.plain = slog.New(traceLog{log.Handler()})
+		r.log = r.plain.With("replica", r.id)
+	}
+	r.metrics = newMetrics(r.id, r.mode)
 	if set.PprofAddr != "" {
 		if r.profiles, err = startProfiles(ctx, set.PprofAddr, r.log); err != nil {
 			return r, err
 		}
 	}
+	var tracer pgx.QueryTracer
+	if r.traces != nil {
+		tracer = r.traces.database()
+	}
 	r.store, r.database, err = openStore(ctx, set.DatabaseURL, product.PoolConfig{
 		Min: set.DBPoolMin, Max: set.DBPoolMax, Wait: set.DBPoolWait, Delay: set.QueryDelay,
-	})
+	}, tracer)
 	if err != nil {
 		return r, err
 	}
+	r.metrics.registry.MustRegister(databaseOf(r.store))
 	if set.RedisURL != "" {
 		if err := r.connectRedis(); err != nil {
 			return r, err
@@ -104,6 +121,8 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 		Tiers:      r.tiers,
 		ResetTiers: r.resetTiers,
 		Redis:      r.redisStatus,
+		Metrics:    r.metrics.handler(),
+		Requested:  r.requested,
 		AdminToken: set.AdminToken,
 		// The longest request waits for a connection, then for the query; one
 		// that took over from a dead leader has waited for that one before.
@@ -112,6 +131,9 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	}
 	if r.census != nil {
 		config.Fleet = r.census
+	}
+	if r.traces != nil {
+		config.Around = r.traces.around
 	}
 	if r.server, err = api.New(config); err != nil {
 		return r, err
@@ -142,6 +164,11 @@ func (r *replica) connectRedis() error {
 	r.log.Debug("Redis is configured", "kind", kind)
 	r.watch = &redisWatch{log: r.log}
 	client.AddHook(r.watch)
+	if r.traces != nil {
+		if err := r.traces.redis(client); err != nil {
+			return errors.Join(err, client.Close())
+		}
+	}
 	r.redis = client
 	r.census = census.New(census.Config{
 		Client:    client,
@@ -152,16 +179,46 @@ func (r *replica) connectRedis() error {
 	return nil
 }
 
+// observers are told what the group does.
+func (r *replica) observers() ([]distributed.Observer, error) {
+	observers := []distributed.Observer{r.metrics.calls}
+	if r.traces != nil {
+		spans, err := r.traces.observer()
+		if err != nil {
+			return nil, err
+		}
+		observers = append(observers, spans)
+	}
+	return observers, nil
+}
+
+// requested is told of each request.
+func (r *replica) requested(request api.Request) {
+	r.metrics.requested(request)
+	if r.traces != nil {
+		r.traces.requested(request)
+	}
+}
+
 // group returns the tier of the mode.
 func (r *replica) group() (coalesce.Group[product.Product], error) {
-	switch r.mode {
-	case modeOff:
-		return coalesce.Off[product.Product]{}, nil
-	case modeLocal:
-		r.inside = &local.Group[string, product.Product]{}
-		return withFlightTimeout(local.Tier(r.inside), r.set.FlightTimeout), nil
+	observers, err := r.observers()
+	if err != nil {
+		return nil, err
 	}
-	group, err := distributed.New[product.Product](r.redis,
+	if r.mode != modeDistributed {
+		var group coalesce.Group[product.Product] = coalesce.Off[product.Product]{}
+		if r.mode == modeLocal {
+			r.inside = &local.Group[string, product.Product]{}
+			r.metrics.registry.MustRegister(coalesceprom.NewLocalCollector(r.inside.Totals))
+			group = withFlightTimeout(local.Tier(r.inside), r.set.FlightTimeout)
+		}
+		for _, observer := range observers {
+			group = distributed.Observed(group, observer)
+		}
+		return group, nil
+	}
+	options := []distributed.Option{
 		distributed.WithNamespace(r.set.Namespace),
 		distributed.WithLeaseTTL(r.set.LeaseTTL),
 		distributed.WithFlightTimeout(r.set.FlightTimeout),
@@ -170,11 +227,16 @@ func (r *replica) group() (coalesce.Group[product.Product], error) {
 		distributed.WithReplicaID(r.id),
 		distributed.WithLogger(r.plain),
 		distributed.WithObserver(&fallbackLog{log: r.log}),
-	)
+	}
+	for _, observer := range observers {
+		options = append(options, distributed.WithObserver(observer))
+	}
+	group, err := distributed.New[product.Product](r.redis, options...)
 	if err != nil {
 		return nil, err
 	}
 	r.shared = group
+	r.metrics.registry.MustRegister(coalesceprom.NewCollector(group.Totals))
 	return group, nil
 }
 
@@ -239,6 +301,11 @@ func (r *replica) close() error {
 	}
 	if r.store != nil {
 		errs = append(errs, closeStore(r.store))
+	}
+	if r.traces != nil { // last: closing the others may have ended spans
+		ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+		defer cancel()
+		r.traces.close(ctx)
 	}
 	return errors.Join(errs...)
 }

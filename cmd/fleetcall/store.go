@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"fleetcall/internal/product"
 	"fleetcall/internal/product/postgres"
 	"fleetcall/internal/product/sqlite"
@@ -16,6 +18,7 @@ type store interface {
 	Product(ctx context.Context, id int32) (product.Product, error)
 	Ping(ctx context.Context) error
 	Stats() product.Stats
+	Totals() (queries, errors uint64)
 	ResetStats()
 	Seed(ctx context.Context, progress func(done, total int)) error
 	Close() error
@@ -26,7 +29,8 @@ type store interface {
 var errDatabaseURL = errors.New("fleetcall: --database-url (DATABASE_URL) is neither postgres://user:password@host:port/database nor sqlite:///path/file.db")
 
 // openStore opens the database of a DATABASE_URL and says which kind it is.
-func openStore(ctx context.Context, address string, config product.PoolConfig) (store, string, error) {
+// tracer, which may be nil, is told of a PostgreSQL's queries.
+func openStore(ctx context.Context, address string, config product.PoolConfig, tracer pgx.QueryTracer) (store, string, error) {
 	scheme, rest, isURL := strings.Cut(address, "://")
 	switch {
 	case address == "":
@@ -38,7 +42,7 @@ func openStore(ctx context.Context, address string, config product.PoolConfig) (
 		}
 		return opened("embedded, in a file")(sqlite.Open(ctx, path, config))
 	case isURL && (scheme == "postgres" || scheme == "postgresql"), !isURL && strings.Contains(address, "="):
-		s, err := postgres.Open(ctx, address, config)
+		s, err := postgres.Open(ctx, address, config, tracer)
 		if err != nil {
 			return nil, "", err
 		}

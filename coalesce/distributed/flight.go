@@ -214,7 +214,7 @@ func (c *call[V]) joining() state[V] {
 		return c.withoutLatest()
 	case "poisoned":
 		if now, last := time.Now().Unix(), g.poisonLogged.Load(); now > last && g.poisonLogged.CompareAndSwap(last, now) {
-			g.set.log.Error("fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", number(rest, 0)))...)
+			g.set.log.ErrorContext(c.ctx, "fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", number(rest, 0)))...)
 		}
 		return c.end(result[V]{}, coalesce.ErrPoisoned)
 	}
@@ -292,7 +292,7 @@ func (c *call[V]) receive(o outcome, role coalesce.Role, finished time.Time) sta
 		r := result[V]{role: role, flight: c.leader, finished: finished}
 		if err := unmarshal(g.set.codec, o.payload, &r.val); err != nil {
 			g.garbage.Add(1)
-			g.set.log.Warn("fleetcall: result cannot be decoded", c.attrs(slog.Any("error", err))...)
+			g.set.log.WarnContext(c.ctx, "fleetcall: result cannot be decoded", c.attrs(slog.Any("error", err))...)
 			if role == coalesce.Cached {
 				return c.withoutLatest()
 			}

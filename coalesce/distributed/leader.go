@@ -23,7 +23,7 @@ type returned[V any] struct {
 // leading runs the function with the lease.
 func (c *call[V]) leading() state[V] {
 	if c.lost {
-		c.g.set.log.Info("fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
+		c.g.set.log.InfoContext(c.ctx, "fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
 	}
 	c.renewal = c.renew()
 	return c.execute(coalesce.Leader)
@@ -178,7 +178,10 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 	if observer == nil {
 		return c.fn
 	}
-	fn, run := c.fn, Run{Key: c.key, Flight: c.flight, Role: role, Cause: c.cause, Takeover: c.lost}
+	return observeFunction(observer, Run{Key: c.key, Flight: c.flight, Role: role, Cause: c.cause, Takeover: c.lost}, c.fn)
+}
+
+func observeFunction[V any](observer Observer, run Run, fn func(context.Context) (V, error)) func(context.Context) (V, error) {
 	return func(ctx context.Context) (val V, err error) {
 		ctx, ended := observer.Run(ctx, run)
 		err = coalesce.ErrGoexit
@@ -235,7 +238,7 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	default:
 		payload, err := marshal(set.codec, r.val)
 		if err != nil {
-			set.log.Error("fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
+			set.log.ErrorContext(c.ctx, "fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
 			break
 		}
 		if len(payload) <= set.payloadLimit {
@@ -290,7 +293,7 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 			return err
 		})
 		if err != nil {
-			g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+			g.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
 		}
 	}
 	if _, err, here := g.redis.runHere(c.ctx, g.redis.must(), tried, finishScript, keys, args(message)...); here {
@@ -399,7 +402,7 @@ func (c *call[V]) renew() *renewal {
 		case err == nil && held == 0:
 			g.leaseLost.Add(1)
 			c.leaseIs(LeaseLost, asked)
-			g.set.log.Warn("fleetcall: lease lost", c.attrs()...)
+			g.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
 		default:
 			if err == nil {
 				c.leaseIs(LeaseRenewed, asked)

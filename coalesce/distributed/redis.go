@@ -239,6 +239,18 @@ func (c *commander) counts() (total uint64, byKind map[string]uint64) {
 	return total, byKind
 }
 
+// FailureKinds are the kinds of Redis' failures, all of them: the keys of
+// TierStats.RedisErrorsBy, and Command.Kind. "breaker" is the cause of a
+// fallback alone: nothing was sent.
+func FailureKinds() []string {
+	return []string{"timeout", "connection", "subscription", "pool", "oom", "readonly", "loading", "cluster", "auth", "maxclients", "reply"}
+}
+
+// FallbackCauses are the values of Run.Cause and Flight.Cause, all of them.
+func FallbackCauses() []string {
+	return append(FailureKinds(), "breaker", causeTooLarge, causeGarbage)
+}
+
 func failureKind(err error) string {
 	var timeout interface{ Timeout() bool }
 	switch {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"path"
 	"sync/atomic"
 	"time"
 )
@@ -51,7 +52,7 @@ func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, erro
 	}
 	b := &builtin{
 		server: &http.Server{
-			Handler: proxy, ErrorLog: logger,
+			Handler: hideMetrics(proxy), ErrorLog: logger,
 			ReadHeaderTimeout: 15 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 64 << 10,
 		},
 		routes: routes,
@@ -59,6 +60,20 @@ func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, erro
 	}
 	go func() { b.served <- b.server.Serve(l) }()
 	return b, nil
+}
+
+// hideMetrics does what nginx.conf does: one would get the metrics of any
+// replica.
+func hideMetrics(proxy http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) == "/metrics" {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"type":"about:blank","title":"Not Found","status":404,"detail":"Each replica has metrics of its own; the balancer has none."}`+"\n")
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	})
 }
 
 func (b *builtin) name() string { return "built in" }

@@ -57,7 +57,8 @@ type Stats struct {
 
 // Counters are the counts of a store. The zero value is ready to use.
 type Counters struct {
-	queries, errors atomic.Uint64
+	queries, errors             atomic.Uint64
+	queriesBefore, errorsBefore atomic.Uint64 // the counts at the last Reset
 }
 
 // Sent counts a query; a store calls it just before it sends one. It also
@@ -70,13 +71,20 @@ func (c *Counters) Sent(ctx context.Context) {
 // Failed counts an error.
 func (c *Counters) Failed() { c.errors.Add(1) }
 
-// Load returns the counts of queries and errors.
-func (c *Counters) Load() (queries, errors uint64) { return c.queries.Load(), c.errors.Load() }
+// Load returns the counts of queries and errors since Reset.
+func (c *Counters) Load() (queries, errors uint64) {
+	// The older counts first: they are never more.
+	before, errorsBefore := c.queriesBefore.Load(), c.errorsBefore.Load()
+	return c.queries.Load() - before, c.errors.Load() - errorsBefore
+}
 
-// Reset sets the counts to zero.
+// Totals returns the counts of queries and errors, whatever Reset did.
+func (c *Counters) Totals() (queries, errors uint64) { return c.queries.Load(), c.errors.Load() }
+
+// Reset sets the counts that Load returns to zero.
 func (c *Counters) Reset() {
-	c.queries.Store(0)
-	c.errors.Store(0)
+	c.queriesBefore.Store(c.queries.Load())
+	c.errorsBefore.Store(c.errors.Load())
 }
 
 type hookKey struct{}

@@ -29,8 +29,9 @@ type Store struct {
 
 // Open makes a pool for a postgres:// URL. It does not connect: a database
 // that is down makes queries fail, not Open. The error of a malformed URL does
-// not repeat its password.
-func Open(ctx context.Context, url string, config product.PoolConfig) (*Store, error) {
+// not repeat its password. tracer, which may be nil, is told of what the pool
+// does.
+func Open(ctx context.Context, url string, config product.PoolConfig, tracer pgx.QueryTracer) (*Store, error) {
 	c, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: reading the database's URL: %w", err)
@@ -42,6 +43,7 @@ func Open(ctx context.Context, url string, config product.PoolConfig) (*Store, e
 	if c.ConnConfig.RuntimeParams["application_name"] == "" {
 		c.ConnConfig.RuntimeParams["application_name"] = "fleetcall"
 	}
+	c.ConnConfig.Tracer = tracer
 	pool, err := pgxpool.NewWithConfig(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: making a database pool: %w", err)
@@ -148,6 +150,13 @@ func (s *Store) Stats() product.Stats {
 	st.Queries, st.Errors = s.counters.Load()
 	return st
 }
+
+// Totals returns the counts of queries and errors since Open, whatever
+// ResetStats did.
+func (s *Store) Totals() (queries, errors uint64) { return s.counters.Totals() }
+
+// Pool returns the state of the pool, in the words of its library.
+func (s *Store) Pool() *pgxpool.Stat { return s.pool.Stat() }
 
 // ResetStats sets the counts to zero.
 func (s *Store) ResetStats() { s.counters.Reset() }

@@ -22,7 +22,7 @@ var pool = product.PoolConfig{Min: 2, Max: 4, Wait: time.Minute}
 
 func open(t *testing.T, url string, config product.PoolConfig) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), url, config)
+	s, err := postgres.Open(t.Context(), url, config, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestMissingTableSaysWhatToDo(t *testing.T) {
 }
 
 func TestMalformedURLIsRefusedWithoutItsPassword(t *testing.T) {
-	_, err := postgres.Open(t.Context(), "postgres://user:hunter2@host:notaport/db", pool)
+	_, err := postgres.Open(t.Context(), "postgres://user:hunter2@host:notaport/db", pool, nil)
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)
 	}

@@ -179,6 +179,10 @@ func (s *Store) Stats() product.Stats {
 	return st
 }
 
+// Totals returns the counts of queries and errors since Open, whatever
+// ResetStats did.
+func (s *Store) Totals() (queries, errors uint64) { return s.counters.Totals() }
+
 // ResetStats sets the counts to zero.
 func (s *Store) ResetStats() { s.counters.Reset() }
 

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"fleetcall/api"
+	"fleetcall/coalesce/coalesceprom"
+)
+
+// metrics is what /metrics shows: a registry of its own, and what is measured
+// as it happens.
+type metrics struct {
+	registry *prometheus.Registry
+	calls    *coalesceprom.Observer
+	requests *prometheus.HistogramVec
+}
+
+// noRoute is the route of a request for something that is not there: the paths
+// of such requests have no end.
+const noRoute = "none"
+
+func newMetrics(replica, mode string) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		calls:    coalesceprom.NewLocalObserver(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "fleetcall_http_request_duration_seconds",
+			Help:    "How long requests took, by the pattern of their path and the class of their status; canceled: the client left.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}, []string{"route", "code"}),
+	}
+	if mode == modeDistributed {
+		m.calls = coalesceprom.NewObserver()
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "fleetcall_build_info", Help: "1; the labels say what was built, and with what.",
+		ConstLabels: prometheus.Labels{"version": buildVersion(), "goversion": runtime.Version()},
+	})
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "fleetcall_replica_info", Help: "1; the labels are the replica's id, and how it coalesces: off, local or distributed.",
+		ConstLabels: prometheus.Labels{"replica": replica, "mode": mode},
+	})
+	build.Set(1)
+	info.Set(1)
+	m.registry.MustRegister(m.calls, m.requests, build, info,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// The first increment of a series that was not there is invisible to rate.
+	for _, route := range []string{"/product/normal/:id", "/product/coalesced/:id"} {
+		for _, code := range []string{"2xx", "4xx", "5xx"} {
+			m.requests.WithLabelValues(route, code)
+		}
+	}
+	return m
+}
+
+// handler answers /metrics.
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// requested takes note of a request. The probes' and the scraper's own are left
+// out: they would hide what clients see.
+func (m *metrics) requested(r api.Request) {
+	switch r.Route {
+	case "/metrics", "/livez", "/readyz", "/health":
+		return
+	case "":
+		r.Route = noRoute
+	}
+	code := "canceled"
+	if r.Status != 0 {
+		code = strconv.Itoa(r.Status/100) + "xx"
+	}
+	m.requests.WithLabelValues(r.Route, code).Observe(r.Took.Seconds())
+}
+
+// database shows a store.
+type database struct {
+	store store
+	pool  func() *pgxpool.Stat // nil: not PostgreSQL
+}
+
+// databaseOf returns the collector of a store. A pool of pgx has more to tell.
+func databaseOf(s store) database {
+	d := database{store: s}
+	if pgx, ok := s.(interface{ Pool() *pgxpool.Stat }); ok {
+		d.pool = pgx.Pool
+	}
+	return d
+}
+
+func databaseDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("fleetcall_database_"+name, help, labels, nil)
+}
+
+var (
+	databaseQueries     = databaseDesc("queries_total", "Queries sent to the database, by both product endpoints.")
+	databaseErrors      = databaseDesc("query_errors_total", "Queries that failed, or never got a connection.")
+	databaseConnections = databaseDesc("connections", "Connections of the pool, by state.", "state")
+	databaseMax         = databaseDesc("connections_max", "Connections that the pool may have.")
+
+	poolAcquires     = databaseDesc("pool_acquires_total", "Connections that were taken from the pool.")
+	poolWaits        = databaseDesc("pool_empty_acquires_total", "Connections that had to be waited for, because none was idle.")
+	poolWaited       = databaseDesc("pool_empty_acquire_wait_seconds_total", "How long they were waited for.")
+	poolCanceled     = databaseDesc("pool_canceled_acquires_total", "Connections that were waited for in vain.")
+	poolNew          = databaseDesc("pool_new_connections_total", "Connections that were made.")
+	poolConstructing = databaseDesc("pool_constructing_connections", "Connections that are being made.")
+)
+
+// Describe makes database a prometheus.Collector.
+func (d database) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{databaseQueries, databaseErrors, databaseConnections, databaseMax} {
+		descs <- desc
+	}
+	if d.pool == nil {
+		return
+	}
+	for _, desc := range []*prometheus.Desc{poolAcquires, poolWaits, poolWaited, poolCanceled, poolNew, poolConstructing} {
+		descs <- desc
+	}
+}
+
+// Collect makes database a prometheus.Collector.
+func (d database) Collect(metrics chan<- prometheus.Metric) {
+	counter := func(desc *prometheus.Desc, n float64) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, n)
+	}
+	gauge := func(desc *prometheus.Desc, n int, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)
+	}
+	queries, failed := d.store.Totals()
+	counter(databaseQueries, float64(queries))
+	counter(databaseErrors, float64(failed))
+	st := d.store.Stats()
+	gauge(databaseConnections, st.InUse, "in_use")
+	gauge(databaseConnections, st.Idle, "idle")
+	gauge(databaseMax, st.Max)
+	if d.pool == nil {
+		return
+	}
+	pool := d.pool()
+	counter(poolAcquires, float64(pool.AcquireCount()))
+	counter(poolWaits, float64(pool.EmptyAcquireCount()))
+	counter(poolWaited, pool.EmptyAcquireWaitTime().Seconds())
+	counter(poolCanceled, float64(pool.CanceledAcquireCount()))
+	counter(poolNew, float64(pool.NewConnsCount()))
+	gauge(poolConstructing, int(pool.ConstructingConns()))
+}

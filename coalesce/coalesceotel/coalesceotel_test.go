@@ -1,0 +1,269 @@
+package coalesceotel_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.uber.org/goleak"
+
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/coalesceotel"
+	"fleetcall/coalesce/distributed"
+	"fleetcall/coalesce/local"
+	"fleetcall/internal/testserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// replica is a group whose spans and metrics stay in memory.
+type replica struct {
+	group *distributed.Group[string]
+	spans *tracetest.InMemoryExporter
+	meter *metric.ManualReader
+}
+
+func newReplica(t *testing.T, server *testserver.Redis, sampler trace.Sampler, opts ...coalesceotel.Option) replica {
+	t.Helper()
+	r := replica{spans: tracetest.NewInMemoryExporter(), meter: metric.NewManualReader()}
+	tracers := trace.NewTracerProvider(trace.WithSyncer(r.spans), trace.WithSampler(sampler))
+	meters := metric.NewMeterProvider(metric.WithReader(r.meter))
+	opts = append(opts, coalesceotel.WithTracerProvider(tracers), coalesceotel.WithMeterProvider(meters))
+	observer, err := coalesceotel.NewObserver(opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	if r.group, err = distributed.New[string](client, distributed.WithObserver(observer)); err != nil {
+		t.Fatal(err)
+	}
+	registration, err := coalesceotel.RegisterStats(r.group.Totals, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(registration.Unregister(), r.group.Close(context.Background()), client.Close(),
+			tracers.Shutdown(context.Background()), meters.Shutdown(context.Background())); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// share lets b follow a flight that a leads.
+func share(t *testing.T, server *testserver.Redis, a, b replica) {
+	t.Helper()
+	client := server.Client()
+	wait := func(what string, ok func() bool) {
+		for limit := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Errorf("not %s after 10 s", what)
+				return
+			}
+		}
+	}
+	joined, done := make(chan struct{}), make(chan error, 2)
+	go func() {
+		_, role, err := a.group.Do(context.Background(), "k", func(context.Context) (string, error) {
+			<-joined
+			return "value", nil
+		})
+		if role != coalesce.Leader {
+			err = errors.Join(err, errors.New("the leader is a "+role.String()))
+		}
+		done <- err
+	}()
+	wait("led", func() bool { return client.Exists(context.Background(), "fleetcall:{k}:lease").Val() == 1 })
+	go func() {
+		_, role, err := b.group.Do(context.Background(), "k", func(context.Context) (string, error) { return "own", nil })
+		if role != coalesce.RemoteFollower {
+			err = errors.Join(err, errors.New("the follower is a "+role.String()))
+		}
+		done <- err
+	}()
+	wait("followed", func() bool {
+		return strings.HasPrefix(client.Get(context.Background(), "fleetcall:{k}:lease").Val(), "1")
+	})
+	close(joined)
+	if err := errors.Join(<-done, <-done); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func span(t *testing.T, r replica, name string) tracetest.SpanStub {
+	t.Helper()
+	var found []tracetest.SpanStub
+	for _, s := range r.spans.GetSpans() {
+		if s.Name == name {
+			found = append(found, s)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d spans are called %q", len(found), name)
+	}
+	return found[0]
+}
+
+func value(s tracetest.SpanStub, key attribute.Key) string {
+	for _, a := range s.Attributes {
+		if a.Key == key {
+			return a.Value.String()
+		}
+	}
+	return ""
+}
+
+func TestAFollowersSpanLinksToItsLeadersOnAnotherReplica(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := newReplica(t, server, trace.AlwaysSample()), newReplica(t, server, trace.AlwaysSample(), coalesceotel.WithKeys())
+	share(t, server, a, b)
+	leader, function, follower := span(t, a, "fleetcall flight"), span(t, a, "fleetcall function"), span(t, b, "fleetcall flight")
+	if function.Parent.SpanID() != leader.SpanContext.SpanID() || len(leader.Links) != 0 {
+		t.Errorf("the function's parent is %v, the leader's span %v with links %v", function.Parent.SpanID(), leader.SpanContext.SpanID(), leader.Links)
+	}
+	if len(follower.Links) != 1 || follower.Links[0].SpanContext.SpanID() != leader.SpanContext.SpanID() ||
+		follower.Links[0].SpanContext.TraceID() != leader.SpanContext.TraceID() || !follower.Links[0].SpanContext.IsRemote() {
+		t.Errorf("the follower links to %+v, want %+v", follower.Links, leader.SpanContext)
+	}
+	if follower.SpanContext.TraceID() == leader.SpanContext.TraceID() {
+		t.Error("both are in one trace: then a link proves nothing")
+	}
+	for _, tt := range []struct {
+		of   tracetest.SpanStub
+		key  attribute.Key
+		want string
+	}{
+		{leader, coalesceotel.RoleKey, "leader"}, {leader, coalesceotel.OutcomeKey, "ok"}, {leader, coalesceotel.KeyKey, ""}, {leader, coalesceotel.LagKey, ""},
+		{follower, coalesceotel.RoleKey, "remote-follower"}, {follower, coalesceotel.OutcomeKey, "ok"}, {follower, coalesceotel.KeyKey, "k"},
+		{follower, coalesceotel.FlightKey, value(leader, coalesceotel.FlightKey)}, {function, coalesceotel.OutcomeKey, "ok"},
+	} {
+		if got := value(tt.of, tt.key); got != tt.want {
+			t.Errorf("%s of %q is %q, want %q", tt.key, value(tt.of, coalesceotel.RoleKey), got, tt.want)
+		}
+	}
+	if value(follower, coalesceotel.LagKey) == "" || value(leader, coalesceotel.FlightKey) == "" {
+		t.Errorf("the follower's attributes are %v", follower.Attributes)
+	}
+}
+
+func TestASpanThatIsNotSampledIsNotLinkedTo(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := newReplica(t, server, trace.NeverSample()), newReplica(t, server, trace.AlwaysSample())
+	share(t, server, a, b)
+	if follower := span(t, b, "fleetcall flight"); len(follower.Links) != 0 {
+		t.Errorf("the follower links to %+v", follower.Links)
+	}
+	if spans := a.spans.GetSpans(); len(spans) != 0 {
+		t.Errorf("the leader exported %v", spans)
+	}
+}
+
+func TestAnErrorsTextDoesNotLeaveTheProgram(t *testing.T) {
+	r := newReplica(t, testserver.StartRedis(t), trace.AlwaysSample())
+	_, _, err := r.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "", errors.New("password=secret") })
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, s := range r.spans.GetSpans() {
+		if s.Status.Code != codes.Error || value(s, coalesceotel.OutcomeKey) != "error" {
+			t.Errorf("%s: %+v, %v", s.Name, s.Status, s.Attributes)
+		}
+		if strings.Contains(s.Status.Description, "secret") || len(s.Events) != 0 {
+			t.Errorf("%s tells %q, %v", s.Name, s.Status.Description, s.Events)
+		}
+	}
+}
+
+// sums are the sums of counters and the counts of histograms, over all their
+// attributes.
+func sums(t *testing.T, reader *metric.ManualReader) map[string]float64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(context.Background(), &all); err != nil {
+		t.Fatal(err)
+	}
+	n := map[string]float64{}
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				for _, p := range data.DataPoints {
+					n[m.Name] += float64(p.Value)
+				}
+			case metricdata.Gauge[int64]:
+				for _, p := range data.DataPoints {
+					n[m.Name] += float64(p.Value)
+				}
+			case metricdata.Histogram[float64]:
+				for _, p := range data.DataPoints {
+					n[m.Name] += float64(p.Count)
+				}
+			default:
+				t.Errorf("%s is a %T", m.Name, data)
+			}
+		}
+	}
+	return n
+}
+
+func TestInstrumentsAgreeWithStatsAndSurviveAReset(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := newReplica(t, server, trace.NeverSample()), newReplica(t, server, trace.NeverSample())
+	share(t, server, a, b)
+	b.group.ResetStats()
+	for _, tt := range []struct {
+		of   replica
+		name string
+		want float64
+	}{
+		{a, "fleetcall.local.requests", 1}, {a, "fleetcall.distributed.flights", 1}, {a, "fleetcall.call.wait", 1},
+		{a, "fleetcall.function.duration", 1}, {a, "fleetcall.follower.lag", 0}, {a, "fleetcall.distributed.breaker", 1},
+		{b, "fleetcall.local.requests", 1}, {b, "fleetcall.distributed.flights", 1}, {b, "fleetcall.call.wait", 1},
+		{b, "fleetcall.function.duration", 0}, {b, "fleetcall.follower.lag", 1},
+	} {
+		if got := sums(t, tt.of.meter)[tt.name]; got != tt.want {
+			t.Errorf("%s is %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	if sums(t, a.meter)["fleetcall.redis.command.duration"] == 0 {
+		t.Error("no Redis command was measured")
+	}
+}
+
+func TestALocalTierAloneIsObservedToo(t *testing.T) {
+	reader := metric.NewManualReader()
+	meters := metric.NewMeterProvider(metric.WithReader(reader))
+	spans := tracetest.NewInMemoryExporter()
+	tracers := trace.NewTracerProvider(trace.WithSyncer(spans))
+	var group local.Group[string, string]
+	observer, err := coalesceotel.NewObserver(coalesceotel.WithMeterProvider(meters), coalesceotel.WithTracerProvider(tracers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := coalesceotel.RegisterLocalStats(group.Totals, coalesceotel.WithMeterProvider(meters)); err != nil {
+		t.Fatal(err)
+	}
+	tier := distributed.Observed(local.Tier(&group), observer)
+	if _, _, err := tier.Do(t.Context(), "k", func(context.Context) (string, error) { return "v", nil }); err != nil {
+		t.Error(err)
+	}
+	got := sums(t, reader)
+	if got["fleetcall.local.requests"] != 1 || got["fleetcall.function.duration"] != 1 || got["fleetcall.call.wait"] != 1 {
+		t.Errorf("%v", got)
+	}
+	if all := spans.GetSpans(); len(all) != 1 || all[0].Name != "fleetcall function" {
+		t.Errorf("%v", all)
+	}
+	if err := errors.Join(tracers.Shutdown(t.Context()), meters.Shutdown(t.Context())); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,123 @@
+package coalesceotel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/distributed"
+	"fleetcall/coalesce/local"
+)
+
+// RegisterStats makes observable instruments of what both tiers count. totals
+// is a Group's Totals. The registration ends with its Unregister.
+func RegisterStats(totals func() distributed.Stats, opts ...Option) (metric.Registration, error) {
+	i := instruments{meter: newConfig(opts).meters.Meter(scope)}
+	observeLocal := i.local()
+	observeDistributed := i.distributed()
+	return i.register(func(o metric.Observer) {
+		st := totals()
+		observeLocal(o, st.Local)
+		observeDistributed(o, st.Distributed)
+	})
+}
+
+// RegisterLocalStats does the same for a local tier that stands alone. totals
+// is a local.Group's Totals.
+func RegisterLocalStats(totals func() local.Stats, opts ...Option) (metric.Registration, error) {
+	i := instruments{meter: newConfig(opts).meters.Meter(scope)}
+	observe := i.local()
+	return i.register(func(o metric.Observer) { observe(o, totals()) })
+}
+
+// instruments makes them and keeps what went wrong.
+type instruments struct {
+	meter metric.Meter
+	all   []metric.Observable
+	errs  []error
+}
+
+func (i *instruments) counter(name, unit, description string) metric.Int64ObservableCounter {
+	c, err := i.meter.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(description))
+	i.all, i.errs = append(i.all, c), append(i.errs, err)
+	return c
+}
+
+func (i *instruments) gauge(name, unit, description string) metric.Int64ObservableGauge {
+	g, err := i.meter.Int64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(description))
+	i.all, i.errs = append(i.all, g), append(i.errs, err)
+	return g
+}
+
+func (i *instruments) register(observe func(metric.Observer)) (metric.Registration, error) {
+	if err := errors.Join(i.errs...); err != nil {
+		return nil, fmt.Errorf("fleetcall: making instruments: %w", err)
+	}
+	registration, err := i.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		observe(o)
+		return nil
+	}, i.all...)
+	if err != nil {
+		return nil, fmt.Errorf("fleetcall: registering statistics: %w", err)
+	}
+	return registration, nil
+}
+
+func with(attributes ...attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(attributes...))
+}
+
+func withRole(role coalesce.Role) metric.MeasurementOption {
+	return with(RoleKey.String(role.String()))
+}
+
+func (i *instruments) local() func(metric.Observer, local.Stats) {
+	requests := i.counter("fleetcall.local.requests", "{call}", "Calls that reached the local tier.")
+	errs := i.counter("fleetcall.local.flight.errors", "{flight}", "Flights of the local tier that ended with an error, or panicked.")
+	active := i.gauge("fleetcall.local.active_flights", "{flight}", "Flights of the local tier under way.")
+	waiting := i.gauge("fleetcall.local.waiting_callers", "{call}", "Callers that wait in the local tier.")
+	return func(o metric.Observer, st local.Stats) {
+		o.ObserveInt64(requests, int64(st.Leaders), withRole(coalesce.Leader))
+		o.ObserveInt64(requests, int64(st.Followers), withRole(coalesce.LocalFollower))
+		o.ObserveInt64(errs, int64(st.Errors))
+		o.ObserveInt64(active, st.ActiveFlights)
+		o.ObserveInt64(waiting, st.Waiting)
+	}
+}
+
+func (i *instruments) distributed() func(metric.Observer, distributed.TierStats) {
+	flights := i.counter("fleetcall.distributed.flights", "{flight}", "Flights of the distributed tier that have ended.")
+	errs := i.counter("fleetcall.distributed.flight.errors", "{flight}", "Flights that ended with an error.")
+	takeovers := i.counter("fleetcall.distributed.takeovers", "{flight}", "Flights led here because the one they followed had gone without an outcome.")
+	lost := i.counter("fleetcall.distributed.leases_lost", "{lease}", "Leases that ran out or were taken while the function ran here.")
+	failures := i.counter("fleetcall.distributed.redis.failures", "{failure}", "Commands and connections to Redis that failed.")
+	garbage := i.counter("fleetcall.distributed.garbage", "{message}", "Messages and values of Redis that could not be read.")
+	active := i.gauge("fleetcall.distributed.active_flights", "{flight}", "Flights of the distributed tier under way.")
+	breaker := i.gauge("fleetcall.distributed.breaker", "1", "1 for the state that the circuit breaker before Redis has.")
+	return func(o metric.Observer, st distributed.TierStats) {
+		o.ObserveInt64(flights, int64(st.Leaders), withRole(coalesce.Leader))
+		o.ObserveInt64(flights, int64(st.Followers), withRole(coalesce.RemoteFollower))
+		o.ObserveInt64(flights, int64(st.Cached), withRole(coalesce.Cached))
+		o.ObserveInt64(flights, int64(st.Fallbacks), withRole(coalesce.Fallback))
+		o.ObserveInt64(flights, int64(st.Requests-st.Leaders-st.Followers-st.Cached-st.Fallbacks), withRole(0))
+		o.ObserveInt64(errs, int64(st.Errors))
+		o.ObserveInt64(takeovers, int64(st.Takeovers))
+		o.ObserveInt64(lost, int64(st.LeaseLost))
+		for kind, n := range st.RedisErrorsBy {
+			o.ObserveInt64(failures, int64(n), with(attribute.String("kind", kind)))
+		}
+		o.ObserveInt64(garbage, int64(st.Garbage))
+		o.ObserveInt64(active, st.ActiveFlights)
+		for _, state := range []string{"closed", "half-open", "open"} {
+			is := int64(0)
+			if st.Breaker == state {
+				is = 1
+			}
+			o.ObserveInt64(breaker, is, with(attribute.String("state", state)))
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"fleetcall/internal/fleet"
+	"fleetcall/internal/testserver"
+)
+
+// watched starts a Prometheus that watches the fleet with the configuration
+// and the rules of deploy/: only the addresses and the interval are others.
+func watched(t *testing.T, f *fleet.Fleet) *testserver.Prometheus {
+	t.Helper()
+	dir := t.TempDir()
+	config := readFile(t, "../deploy/prometheus/prometheus.yml")
+	for i, r := range f.Replicas() {
+		config = replaceOnce(t, config, []string{"replica-1:8000", "replica-2:8000", "replica-3:8000"}[i], strings.TrimPrefix(r.URL, "http://"))
+	}
+	config = replaceOnce(t, config, "scrape_interval: 15s", "scrape_interval: 500ms")
+	config = replaceOnce(t, config, "evaluation_interval: 15s", "evaluation_interval: 500ms")
+	for name, text := range map[string]string{"prometheus.yml": config, "alerts.yml": readFile(t, "../deploy/prometheus/alerts.yml")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return testserver.StartPrometheus(t, filepath.Join(dir, "prometheus.yml"))
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func replaceOnce(t *testing.T, text, old, replacement string) string {
+	t.Helper()
+	if strings.Count(text, old) != 1 {
+		t.Fatalf("%q is in it %d times", old, strings.Count(text, old))
+	}
+	return strings.Replace(text, old, replacement, 1)
+}
+
+type rule struct{ Name, Query, Health, LastError, State string }
+
+func rules(t *testing.T, p *testserver.Prometheus) []rule {
+	t.Helper()
+	var data struct{ Groups []struct{ Rules []rule } }
+	if err := p.Get("/api/v1/rules", nil, &data); err != nil {
+		t.Fatal(err)
+	}
+	var all []rule
+	for _, group := range data.Groups {
+		all = append(all, group.Rules...)
+	}
+	return all
+}
+
+// dashboard returns the expressions of the Grafana dashboard, by their panels.
+func dashboard(t *testing.T) map[string]string {
+	t.Helper()
+	var d struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ RefID, Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(readFile(t, "../deploy/grafana/dashboards/fleetcall.json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	variables := strings.NewReplacer("$job", "fleetcall", "$instance", ".*", "$__rate_interval", "1m")
+	all := map[string]string{}
+	for _, panel := range d.Panels {
+		for _, target := range panel.Targets {
+			all[panel.Title+" "+target.RefID] = variables.Replace(target.Expr)
+		}
+	}
+	return all
+}
+
+func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T) {
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: database(t), redisURL: testserver.StartRedis(t).URL()})
+	p := watched(t, f)
+	sum := func(expr string) string {
+		t.Helper()
+		got, err := p.Query(expr)
+		if err != nil || len(got) != 1 {
+			return ""
+		}
+		value, _ := got[0].Value[1].(string)
+		return value
+	}
+	scraped := func(times string) func() bool { // each replica
+		return func() bool { return sum(`count(count_over_time(fleetcall_build_info[1m]) >= `+times+`)`) == "3" }
+	}
+	eventually(t, "all replicas have been scraped before the herd", scraped("1"))
+	herd(t, f, 60)
+	// The balancer shows no replica's metrics.
+	if a := mustGet(t, f.URL()+"/metrics"); a.status != http.StatusNotFound {
+		t.Errorf("the balancer answers /metrics with %d", a.status)
+	}
+	eventually(t, "all replicas have been scraped since the herd", func() bool {
+		return sum(`sum(up{job="fleetcall"})`) == "3" && sum(`sum(fleetcall_local_requests_total)`) == "60" && sum(`sum(fleetcall_database_queries_total)`) == "1"
+	})
+	if got := sum(`sum(fleetcall_distributed_flights_total{role="leader"})`); got != "1" {
+		t.Errorf("%s flights were led", got)
+	}
+	var names []string
+	if err := p.Get("/api/v1/label/__name__/values", nil, &names); err != nil {
+		t.Fatal(err)
+	}
+	metric := regexp.MustCompile(`\b(?:fleetcall|go|process)_[a-z0-9_]+\b|\bup\b`)
+	check := func(of, expr string) (samples []testserver.Sample) {
+		t.Helper()
+		samples, err := p.Query(expr)
+		if err != nil {
+			t.Errorf("%s: %v", of, err)
+		}
+		found := metric.FindAllString(expr, -1)
+		if len(found) == 0 {
+			t.Errorf("%s: no metric in %s", of, expr)
+		}
+		for _, name := range found {
+			if !slices.Contains(names, name) {
+				t.Errorf("%s: no replica has a metric %s", of, name)
+			}
+		}
+		return samples
+	}
+	eventually(t, "every rule has been evaluated", func() bool {
+		return !slices.ContainsFunc(rules(t, p), func(r rule) bool { return r.Health == "unknown" })
+	})
+	all := rules(t, p)
+	if n := strings.Count(readFile(t, "../deploy/prometheus/alerts.yml"), "- alert: "); len(all) != n || n == 0 {
+		t.Errorf("%d rules, want %d", len(all), n)
+	}
+	for _, r := range all {
+		if r.Health != "ok" || r.State != "inactive" {
+			t.Errorf("%s of a healthy fleet is %s, %s %s", r.Name, r.State, r.Health, r.LastError)
+		}
+		if firing := check(r.Name, r.Query); len(firing) != 0 {
+			t.Errorf("%s of a healthy fleet: %v", r.Name, firing)
+		}
+	}
+	expressions := dashboard(t)
+	if len(expressions) < 20 {
+		t.Errorf("%d expressions are on the dashboard", len(expressions))
+	}
+	for of, expr := range expressions {
+		if strings.Contains(expr, "$") {
+			t.Errorf("%s has a variable that nothing sets: %s", of, expr)
+		}
+		// Those that end with > 0 show what a healthy fleet has none of.
+		if samples := check(of, expr); len(samples) == 0 && !strings.HasSuffix(expr, "> 0") {
+			t.Errorf("%s shows nothing: %s", of, expr)
+		}
+	}
+	if err := f.Replicas()[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a replica that is down is seen", func() bool {
+		return slices.ContainsFunc(rules(t, p), func(r rule) bool { return r.Name == "FleetcallReplicaDown" && r.State == "pending" })
+	})
+}
