@@ -46,6 +46,7 @@ type replica struct {
 	shared   *distributed.Group[product.Product]
 	inside   *local.Group[string, product.Product]
 	census   *census.Census // nil without Redis
+	leases   *leases        // nil without a distributed tier
 	server   *api.Server
 	profiles *profiles // nil unless asked for
 }
@@ -113,6 +114,9 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	if r.census != nil {
 		config.Fleet = r.census
 	}
+	if r.leases != nil {
+		config.Leases = r.leases.list
+	}
 	if r.server, err = api.New(config); err != nil {
 		return r, err
 	}
@@ -161,6 +165,7 @@ func (r *replica) group() (coalesce.Group[product.Product], error) {
 		r.inside = &local.Group[string, product.Product]{}
 		return withFlightTimeout(local.Tier(r.inside), r.set.FlightTimeout), nil
 	}
+	r.leases = newLeases(r.set.LeaseTTL)
 	group, err := distributed.New[product.Product](r.redis,
 		distributed.WithNamespace(r.set.Namespace),
 		distributed.WithLeaseTTL(r.set.LeaseTTL),
@@ -170,6 +175,7 @@ func (r *replica) group() (coalesce.Group[product.Product], error) {
 		distributed.WithReplicaID(r.id),
 		distributed.WithLogger(r.plain),
 		distributed.WithObserver(&fallbackLog{log: r.log}),
+		distributed.WithObserver(r.leases),
 	)
 	if err != nil {
 		return nil, err
