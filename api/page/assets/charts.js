@@ -5,6 +5,7 @@ import { count, element, ms, rate, roles } from './words.js';
 /* global uPlot */
 
 const kept = 180; // seconds
+const leastShown = 60; // seconds, though there may be fewer yet
 const tabled = 10;
 const height = 230;
 const latencyRoles = roles.filter((role) => role.id !== 'none');
@@ -15,8 +16,15 @@ const rateSeries = [
   { id: 'prevented', name: 'queries prevented', colour: '--prevented' },
 ];
 
+// colour is one of the style sheet's, as a canvas understands it: for light or
+// dark.
+const probe = document.createElement('span');
+probe.hidden = true;
+document.body.append(probe);
+
 function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  probe.style.color = `var(${name})`;
+  return getComputedStyle(probe).color;
 }
 
 function axis(values, size) {
@@ -47,10 +55,10 @@ class Chart {
         padding: [10, 8, 0, 0],
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false } },
-        scales: { x: { time: true }, y: scale },
+        scales: { x: { time: true, range: (_, min, max) => (max == null ? [0, 1] : [max - Math.max(leastShown, max - min), max]) }, y: scale },
         axes: [
           { ...axis((_, splits) => splits.map((t) => clock.format(t * 1000)), 28), space: 80 },
-          axis((_, splits) => splits.map((v) => (v == null ? '' : values(v))), 58),
+          axis((_, splits) => splits.map((v) => (v == null ? '' : values(v))), 64),
         ],
         series: [
           {},

@@ -47,7 +47,7 @@ class Layout {
       this.replicas = Array.from({ length: n }, (_, i) => ({ x: 508, y: middle - inside / 2 + boxHeight / 2 + i * (boxHeight + gap), w: 232, h: boxHeight }));
       const span = this.height - this.top - 14;
       this.redis = redis ? { x: 882, y: this.top + span * 0.24, w: 210, h: 104 } : undefined;
-      this.database = { x: 882, y: redis ? this.top + span * 0.78 : middle, w: 210, h: 96 };
+      this.database = { x: 882, y: redis ? this.top + span * 0.78 : middle, w: 150, h: 100 };
     } else {
       this.width = 360;
       this.top = 0;
@@ -56,23 +56,29 @@ class Layout {
       this.balancer = { x: 180, y: 150, w: 110, h: 42 };
       this.replicas = Array.from({ length: n }, (_, i) => ({ x: 4 + w / 2 + i * (w + 8), y: 272, w, h: 104 }));
       this.redis = redis ? { x: 92, y: 422, w: 172, h: 92 } : undefined;
-      this.database = { x: redis ? 268 : 180, y: 422, w: 172, h: 92 };
+      this.database = { x: redis ? 270 : 180, y: 422, w: 120, h: 92 };
       this.height = 476;
     }
   }
 
-  // curve goes from one box to another, out of the side that faces it.
-  curve(from, to) {
+  // curve goes from one box to another, out of the side that faces it. aside moves
+  // its end along that side.
+  curve(from, to, aside = 0) {
     if (this.wide) {
       const right = to.x > from.x ? 1 : -1;
       const [a, b] = [from.x + (right * from.w) / 2, to.x - (right * to.w) / 2];
       const bend = (a + b) / 2;
-      return [{ x: a, y: from.y }, { x: bend, y: from.y }, { x: bend, y: to.y }, { x: b, y: to.y }];
+      return [{ x: a, y: from.y }, { x: bend, y: from.y }, { x: bend, y: to.y + aside }, { x: b, y: to.y + aside }];
     }
     const down = to.y > from.y ? 1 : -1;
     const [a, b] = [from.y + (down * from.h) / 2, to.y - (down * to.h) / 2];
     const bend = (a + b) / 2;
-    return [{ x: from.x, y: a }, { x: from.x, y: bend }, { x: to.x, y: bend }, { x: to.x, y: b }];
+    return [{ x: from.x, y: a }, { x: from.x, y: bend }, { x: to.x + aside, y: bend }, { x: to.x + aside, y: b }];
+  }
+
+  // port is where the i-th replica's flights meet the others: beside them.
+  port(i) {
+    return (i - (this.replicas.length - 1) / 2) * (this.wide ? 26 : 40);
   }
 
   // entry is where dots arrive at a replica, and flight where they merge.
@@ -106,6 +112,12 @@ function along([a, b, c, d], u) {
   const v = 1 - u;
   const mix = (p, q, r, s) => v * v * v * p + 3 * v * v * u * q + 3 * v * u * u * r + u * u * u * s;
   return { x: mix(a.x, b.x, c.x, d.x), y: mix(a.y, b.y, c.y, d.y) };
+}
+
+// loosened lets dots that go the same way keep beside each other.
+function loosened([a, b, c, d], seat) {
+  const off = (k) => Math.sin(seat * 12.9898 + k * 78.233) * 11;
+  return [a, { x: b.x + off(1), y: b.y + off(2) }, { x: c.x + off(3), y: c.y + off(4) }, d];
 }
 
 const ease = (u) => (u < 0.5 ? 2 * u * u : 1 - 2 * (1 - u) * (1 - u));
@@ -249,8 +261,9 @@ export class Picture {
     const edges = svg('g', { class: 'edges' });
     const boxes = svg('g', { class: 'boxes' });
     const dots = svg('g', { class: 'dots' });
-    this.#root.append(edges, boxes, dots);
-    this.#boxes(layout, shares, edges, boxes);
+    const words = svg('g', { class: 'words' });
+    this.#root.append(edges, boxes, dots, words);
+    this.#boxes(layout, shares, edges, boxes, words);
     if (this.#result) this.#cast(layout, shares, dots);
     this.#target.replaceChildren(this.#root);
     this.#draw();
@@ -259,7 +272,7 @@ export class Picture {
   // shares are the replicas in the picture; those that have no room are one.
   #shares() {
     const all = this.#result
-      ? this.#result.replicas
+      ? [...this.#result.replicas].sort((a, b) => a.replica.localeCompare(b.replica, 'en', { numeric: true }))
       : this.#names.map((replica) => ({ replica, state: 'ran', requests: 0, flights: 0, queries: 0, calls: [] }));
     const most = this.#wide ? 6 : 3;
     if (all.length <= most) return all;
@@ -277,13 +290,17 @@ export class Picture {
     return `${plural(r.requests, 'request')} became ${plural(r.flights, 'flight')} and ${plural(r.queries, 'query', 'queries')}.`;
   }
 
-  #boxes(layout, shares, edges, boxes) {
+  #boxes(layout, shares, edges, boxes, layer) {
     const t = this.#times;
     const r = this.#result;
-    const edge = (from, to, kind) => edges.append(svg('path', { d: pathOf(layout.curve(from, to)), class: kind }));
+    const edge = (from, to, kind, when = 0, aside = 0) => {
+      const e = svg('path', { d: pathOf(layout.curve(from, to, aside)), class: kind });
+      edges.append(e);
+      if (r && when > 0) this.#labels.push({ element: e, from: when });
+    };
     const text = (x, y, words, kind, from = 0, anchor = 'middle') => {
       const e = svg('text', { x, y, class: kind, 'text-anchor': anchor }, words);
-      boxes.append(e);
+      layer.append(e);
       if (r && from > 0) this.#labels.push({ element: e, from });
       return e;
     };
@@ -310,9 +327,10 @@ export class Picture {
       const at = layout.replicas[i];
       const groups = groupsOf(share);
       edge(layout.balancer, at, 'edge');
-      if (layout.redis) edge(at, layout.redis, 'edge lease');
+      if (layout.redis) edge(at, layout.redis, 'edge lease', 0, layout.port(i));
       const ran = share.queries > 0;
-      if (!layout.redis || ran || !r) edge(at, layout.database, ran && r ? 'edge asked' : 'edge faint');
+      if (!layout.redis || !r) edge(at, layout.database, 'edge faint', 0, layout.port(i) / 2);
+      if (ran && r) edge(at, layout.database, 'edge asked', t.query, layout.port(i) / 2);
       box(at, 'box');
       const left = layout.wide ? at.x - at.w / 2 + 30 : at.x;
       const anchor = layout.wide ? 'start' : 'middle';
@@ -349,7 +367,7 @@ export class Picture {
       }
     }
     const at = layout.database;
-    const [left, right, top, bottom] = [at.x - at.w / 2 + 24, at.x + at.w / 2 - 24, at.y - at.h / 2 + 10, at.y + at.h / 2 - 10];
+    const [left, right, top, bottom] = [at.x - at.w / 2, at.x + at.w / 2, at.y - at.h / 2 + 10, at.y + at.h / 2 - 10];
     boxes.append(
       svg('path', { d: `M${left} ${top}v${bottom - top}a${(right - left) / 2} 10 0 0 0 ${right - left} 0v${top - bottom}`, class: 'box' }),
       svg('ellipse', { cx: at.x, cy: top, rx: (right - left) / 2, ry: 10, class: 'box' }),
@@ -377,34 +395,40 @@ export class Picture {
       const calls = [...share.calls].sort((a, b) => roleOrder.indexOf(a.role) - roleOrder.indexOf(b.role));
       for (let j = 0; j < n; j++) {
         const call = calls[Math.floor((j * calls.length) / n)];
-        this.#request(layout, dots, seats[seat], at, call, j / n);
+        this.#request(layout, dots, { ...seats[seat], number: seat }, at, call, j / n, layout.port(i) / 2);
         seat++;
       }
-      if (this.#mode !== 'off') this.#flights(layout, dots, at, groupsOf(share));
+      if (this.#mode !== 'off') this.#flights(layout, dots, at, groupsOf(share), layout.port(i));
     });
     this.#result.dots = { shown, each: total / Math.max(1, shown) };
   }
 
+  #actor(layer, at) {
+    const actor = new Actor(layer, at);
+    this.#actors.push(actor);
+    return actor;
+  }
+
   // request lets one dot go from its caller's place to the replica, and back with
   // the colour of its role.
-  #request(layout, dots, seat, replica, call, late) {
+  #request(layout, dots, seat, replica, call, late, aside) {
     const t = this.#times;
     const size = layout.wide ? 4.4 : 3.6;
     const begin = t.spread + late * 0.5;
-    const home = [layout.curve(replica, layout.balancer), straight({ x: layout.balancer.x, y: layout.balancer.y }, seat)];
-    const actor = new Actor(dots, seat).look(late * 0.5, size, 'dot');
+    const home = [loosened(layout.curve(replica, layout.balancer), seat.number), straight({ x: layout.balancer.x, y: layout.balancer.y }, seat)];
+    const actor = this.#actor(dots, seat).look(late * 0.5, size, 'dot');
     actor.move(begin, begin + 0.55, straight(seat, { x: layout.balancer.x, y: layout.balancer.y }));
     const entry = layout.entry(replica);
     const spread = { x: entry.x, y: entry.y + (layout.wide ? (late - 0.5) * (replica.h - 26) : 0) };
     if (!layout.wide) spread.x += (late - 0.5) * (replica.w - 24);
-    const way = layout.curve(layout.balancer, replica);
+    const way = loosened(layout.curve(layout.balancer, replica), seat.number);
     way[3] = spread;
     actor.move(begin + 0.55, begin + 1.25, way);
     if (!call) return; // nobody knows what became of it
     const kind = call.status === 0 || (call.status !== 200 && call.status !== 404) ? 'dot of-failed' : `dot of-${call.role}`;
     let back = this.#returns(call.role) + late * 0.5;
     if (this.#mode === 'off') {
-      const to = layout.curve(replica, layout.database);
+      const to = loosened(layout.curve(replica, layout.database, aside), seat.number);
       actor.move(t.query + late, t.query + late + 0.8, to).look(t.query + late, size, kind);
       actor.move(t.answer + late * 0.8, t.answer + late * 0.8 + 0.7, [...to].reverse());
       back = t.answer + 0.9 + late * 0.8;
@@ -422,15 +446,15 @@ export class Picture {
   }
 
   // flights lets a replica's flights, one disc for each role, find their leader.
-  #flights(layout, dots, replica, groups) {
+  #flights(layout, dots, replica, groups, port) {
     const t = this.#times;
     const at = layout.flight(replica);
-    const toRedis = layout.redis ? layout.curve(replica, layout.redis) : undefined;
-    const toDatabase = layout.curve(replica, layout.database);
+    const toRedis = layout.redis ? layout.curve(replica, layout.redis, port) : undefined;
+    const toDatabase = layout.curve(replica, layout.database, port / 2);
     const back = (curve) => [...curve].reverse();
     const size = layout.wide ? 10 : 8;
     for (const role of Object.keys(groups)) {
-      const flight = new Actor(dots, at).look(t.merge + 0.5, size, 'flight');
+      const flight = this.#actor(dots, at).look(t.merge + 0.5, size, 'flight');
       const asks = toRedis && role !== 'fallback';
       if (asks) flight.move(t.elect, t.elect + 0.9, toRedis);
       flight.look(asks ? t.elect + 0.9 : t.query, size, `flight of-${role}`);
