@@ -327,7 +327,7 @@ func TestShutdownWaitsForNoWatcher(t *testing.T) {
 				}()
 				// By now a write to the one who does not read hangs, and has not
 				// yet been given up.
-				time.Sleep(7300 * time.Millisecond)
+				time.Sleep(2500 * time.Millisecond)
 				begin := time.Now()
 				if err := end(server); err != nil {
 					t.Error(err)

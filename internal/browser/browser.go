@@ -262,3 +262,6 @@ func (p *Page) Screenshot(selector string) ([]byte, error) {
 
 // quote writes a string as JavaScript has it.
 func quote(text string) string { return fmt.Sprintf("%q", text) }
+
+// Dir returns the directory that the browser has until Close.
+func (b *Browser) Dir() string { return b.dir }
