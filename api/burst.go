@@ -27,6 +27,7 @@ const (
 	// then is cut off, so that the answer arrives within burstLimit.
 	shareLimit = 25 * time.Second
 	burstLimit = 30 * time.Second
+	burstSlack = 10 * time.Second // for the answer to be written
 
 	askRoll  = "roll-call"
 	askBurst = "burst " // and the plan, as JSON
@@ -125,6 +126,9 @@ func (s *Server) burst(c echo.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, burstLimit)
 	defer cancel()
+	if s.config.WriteTimeout != 0 && s.config.WriteTimeout < burstLimit+burstSlack {
+		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(burstLimit + burstSlack))
+	}
 	begin := time.Now()
 	answers, _, second, err := s.ask(limited, askBurst+string(question))
 	if err != nil {

@@ -31,6 +31,8 @@ func TestThePageInABrowser(t *testing.T) {
 		"it says when the admin token is needed or wrong": thePageSaysWhenTheAdminTokenIsNeededOrWrong,
 		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
+		"rates are never negative":                        ratesAreNeverNegative,
+		"words can be read on what is behind them":        wordsCanBeRead,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -218,4 +220,80 @@ func thePageComesBackAfterItWasRefused(t *testing.T, b *browser.Browser) {
 	until(t, p, "document.querySelector('#connection').textContent === 'reconnecting'")
 	requests := eval[int](t, p, "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length")
 	until(t, p, fmt.Sprintf("performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length > %d", requests))
+}
+
+// Replicas restart, are reset, come, go, and hand the page on to each other; what
+// the page makes of it is worked out by the page's own module.
+func ratesAreNeverNegative(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	p := open(t, b, start(t, &store{}, nil), browser.View{})
+	type point struct {
+		Requests, Queries, Prevented float64
+		Latency                      map[string]struct{ P50, P99, Requests float64 }
+	}
+	got := eval[[]point](t, p, `import('/assets/rates.js').then(({ Rates }) => {
+		const live = (instance, total, uptime = 100) => ({ instance, latency: { leader: [{ from_ms: 448, to_ms: 512, count: total }] },
+			stats: { total_requests: total, queries_prevented: total - 1, database: { queries: 1 }, uptime_seconds: uptime } });
+		const rates = new Rates();
+		const next = (at, by, ...replicas) => rates.next({ at, fleet: { replica: by }, replicas }, at * 1000);
+		return [
+			next(1, 'a', live('a', 1000), live('b', 500)) ?? { requests: -1 },
+			next(2, 'a', live('a', 1010), live('b', 505)),
+			next(4, 'a', live('a', 1030), live('b', 5)),           // two seconds later, b was reset
+			next(5, 'c', live('a', 1030), live('b2', 7, 0.3)),     // b was started again, and c asks
+			next(6, 'c', live('a', 1030), live('b2', 7), live('d', 90000)), // d was there before, and not heard
+			next(7, 'c', live('a', 1030)),                         // b and d are gone
+		];
+	})`)
+	for i, want := range []float64{-1, 15, 12.5, 7, 0, 0} {
+		if got[i].Requests != want || got[i].Queries < 0 || got[i].Prevented < 0 {
+			t.Errorf("at step %d: %+v, want %v requests a second", i, got[i], want)
+		}
+	}
+	if l := got[1].Latency["leader"]; l.Requests != 15 || l.P50 != 480 || l.P99 < 511 || l.P99 > 512 {
+		t.Errorf("latency %+v", l)
+	}
+}
+
+// The contrast is WCAG's, and its level AA wants 4.5.
+func wordsCanBeRead(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	fleet := &together{}
+	f := start(t, slow(1), func(c *api.Config) {
+		c.Fleet = fleet
+		c.Tiers = func() api.Tiers {
+			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{Breaker: "open"}}
+		}
+	})
+	fleet.servers = []*api.Server{f.Server}
+	p := open(t, b, f, browser.View{Still: true})
+	burst(t, p)
+	for _, dark := range []bool{false, true} {
+		if err := p.Look(browser.View{Dark: dark, Still: true}); err != nil {
+			t.Fatal(err)
+		}
+		faint := eval[[]string](t, p, `(() => {
+			const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
+			const light = (colour) => numbers(colour).slice(0, 3).map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+			const behind = (e) => {
+				for (; e; e = e.parentElement) {
+					const colour = getComputedStyle(e).backgroundColor;
+					if ((numbers(colour)[3] ?? 1) > 0.99) return colour;
+				}
+			};
+			const faint = [];
+			for (const e of document.querySelectorAll('body *')) {
+				const words = [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim());
+				if (!words || !e.checkVisibility() || e.closest('.skip, .unseen, :disabled, option, script, noscript')) continue;
+				const style = getComputedStyle(e);
+				const [a, b] = [light(e.namespaceURI.endsWith('svg') ? style.fill : style.color), light(behind(e))];
+				const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+				if (contrast < 4.5) faint.push(contrast.toFixed(2) + ' ' + e.tagName + '.' + (e.getAttribute('class') ?? '') + ' ' + e.textContent.trim().slice(0, 30));
+			}
+			return faint;
+		})()`)
+		if len(faint) != 0 {
+			t.Errorf("dark %v: these are hard to read: %q", dark, faint)
+		}
+	}
 }

@@ -260,6 +260,13 @@ func (p *Page) Screenshot(selector string) ([]byte, error) {
 	return shot.Data, err
 }
 
+// Visible returns a PNG of what is in view.
+func (p *Page) Visible() ([]byte, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, stepLimit)
+	defer cancel()
+	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
+}
+
 // quote writes a string as JavaScript has it.
 func quote(text string) string { return fmt.Sprintf("%q", text) }
 

@@ -41,6 +41,12 @@ function axis(values, size) {
 
 const clock = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' });
 
+// alone are the values that no line leads to.
+function alone(plot, series) {
+  const values = plot.data[series];
+  return values.flatMap((v, i) => (v != null && values[i - 1] == null && values[i + 1] == null ? [i] : []));
+}
+
 // Chart is a uPlot with lines of its own colours that fits its element.
 class Chart {
   #plot;
@@ -69,7 +75,7 @@ class Chart {
             width: 2,
             dash: s.dash,
             show: s.show ?? true,
-            points: { show: s.points ?? false, size: 6, fill: () => colour(s.colour) },
+            points: { show: s.points ?? false, size: 6, fill: () => colour(s.colour), filter: alone },
           })),
         ],
       },

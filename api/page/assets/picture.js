@@ -386,6 +386,8 @@ export class Picture {
     const total = shares.reduce((sum, share) => sum + share.requests, 0);
     const shown = Math.min(total, dotsAtMost);
     const seats = layout.seats(shown);
+    // Callers stay where they are; it is their requests that travel.
+    dots.append(...seats.map((at) => svg('circle', { cx: at.x.toFixed(1), cy: at.y.toFixed(1), r: layout.wide ? 4 : 3.2, class: 'seat' })));
     let seat = 0;
     let wanted = 0;
     shares.forEach((share, i) => {
