@@ -46,7 +46,8 @@ const isLive = "document.querySelector('#connection').dataset.state === 'live'"
 func TestThePageOfARealFleet(t *testing.T) {
 	pg := database(t)
 	redis := testserver.StartRedis(t)
-	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL()})
+	// Long enough for a snapshot to see who leads.
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=1500ms"}})
 	b, err := browser.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +110,12 @@ func aBurstByTheKeyboardAlone(t *testing.T, p *browser.Page) {
 		t.Fatalf("after the field comes %q", got)
 	}
 	press("\r")
+	until(t, p, "document.querySelector('#leases-table tbody th')?.textContent === 'product:1'")
+	leads := eval[string](t, p, "document.querySelector('#leases-table tbody td').textContent")
 	until(t, p, "document.querySelector('#burst-result').textContent.includes('→')")
+	if steps := eval[string](t, p, "document.querySelector('#steps').textContent"); !strings.Contains(steps, leads+" gets it and leads") {
+		t.Errorf("%s held the lease, and the steps are %q", leads, steps)
+	}
 	if got := focused(); got != "burst-button" {
 		t.Errorf("the focus has gone to %q", got)
 	}
@@ -130,6 +136,9 @@ func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browser.Page, pg *testserv
 	}
 	if says := eval[string](t, p, "document.querySelector('#picture svg').getAttribute('aria-label')"); says != "100 requests became 3 flights and 1 query." {
 		t.Errorf("the picture is of %q", says)
+	}
+	if balancer := eval[string](t, p, "document.querySelector('#picture .name').textContent"); balancer != "nginx" {
+		t.Errorf("the balancer in the picture is %q", balancer)
 	}
 	if drawn := eval[string](t, p, "[...document.querySelectorAll('#picture text')].map((e) => e.textContent).join('|')"); !strings.Contains(drawn, "|Database|1 query") || strings.Count(drawn, "remote follower") != 2 {
 		t.Errorf("in the picture is written %q", drawn)

@@ -48,7 +48,7 @@ export class Burst {
       if (token) headers.Authorization = `Bearer ${token}`;
       const answer = await fetch('/burst', { method: 'POST', headers, body: JSON.stringify({ product, requests }) });
       const body = await answer.json();
-      if (answer.ok) this.#show(body);
+      if (answer.ok) this.#show({ ...body, balancer: answer.headers.get('Server')?.startsWith('nginx') ? 'nginx' : 'balancer' });
       else this.#refused(answer.status, body, Boolean(token));
     } catch {
       this.#say('No replica answered. Try again.', 'bad');

@@ -322,7 +322,7 @@ export class Picture {
 
     edge(layout.callers, layout.balancer, 'edge');
     box(layout.balancer, 'box');
-    text(layout.balancer.x, layout.balancer.y + 5, 'nginx', 'name');
+    text(layout.balancer.x, layout.balancer.y + 5, r?.balancer ?? 'balancer', 'name');
     shares.forEach((share, i) => {
       const at = layout.replicas[i];
       const groups = groupsOf(share);
