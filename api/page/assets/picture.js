@@ -116,7 +116,11 @@ function along([a, b, c, d], u) {
 
 // loosened lets dots that go the same way keep beside each other.
 function loosened([a, b, c, d], seat) {
-  const off = (k) => Math.sin(seat * 12.9898 + k * 78.233) * 11;
+  // Neither chance, so that a replay is the same, nor alike for neighbours.
+  const off = (k) => {
+    const far = Math.sin(seat * 12.9898 + k * 78.233) * 43758.5453;
+    return (far - Math.floor(far) - 0.5) * 30;
+  };
   return [a, { x: b.x + off(1), y: b.y + off(2) }, { x: c.x + off(3), y: c.y + off(4) }, d];
 }
 
@@ -313,7 +317,7 @@ export class Picture {
         if (words) text(x, 44, words, 'soft', from);
       };
       head(layout.callers.x, 'Callers', r ? plural(r.requests, 'request') : '', 0);
-      head(layout.balancer.x, 'Balancer', r ? plural(shares.length, 'share') : '', t.spread);
+      head(layout.balancer.x, 'Balancer', r ? plural(r.replicas.length, 'share') : '', t.spread);
       head(508, this.#mode === 'off' ? 'Replicas' : 'Replicas: local tier', r ? (this.#mode === 'off' ? 'nothing is merged' : plural(r.flights, 'flight')) : 'one flight each', t.merge);
       head(882, distributed ? 'Fleet: distributed tier' : 'Database', r ? plural(r.queries, 'query', 'queries') : distributed ? 'one leader, one query' : '', t.query);
     } else {
@@ -350,7 +354,7 @@ export class Picture {
       }
       const outcome = this.#mode === 'off'
         ? [['leader', plural(share.queries, 'query of its own', 'queries of their own')]]
-        : Object.entries(groups).sort(([a], [b]) => roleOrder.indexOf(a) - roleOrder.indexOf(b)).map(([role, n]) => [role, n === 1 ? this.#roleWords(role) : `${count(n)} × ${this.#roleWords(role)}`]);
+        : Object.entries(groups).sort(([a], [b]) => roleOrder.indexOf(a) - roleOrder.indexOf(b)).map(([role, n]) => [role, this.#roleWords(role, n)]);
       outcome.slice(0, 2).forEach(([role, words], line) => {
         text(left, top + (layout.wide ? 44 : 51) + line * 16 - (layout.wide && outcome.length > 1 ? 4 : 0), layout.wide ? `● ${words}` : cut(words, 17), `role of-${role}`, distributed ? t.elect + 1 : t.query, anchor);
       });
@@ -376,9 +380,9 @@ export class Picture {
     if (r) text(at.x, at.y + 28, plural(r.queries, 'query', 'queries'), 'role of-leader', t.query + 0.6);
   }
 
-  #roleWords(role) {
-    if (role === 'leader' && this.#mode === 'local') return 'runs the query';
-    return roleName(role);
+  #roleWords(role, n) {
+    if (role === 'leader' && this.#mode === 'local') return n === 1 ? 'runs the query' : `runs ${count(n)} queries`;
+    return n === 1 ? roleName(role) : `${count(n)} × ${roleName(role)}`;
   }
 
   // cast gives each dot its part.
