@@ -37,18 +37,23 @@ type Group[V any] struct {
 	local    local.Group[string, result[V]]
 	redis    *commander
 	subs     *subscriptions
+	workers  workers
 	counters
+
+	resetMu sync.Mutex
+	before  TierStats // the counts at the last ResetStats; guarded by resetMu
 
 	finishing     finishing
 	connectedOnce bool         // used by the subscription loop alone
 	poisonLogged  atomic.Int64 // Unix seconds of the last line: a hot key is refused many times
 
 	lifeMu  sync.Mutex
-	flights int           // what Close waits for; guarded by lifeMu
-	closed  bool          // guarded by lifeMu
-	idle    chan struct{} // closed when flights is 0 after Close
-	abandon chan struct{} // closed when Close waits no longer
-	down    chan struct{} // closed when the subscriptions are
+	flights int                   // what Close waits for; guarded by lifeMu
+	closed  bool                  // guarded by lifeMu
+	running map[*call[V]]struct{} // whose functions run; guarded by lifeMu
+	idle    chan struct{}         // closed when flights is 0 after Close
+	abandon chan struct{}         // closed when Close waits no longer
+	down    chan struct{}         // closed when the subscriptions are
 
 	abandonOnce, closeOnce sync.Once
 }
@@ -83,6 +88,7 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 	g := &Group[V]{
 		set:      defaults(),
 		instance: rand.Text(),
+		running:  map[*call[V]]struct{}{},
 		idle:     make(chan struct{}),
 		abandon:  make(chan struct{}),
 		down:     make(chan struct{}),
@@ -155,8 +161,8 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 
 func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	for {
-		r, role, err := g.local.Do(ctx, key, func(ctx context.Context) (result[V], error) {
-			return g.fly(ctx, key, arrived, fn)
+		r, role, err := g.local.DoAsync(ctx, key, func(ctx context.Context, end func(result[V], error, bool)) {
+			g.fly(ctx, key, arrived, fn, end)
 		})
 		if role != coalesce.LocalFollower {
 			return r, err
@@ -175,12 +181,20 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 	}
 }
 
-// Stats returns the counts of both tiers. They are exact for calls that have
-// returned.
+// Stats returns the counts of both tiers since New or ResetStats. They are exact
+// for calls that have returned.
 func (g *Group[V]) Stats() Stats {
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
+	return Stats{g.local.Stats(), g.Totals().Distributed.since(g.before)}
+}
+
+// Totals returns the counts of both tiers since New, whatever ResetStats did:
+// for counters that must not go down, such as those of Prometheus.
+func (g *Group[V]) Totals() Stats {
 	redisErrors, byKind := g.redis.counts()
 	st := Stats{
-		Local: g.local.Stats(),
+		Local: g.local.Totals(),
 		Distributed: TierStats{
 			Leaders:       g.leaders.Load(),
 			Followers:     g.followers.Load(),
@@ -203,14 +217,10 @@ func (g *Group[V]) Stats() Stats {
 // ResetStats sets the counts to zero. Gauges and the breaker stay what they
 // are.
 func (g *Group[V]) ResetStats() {
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
 	g.local.ResetStats()
-	for _, c := range []*atomic.Uint64{
-		&g.requests, &g.leaders, &g.followers, &g.cached, &g.fallbacks,
-		&g.takeovers, &g.leaseLost, &g.counters.errors, &g.garbage,
-	} {
-		c.Store(0)
-	}
-	g.redis.reset()
+	g.before = g.Totals().Distributed
 }
 
 // Close lets calls end that have started, and refuses new ones with
@@ -233,7 +243,7 @@ func (g *Group[V]) Close(ctx context.Context) error {
 	case <-g.idle:
 	case <-ctx.Done():
 		err = ctx.Err()
-		g.abandonOnce.Do(func() { close(g.abandon) })
+		g.abandonOnce.Do(g.abandonAll)
 		<-g.idle // soon: no flight waits for anything but Redis, within its timeout
 	}
 	// A client that is dialling a server that hangs lets go of its connection
@@ -242,6 +252,7 @@ func (g *Group[V]) Close(ctx context.Context) error {
 		go func() {
 			g.subs.close()
 			g.redis.sender.close()
+			g.workers.close()
 			close(g.down)
 		}()
 	})
@@ -257,15 +268,43 @@ func (g *Group[V]) Close(ctx context.Context) error {
 	return err
 }
 
+// abandonAll ends every call, whatever it waits for.
+func (g *Group[V]) abandonAll() {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	close(g.abandon)
+	for c := range g.running {
+		go c.happens(closing)
+	}
+}
+
+// runs notes that c's function is about to run, so that abandonAll ends it.
+func (g *Group[V]) runs(c *call[V]) {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	g.running[c] = struct{}{}
+	select {
+	case <-g.abandon:
+		go c.happens(closing)
+	default:
+	}
+}
+
+func (g *Group[V]) ran(c *call[V]) {
+	g.lifeMu.Lock()
+	defer g.lifeMu.Unlock()
+	delete(g.running, c)
+}
+
 // enter keeps Close waiting until leave is called.
-func (g *Group[V]) enter() (leave func(), err error) {
+func (g *Group[V]) enter() error {
 	g.lifeMu.Lock()
 	defer g.lifeMu.Unlock()
 	if g.closed {
-		return nil, coalesce.ErrClosed
+		return coalesce.ErrClosed
 	}
 	g.flights++
-	return g.leave, nil
+	return nil
 }
 
 func (g *Group[V]) closing() bool {
@@ -282,13 +321,10 @@ func (g *Group[V]) hold() {
 	g.lifeMu.Unlock()
 }
 
-// background keeps Close waiting until f has ended. Its caller has entered.
-func (g *Group[V]) background(f func()) {
+// background keeps Close waiting until f has called done. Its caller has entered.
+func (g *Group[V]) background(f func(done func())) {
 	g.hold()
-	go func() {
-		defer g.leave()
-		f()
-	}()
+	g.workers.run(func() { f(g.leave) })
 }
 
 func (g *Group[V]) leave() {

@@ -76,8 +76,8 @@ func (f *fleet[V]) fails(cmd redis.Cmder) bool {
 }
 
 func (f *fleet[V]) count(cmd redis.Cmder) {
-	// join has 4 keys and 7 arguments.
-	if cmd.Err() == nil && len(cmd.Args()) == 3+4+7 {
+	// join has 4 keys and 8 arguments.
+	if cmd.Err() == nil && len(cmd.Args()) == 3+4+8 {
 		f.joins.Add(1)
 	}
 }

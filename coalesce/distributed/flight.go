@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"time"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/detached"
 )
 
 // call is one local flight's way through the protocol. It is in one of these
@@ -18,32 +20,42 @@ import (
 //	        → alone      Redis cannot be used: run the function without it
 //	following → joining  the flight went away without an outcome
 //	          → alone    Redis cannot be used, or could not carry the outcome
+//
+// It has one goroutine at a time. Where that is stuck in the Redis client,
+// another takes its place; while it runs the function, happens decides what
+// becomes of the call.
 type call[V any] struct {
 	g      *Group[V]
-	ctx    context.Context // ends when the last local caller has left
+	local  context.Context // ends when the last local caller has left
+	ctx    context.Context // has the values of local, and the observer's
 	fn     func(context.Context) (V, error)
+	ended  func(r result[V], err error, returned bool) // ends the local flight
 	key    string
 	keys   keys
 	flight string // the id of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
-	deadline context.Context
+	deadline detached.Context
+	timer    *time.Timer // of deadline
 	started  time.Time
 
 	waiter  *waiter // on the key's channel, if it was subscribed before the join
 	leader  string  // the flight that is followed
 	ttl     time.Duration
 	attempt int64
-	begun   int64     // µs of Redis' clock: when the lease was taken
+	begun   int64 // µs of Redis' clock: when the lease was taken
+	clock   redisClock
 	led     time.Time // when this was known here
 	lost    bool      // a followed flight went away without an outcome
 	unsure  bool      // the join failed, and may have taken the lease all the same
 	renewal *renewal
 
+	observed func(Flight) // nil when nobody observes
+	trace    string       // "" when nobody observes; else "+" and what goes with the lease
+	lag      time.Duration
 	unusable bool   // what MaxAge kept cannot be read here
 	cause    string // why the function runs without the lease
 
-	result result[V]
-	err    error
+	running execution[V]
 }
 
 // Causes of a fallback, besides the kinds of Redis' failures.
@@ -54,46 +66,74 @@ const (
 
 type state[V any] func(*call[V]) state[V]
 
-// fly is the function of a local flight, whose first caller arrived then.
-func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
-	leave, err := g.enter()
-	if err != nil {
-		return result[V]{}, err
+// fly starts a local flight, whose first caller arrived then.
+func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool)) {
+	if err := g.enter(); err != nil {
+		ended(result[V]{}, err, true)
+		return
 	}
-	defer leave()
 	g.active.Add(1)
-	defer g.active.Add(-1)
+	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, ended: ended, key: key, started: arrived, lag: unknownLag}
+	g.workers.run(func() { c.proceed((*call[V]).starting) })
+}
 
-	c := &call[V]{
-		g: g, ctx: ctx, fn: fn, key: key,
-		keys:    newKeys(g.set.namespace, key),
-		started: arrived,
+// starting is the first state.
+func (c *call[V]) starting() state[V] {
+	g := c.g
+	if g.set.observer != nil {
+		c.ctx, c.trace, c.observed = g.observeFlight(c.ctx, c.key)
 	}
-	var done context.CancelFunc
-	c.deadline, done = context.WithDeadline(context.WithoutCancel(ctx), arrived.Add(g.set.flightTimeout))
-	defer done()
-	defer func() { // of a function that panics or exits, too
-		if c.waiter != nil {
-			c.waiter.close()
+	c.keys = newKeys(g.set.namespace, c.key)
+	c.deadline.First, c.deadline.Until = c.ctx, c.started.Add(g.set.flightTimeout)
+	c.timer = time.AfterFunc(time.Until(c.deadline.Until), c.expire)
+	return (*call[V]).joining
+}
+
+func (c *call[V]) expire() {
+	c.deadline.End(context.DeadlineExceeded)
+	c.happens(late)
+}
+
+// proceed goes on until the call has ended, or another goroutine goes on.
+func (c *call[V]) proceed(next state[V]) {
+	defer func() {
+		if value := recover(); value != nil { // an observer's, say; the function's are caught where it runs
+			c.endWith(result[V]{}, &coalesce.PanicError{Value: value, Stack: debug.Stack()}, false)
 		}
-		c.count()
 	}()
-	for next := state[V]((*call[V]).joining); next != nil; {
+	for next != nil {
 		next = next(c)
 	}
-	return c.result, c.err
 }
 
 // end is the last state.
 func (c *call[V]) end(r result[V], err error) state[V] {
-	c.result, c.err = r, err
+	c.endWith(r, err, true)
 	return nil
 }
 
-func (c *call[V]) count() {
+// endWith ends the call and then its callers' wait.
+func (c *call[V]) endWith(r result[V], err error, returned bool) {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.deadline.End(context.Canceled)
+	if c.waiter != nil {
+		c.waiter.close()
+	}
+	c.count(r.role, err)
+	if c.observed != nil {
+		c.observed(c.seen(r, err))
+	}
+	c.g.active.Add(-1)
+	c.g.leave()
+	c.ended(r, err, returned)
+}
+
+func (c *call[V]) count(role coalesce.Role, err error) {
 	g := c.g
 	g.requests.Add(1)
-	switch c.result.role {
+	switch role {
 	case coalesce.Leader:
 		g.leaders.Add(1)
 		if c.lost {
@@ -106,14 +146,14 @@ func (c *call[V]) count() {
 	case coalesce.Fallback:
 		g.fallbacks.Add(1)
 	}
-	if c.err != nil {
+	if err != nil {
 		g.counters.errors.Add(1)
 	}
 }
 
 func (c *call[V]) joining() state[V] {
 	g := c.g
-	if err := c.ctx.Err(); err != nil {
+	if err := c.local.Err(); err != nil {
 		return c.end(result[V]{}, err)
 	}
 	if c.deadline.Err() != nil {
@@ -129,19 +169,27 @@ func (c *call[V]) joining() state[V] {
 	if c.unusable {
 		maxAge = 0
 	}
+	done, err := g.redis.may()
+	if err != nil {
+		return c.withoutRedis(err)
+	}
 	ended := g.finishing.on(c.keys.channel)
 	sent := time.Now()
-	word, rest, err := words(g.redis.run(c.ctx, joinScript,
+	reply, err, here := g.redis.runHere(c.ctx, done, func(err error) { c.proceed(c.notJoined(err)) }, joinScript,
 		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
-		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results))
+		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results, c.trace)
+	if !here {
+		return nil
+	}
+	word, rest, err := words(reply, err)
 	if err != nil {
-		c.unsure = !neverSent(err)
-		return c.withoutRedis(err)
+		return c.notJoined(err)
 	}
 	switch word {
 	case "lead":
 		c.attempt, c.begun, c.led = number(rest, 0), number(rest, 1), time.Now()
+		c.clock = newRedisClock(c.begun, sent, c.led)
 		c.leaseIs(LeaseTaken, sent)
 		return (*call[V]).leading
 	case "follow":
@@ -150,6 +198,10 @@ func (c *call[V]) joining() state[V] {
 			if e.flight == c.leader {
 				return c.afterOwn(e)
 			}
+		}
+		if g.set.observer != nil {
+			c.clock = newRedisClock(number(rest, 2), sent, time.Now())
+			g.set.observer.Followed(c.ctx, Followed{Key: c.key, Flight: c.leader, Trace: traceOf(text(rest, 3))})
 		}
 		return (*call[V]).following
 	case "done":
@@ -169,6 +221,12 @@ func (c *call[V]) joining() state[V] {
 	return c.withoutRedis(fmt.Errorf("%w: unexpected reply %q", coalesce.ErrUnavailable, word))
 }
 
+// notJoined goes on after a join that failed.
+func (c *call[V]) notJoined(err error) state[V] {
+	c.unsure = !neverSent(err)
+	return c.withoutRedis(err)
+}
+
 // afterOwn waits until the flight that this replica has ended is ended in
 // Redis too. Its result went to callers who had come before; this one must not
 // get it. Redis answers again: if it did not take the release before, it may
@@ -185,8 +243,8 @@ func (c *call[V]) afterOwn(e endedFlight) state[V] {
 		return (*call[V]).joining
 	case <-late.C:
 		return c.withoutRedis(fmt.Errorf("%w: %w", coalesce.ErrUnavailable, context.DeadlineExceeded))
-	case <-c.ctx.Done():
-		return c.end(result[V]{}, c.ctx.Err())
+	case <-c.local.Done():
+		return c.end(result[V]{}, c.local.Err())
 	case <-c.deadline.Done():
 		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 	case <-c.g.abandon:
@@ -223,6 +281,9 @@ func finishedAt(sent time.Time, ageMicros int64) time.Time {
 // receive ends the call with an outcome of another flight.
 func (c *call[V]) receive(o outcome, role coalesce.Role, finished time.Time) state[V] {
 	g := c.g
+	if role == coalesce.RemoteFollower && g.set.observer != nil {
+		c.lag = c.clock.since(o.finished, g.set.flightTimeout)
+	}
 	switch o.kind {
 	case kindValue:
 		if o.codec != g.set.codec.Name() {

@@ -36,7 +36,7 @@ func (c *call[V]) following() state[V] {
 			return c.receive(o, coalesce.RemoteFollower, time.Time{})
 		}
 		if came || missed || peek {
-			next, ttl, done := c.peek()
+			next, ttl, done := c.peek(o.size(g.set.payloadLimit))
 			if done && !came && !missed && confirmed {
 				// Its message was lost. The subscription may be at a server
 				// that is the master no more.
@@ -56,8 +56,8 @@ func (c *call[V]) following() state[V] {
 		case <-unconfirmed.C:
 			g.redis.count(failureKind(errUnconfirmed))
 			return c.withoutRedis(errUnconfirmed)
-		case <-c.ctx.Done():
-			return c.end(result[V]{}, c.ctx.Err())
+		case <-c.local.Done():
+			return c.end(result[V]{}, c.local.Err())
 		case <-c.deadline.Done():
 			return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 		case <-g.abandon:
@@ -70,13 +70,13 @@ func (c *call[V]) following() state[V] {
 // Redis has dropped it.
 func afterLease(ttl time.Duration) time.Duration { return ttl + time.Millisecond }
 
-// peek looks what became of c.leader. While the flight runs, it returns the time
-// that its lease has, and otherwise the next state, and whether there was an
-// outcome.
-func (c *call[V]) peek() (next state[V], running time.Duration, done bool) {
+// peek looks what became of c.leader, whose outcome may have so many bytes.
+// While the flight runs, it returns the time that its lease has, and otherwise
+// the next state, and whether there was an outcome.
+func (c *call[V]) peek(bytes int) (next state[V], running time.Duration, done bool) {
 	g := c.g
 	sent := time.Now()
-	word, rest, err := words(g.redis.mustRun(c.ctx, peekScript,
+	word, rest, err := words(g.redis.mustFetch(c.ctx, bytes, peekScript,
 		[]string{c.keys.lease, c.keys.result(c.leader), c.keys.detached(c.leader)}, c.leader))
 	if err != nil {
 		return c.withoutRedis(err), 0, false

@@ -19,14 +19,13 @@ const controlForget = 'f'
 // An error means that Redis could not be told, or told in time; this replica
 // has forgotten the key all the same.
 func (g *Group[V]) Forget(ctx context.Context, key string) error {
-	leave, err := g.enter()
-	if err != nil {
+	if err := g.enter(); err != nil {
 		return err
 	}
-	defer leave()
+	defer g.leave()
 	k := newKeys(g.set.namespace, key)
 	notice := string([]byte{wireVersion, controlForget, byte(len(g.instance))}) + g.instance + key
-	_, err = g.redis.mustRun(ctx, forgetScript, []string{k.lease, k.latest, k.attempts},
+	_, err := g.redis.mustRun(ctx, forgetScript, []string{k.lease, k.latest, k.attempts},
 		k.detachments, controlChannel(g.set.namespace), notice)
 	// Last, because a caller that came before the lease was dropped may have
 	// joined it and be in the local tier now.
@@ -60,9 +59,9 @@ func (g *Group[V]) connected() {
 		g.local.ForgetAll()
 	}
 	g.connectedOnce = true
-	if leave, err := g.enter(); err == nil {
+	if g.enter() == nil {
 		go func() {
-			defer leave()
+			defer g.leave()
 			g.redis.load(context.Background())
 		}()
 	}

@@ -150,12 +150,14 @@ func FuzzScriptReply(f *testing.F) {
 	f.Add(uint8(0), "follow", strings.Repeat("f", flightIDLen), int64(1), uint8(0), "done", value, int64(-1))
 	f.Add(uint8(0), "follow", strings.Repeat("f", flightIDLen), int64(1), uint8(0), "done", failed, int64(-1))
 	f.Add(uint8(0), "follow", strings.Repeat("f", flightIDLen), int64(1), uint8(2), "running", "", int64(1))
+	f.Add(uint8(10), "follow", strings.Repeat("f", flightIDLen), int64(1_700_000_000_000_000), uint8(0), "done", value, int64(-1))
 	f.Add(uint8(2), "poisoned", "", int64(3), uint8(0), "", "", int64(0))
 	f.Add(uint8(1), "lead", "", int64(1), uint8(3), "", "", int64(0))
 	scripted := &scriptedRedis{}
 	client := redis.NewClient(&redis.Options{})
 	client.AddHook(scripted)
-	g, err := New[string](client, WithRedisTimeout(5*time.Millisecond), WithLeaseTTL(5*time.Millisecond), WithFlightTimeout(50*time.Millisecond))
+	g, err := New[string](client, WithRedisTimeout(5*time.Millisecond), WithLeaseTTL(5*time.Millisecond), WithFlightTimeout(50*time.Millisecond),
+		WithObserver(NoObserver{})) // who wants more of a reply
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -201,5 +203,6 @@ func scriptReply(shape uint8, word, text string, number int64) any {
 		[]any{word, number, text},
 		[]any{[]any{word}, text},
 		[]any{word, nil, nil},
-	}[shape%10]
+		[]any{word, text, int64(1), number, text},
+	}[shape%11]
 }

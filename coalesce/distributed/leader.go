@@ -14,11 +14,10 @@ import (
 
 // returned is how a caller's function ended.
 type returned[V any] struct {
-	val      V
-	err      error
-	panicked *coalesce.PanicError
-	exited   bool      // by runtime.Goexit
-	ended    time.Time // no later than any caller returned
+	val   V
+	err   error
+	lost  bool      // it did not return: err is a *coalesce.PanicError or coalesce.ErrGoexit
+	ended time.Time // no later than any caller returned
 }
 
 // leading runs the function with the lease.
@@ -27,7 +26,6 @@ func (c *call[V]) leading() state[V] {
 		c.g.set.log.Info("fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
 	}
 	c.renewal = c.renew()
-	defer c.renewal.stop()
 	return c.execute(coalesce.Leader)
 }
 
@@ -36,45 +34,142 @@ func (c *call[V]) leading() state[V] {
 // be, nor so who joins it before its end.
 func (c *call[V]) alone() state[V] {
 	if c.unsure {
-		c.g.background(func() { c.abandon(true) })
+		c.g.background(func(done func()) {
+			defer done()
+			c.abandon(true)
+		})
 	}
 	return c.execute(coalesce.Fallback)
 }
 
-// execute runs the function and ends the call with what came of it.
-func (c *call[V]) execute(role coalesce.Role) state[V] {
-	leased := role == coalesce.Leader
-	g := c.g
-	// The function has a goroutine of its own: it may ignore its context, and
-	// its callers must not wait for it past the flight timeout.
-	ends := make(chan returned[V], 1)
-	go run(c.deadline, c.observe(role), ends)
+// event is what happens to a call whose function runs.
+type event uint8
 
-	left := c.ctx.Done()
-	for {
-		select {
-		case r := <-ends:
-			return c.returned(r, role)
-		case <-left:
-			if !leased || c.abandon(false) {
-				return c.end(result[V]{role: role}, c.ctx.Err())
-			}
-			left = nil // another replica waits
-		case <-c.deadline.Done():
-			if c.lost && leased {
-				// The function had only what was left of the timeout after
-				// the leader before it. Those who joined since have time.
-				c.abandon(true)
-				return c.end(result[V]{role: role}, coalesce.ErrFlightTimeout)
-			}
-			return c.returned(returned[V]{err: coalesce.ErrFlightTimeout, ended: time.Now()}, role)
-		case <-g.abandon:
+const (
+	left    event = 1 << iota // its last local caller has left
+	late                      // the flight timeout has passed
+	closing                   // its replica waits no longer
+	back                      // the function has ended
+	begins                    // the function is about to run: nothing is decided before
+)
+
+// execution is a call's while its function runs.
+type execution[V any] struct {
+	role    coalesce.Role
+	unwatch func() bool // stops waiting for the last local caller to leave
+
+	mu       sync.Mutex
+	began    bool
+	happened event
+	back     returned[V]
+	deciding bool // a goroutine is acting on what happened
+	over     bool
+}
+
+// execute runs the function on this goroutine, so that nobody has to be woken to
+// start it, nor to take its result. It may ignore its context, and its callers
+// do not wait for it past the flight timeout: then the call ends while this
+// goroutine still runs.
+func (c *call[V]) execute(role coalesce.Role) state[V] {
+	e := &c.running
+	e.role = role
+	c.g.runs(c)
+	e.unwatch = context.AfterFunc(c.local, func() { c.happens(left) })
+	if c.happens(begins) {
+		return nil
+	}
+
+	var r returned[V]
+	did := false
+	defer func() { // of a function that panics or exits, too
+		if !did {
+			r.lost, r.err = true, lost(recover())
+		}
+		r.ended = time.Now()
+		e.mu.Lock()
+		e.back = r
+		e.mu.Unlock()
+		c.happens(back)
+	}()
+	r.val, r.err = c.observe(role)(&c.deadline)
+	did = true
+	return nil
+}
+
+// lost is what became of a function that did not return.
+func lost(value any) error {
+	if value == nil {
+		return coalesce.ErrGoexit
+	}
+	if inner, ok := value.(*coalesce.PanicError); ok {
+		return inner
+	}
+	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
+}
+
+// happens notes an event, and acts on all that happened unless another goroutine
+// does. It says whether the call is over.
+func (c *call[V]) happens(ev event) (over bool) {
+	e := &c.running
+	e.mu.Lock()
+	e.happened |= ev &^ begins
+	e.began = e.began || ev == begins
+	if !e.began || e.deciding || e.over {
+		defer e.mu.Unlock()
+		return e.over
+	}
+	e.deciding = true
+	var act func()
+	for act == nil && e.happened != 0 {
+		happened := e.happened
+		e.happened = 0
+		e.mu.Unlock()
+		act = c.decide(happened)
+		e.mu.Lock()
+	}
+	e.deciding = false
+	e.over = act != nil
+	e.mu.Unlock()
+	if act == nil {
+		return false
+	}
+	e.unwatch()
+	c.g.ran(c)
+	if c.renewal != nil {
+		c.renewal.stop()
+	}
+	act()
+	return true
+}
+
+// decide returns how the call ends; nil: the function goes on.
+func (c *call[V]) decide(happened event) func() {
+	e := &c.running
+	leased := e.role == coalesce.Leader
+	none := result[V]{role: e.role}
+	switch {
+	case happened&back != 0:
+		return func() { c.returned(e.back) }
+	case happened&closing != 0:
+		return func() {
 			if leased {
 				c.abandon(true)
 			}
-			return c.end(result[V]{role: role}, coalesce.ErrClosed)
+			c.end(none, coalesce.ErrClosed)
 		}
+	case happened&late != 0 && c.lost && leased:
+		// The function had only what was left of the timeout after the leader
+		// before it. Those who joined since have time.
+		return func() {
+			c.abandon(true)
+			c.end(none, coalesce.ErrFlightTimeout)
+		}
+	case happened&late != 0:
+		return func() { c.returned(returned[V]{err: coalesce.ErrFlightTimeout, ended: time.Now()}) }
+	case !leased || c.abandon(false):
+		return func() { c.end(none, c.local.Err()) }
 	}
+	return nil // another replica waits
 }
 
 // observe wraps the function for the observer.
@@ -89,10 +184,7 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 		err = coalesce.ErrGoexit
 		defer func() {
 			if value := recover(); value != nil {
-				panicked, ok := value.(*coalesce.PanicError)
-				if !ok {
-					panicked = &coalesce.PanicError{Value: value, Stack: debug.Stack()}
-				}
+				panicked := lost(value)
 				ended(panicked)
 				panic(panicked)
 			}
@@ -102,53 +194,26 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 	}
 }
 
-// run calls fn so that every way it may end arrives.
-func run[V any](ctx context.Context, fn func(context.Context) (V, error), ends chan<- returned[V]) {
-	var r returned[V]
-	done := false
-	defer func() {
-		if !done {
-			if value := recover(); value != nil {
-				r.panicked = &coalesce.PanicError{Value: value, Stack: debug.Stack()}
-				if inner, ok := value.(*coalesce.PanicError); ok {
-					r.panicked = inner
-				}
-			} else {
-				r.exited = true
-			}
-		}
-		r.ended = time.Now()
-		ends <- r
-	}()
-	r.val, r.err = fn(ctx)
-	done = true
-}
-
-// returned gives the result to the local callers and then, off their path, to
-// the followers.
-func (c *call[V]) returned(r returned[V], role coalesce.Role) state[V] {
-	if role == coalesce.Leader {
-		c.renewal.stop()
-		wanted, released := c.g.finishing.add(c.keys.channel, c.flight)
-		// Another local flight may follow this one: after a Forget, a
-		// reconnect, or when this one's callers have left. Those who come
-		// from now on must not join that either.
-		c.g.local.Forget(c.key)
-		c.g.background(func() {
-			defer released()
-			c.finish(r, wanted)
-		})
+// returned gives the result to the local callers and then to the followers.
+func (c *call[V]) returned(r returned[V]) {
+	g := c.g
+	result := result[V]{val: r.val, role: c.running.role, flight: c.flight, finished: r.ended}
+	if c.running.role != coalesce.Leader {
+		c.endWith(result, r.err, !r.lost)
+		return
 	}
-	c.end(result[V]{val: r.val, role: role, flight: c.flight, finished: r.ended}, r.err)
-	switch {
-	case r.panicked != nil:
-		c.err = r.panicked
-		panic(r.panicked)
-	case r.exited:
-		c.err = coalesce.ErrGoexit
-		runtime.Goexit()
-	}
-	return nil
+	wanted, released := g.finishing.add(c.keys.channel, c.flight)
+	// Another local flight may follow this one: after a Forget, a reconnect, or
+	// when this one's callers have left. Those who come from now on must not join
+	// that either.
+	g.local.Forget(c.key)
+	g.hold()
+	c.endWith(result, r.err, !r.lost)
+	runtime.Gosched() // the callers' turn; this goroutine's comes before that of a herd's last
+	c.finish(r, wanted, func() {
+		released()
+		g.leave()
+	})
 }
 
 // outcome is how the function ended, as it travels. An error whose methods
@@ -163,10 +228,8 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	}()
 	o = outcome{kind: kindTooLarge, flight: c.flight}
 	switch {
-	case r.panicked != nil:
-		o = errorOutcome(kindPanic, c.flight, fmt.Errorf("%w: %v", coalesce.ErrRemotePanic, r.panicked.Value))
-	case r.exited:
-		o = errorOutcome(kindError, c.flight, coalesce.ErrGoexit)
+	case r.lost && r.err != coalesce.ErrGoexit:
+		o = errorOutcome(kindPanic, c.flight, fmt.Errorf("%w: %v", coalesce.ErrRemotePanic, r.err.(*coalesce.PanicError).Value))
 	case r.err != nil:
 		o = errorOutcome(kindError, c.flight, r.err)
 	default:
@@ -194,11 +257,14 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 // has ended, and a try that was given up may still reach Redis, late. They must
 // not get its result: from the second try on, or over an age, followers are only
 // given notice, and learn the outcome's age as they fetch it.
-func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
+//
+// When Redis has it, or will not be told, released is called.
+func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func()) {
 	g := c.g
 	o := c.outcome(r)
+	o.finished = c.clock.at(r.ended)
 	encoded := o.encode()
-	notice := outcome{kind: kindNotice, flight: c.flight}.encode()
+	notice := noticeOf(o, len(encoded)).encode()
 	message := "inline"
 	if len(o.payload) > g.set.inlineLimit {
 		message = "notice"
@@ -210,28 +276,35 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}) {
 	// By Redis' clock; too early by the time that the reply to the join took.
 	earliest := c.begun + r.ended.Sub(c.led).Microseconds()
 	k := c.keys
-	err := c.insist(g.set.flightTimeout, wanted, func() error {
-		_, err := g.redis.mustRun(c.ctx, finishScript,
-			[]string{k.lease, k.attempts, k.result(c.flight), k.latest, k.detached(c.flight)},
-			c.flight, encoded, notice, k.channel, g.subs.publish, message,
+	keys := []string{k.lease, k.attempts, k.result(c.flight), k.latest, k.detached(c.flight)}
+	args := func(message string) []any {
+		return []any{c.flight, encoded, notice, k.channel, g.subs.publish, message,
 			g.set.handoffTTL().Milliseconds(), maxAge,
-			earliest, time.Since(r.ended).Microseconds(), g.set.redisTimeout.Microseconds())
-		message = "again"
-		return err
-	})
-	if err != nil {
-		g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+			earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
+	}
+	asked := time.Now()
+	tried := func(err error) {
+		defer released()
+		err = c.insist(g.set.flightTimeout, wanted, asked, err, func() error {
+			_, err := g.redis.mustRun(c.ctx, finishScript, keys, args("again")...)
+			return err
+		})
+		if err != nil {
+			g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+		}
+	}
+	if _, err, here := g.redis.runHere(c.ctx, g.redis.must(), tried, finishScript, keys, args(message)...); here {
+		tried(err)
 	}
 }
 
 // insist sends a step that releases the lease until Redis takes it, for up to
-// limit. It tries again at once when it is wanted.
-func (c *call[V]) insist(limit time.Duration, wanted <-chan struct{}, send func() error) error {
+// limit after the first try, which was asked then and ended with err. It tries
+// again at once when it is wanted.
+func (c *call[V]) insist(limit time.Duration, wanted <-chan struct{}, asked time.Time, err error, send func() error) error {
 	g := c.g
-	began := time.Now()
+	began := asked
 	for wait := g.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
-		asked := time.Now()
-		err := send()
 		if err == nil {
 			c.leaseIs(LeaseReleased, asked)
 			return nil
@@ -248,6 +321,8 @@ func (c *call[V]) insist(limit time.Duration, wanted <-chan struct{}, send func(
 		case <-g.abandon:
 			return err
 		}
+		asked = time.Now()
+		err = send()
 	}
 }
 
@@ -259,8 +334,9 @@ func (c *call[V]) abandon(forced bool) bool {
 	abandoned, err := c.sendAbandon(forced)
 	switch {
 	case err != nil:
-		c.g.background(func() {
-			_ = c.insist(c.g.set.leaseTTL, nil, func() error {
+		c.g.background(func(done func()) {
+			defer done()
+			_ = c.insist(c.g.set.leaseTTL, nil, asked, err, func() error {
 				_, err := c.sendAbandon(true)
 				return err
 			})

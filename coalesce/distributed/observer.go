@@ -12,6 +12,17 @@ import (
 // on. They must be quick, and must not call the Group. Embed NoObserver to keep
 // up with methods that are added later.
 type Observer interface {
+	// Flight is told that a flight begins: a local flight enters the
+	// distributed tier. ctx has the values of its first caller; the context
+	// returned, which must be made from ctx, is given to Followed, to Run and
+	// to the Redis client. trace, such as a W3C traceparent, goes with the
+	// lease if this replica takes it, for Followed on other replicas: at most
+	// 128 visible ASCII characters; anything else is as good as "", none.
+	// ended is called once, when the flight has what its callers get.
+	Flight(ctx context.Context, key string) (flight context.Context, trace string, ended func(Flight))
+	// Followed is told that a flight follows one of another replica. ctx is
+	// the one that Flight returned.
+	Followed(ctx context.Context, leader Followed)
 	// Called is told of a Do that ended. ctx is its caller's.
 	Called(ctx context.Context, call Call)
 	// Run is told that a function is about to run. The function gets the
@@ -34,6 +45,28 @@ type Call struct {
 	Role   coalesce.Role // 0 when it ended before it had one
 	Err    error
 	Wait   time.Duration // from its start to its end
+}
+
+// Flight is one local flight's way through the distributed tier, at its end.
+type Flight struct {
+	Key      string
+	Flight   string        // whose outcome it got; empty when it got none
+	Role     coalesce.Role // 0 when it ended before it had one
+	Cause    string        // as in Run
+	Takeover bool          // a Leader whose flight before this one, which it followed, went away without an outcome
+	Err      error         // a *coalesce.PanicError or coalesce.ErrGoexit if the function did not return
+	Wait     time.Duration // since its first caller came
+	// Lag is how long the outcome of a RemoteFollower was on its way: from the
+	// function's end on the leader until it was here, by Redis' clock, to about
+	// a round trip. It is negative when it is not known, and for other roles.
+	Lag time.Duration
+}
+
+// Followed is the flight of another replica that one here waits for.
+type Followed struct {
+	Key    string
+	Flight string
+	Trace  string // what the leader's Observer returned; visible ASCII, at most 128 bytes, empty when there is none
 }
 
 // Run is one execution of a function.
@@ -78,6 +111,14 @@ type NoObserver struct{}
 
 var _ Observer = NoObserver{}
 
+// Flight returns ctx and no trace.
+func (NoObserver) Flight(ctx context.Context, _ string) (context.Context, string, func(Flight)) {
+	return ctx, "", func(Flight) {}
+}
+
+// Followed does nothing.
+func (NoObserver) Followed(context.Context, Followed) {}
+
 // Called does nothing.
 func (NoObserver) Called(context.Context, Call) {}
 
@@ -97,6 +138,25 @@ func (NoObserver) Breaker(string, string) {}
 
 // observers are two, the first of whom may be two again.
 type observers struct{ first, second Observer }
+
+// Flight lets the second's context carry the first's, and ends them the other
+// way round. The first trace that is one goes with the lease.
+func (o observers) Flight(ctx context.Context, key string) (context.Context, string, func(Flight)) {
+	ctx, trace, firstEnded := o.first.Flight(ctx, key)
+	ctx, second, secondEnded := o.second.Flight(ctx, key)
+	if !validTrace(trace) {
+		trace = second
+	}
+	return ctx, trace, func(flight Flight) {
+		secondEnded(flight)
+		firstEnded(flight)
+	}
+}
+
+func (o observers) Followed(ctx context.Context, leader Followed) {
+	o.first.Followed(ctx, leader)
+	o.second.Followed(ctx, leader)
+}
 
 func (o observers) Called(ctx context.Context, call Call) {
 	o.first.Called(ctx, call)

@@ -90,8 +90,9 @@ func WithMaxAge(age time.Duration) Option {
 }
 
 // WithRedisTimeout sets how long one command may take before the group goes on
-// without Redis; the default is 250 ms. It holds whatever the client's own
-// timeouts are.
+// without Redis; the default is 250 ms. One that carries an outcome, or fetches
+// one, may take 1 ms more for each 16 KiB of it. It holds whatever the client's
+// own timeouts are.
 func WithRedisTimeout(timeout time.Duration) Option {
 	return positive("WithRedisTimeout", timeout, func(s *settings) { s.redisTimeout = timeout })
 }

@@ -3,6 +3,7 @@ package distributed_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"regexp"
@@ -22,6 +23,9 @@ import (
 // foreignFlight is the id of a flight whose leader is this test.
 const foreignFlight = "foreign-flight-22chars"
 
+// noFinish is the place of an outcome's finish that is not known.
+const noFinish = "\x00\x00\x00\x00\x00\x00\x00\x00"
+
 // foreignLease makes key led by a replica that this test plays.
 func (f *fleet[V]) foreignLease(key string, ttl time.Duration) {
 	f.t.Helper()
@@ -36,8 +40,12 @@ func (f *fleet[V]) set(key, value string, ttl time.Duration) {
 }
 
 // foreignOutcome is a value as the replica that led foreignFlight would send it.
-func foreignOutcome(codec, payload string) string {
-	return "\x01\x01" + foreignFlight + string(rune(len(codec))) + codec + payload
+func foreignOutcome(codec, payload string) string { return foreignOutcomeAt(0, codec, payload) }
+
+// foreignOutcomeAt is the same, of a flight that finished then, in µs of Redis'
+// clock.
+func foreignOutcomeAt(finished uint64, codec, payload string) string {
+	return "\x01\x01" + foreignFlight + string(binary.BigEndian.AppendUint64(nil, finished)) + string(rune(len(codec))) + codec + payload
 }
 
 // commands returns how often each command was sent by clients; what scripts
@@ -191,7 +199,7 @@ func TestAFollowerTakesOverAtOnceWhenTheLeaderAbandons(t *testing.T) {
 	}()
 	f.waitFollowers("k", 1)
 	f.client().Del(context.Background(), "fleetcall:{k}:lease")
-	f.client().Publish(context.Background(), "fleetcall:{k}", "\x01\x04"+foreignFlight+"\x00")
+	f.client().Publish(context.Background(), "fleetcall:{k}", "\x01\x04"+foreignFlight+noFinish+"\x00")
 	if a := <-done; a.val != "mine" || a.role != coalesce.Leader || a.err != nil {
 		t.Errorf("%+v", a)
 	}

@@ -80,28 +80,74 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 	}
 }
 
-// run sends a script for a caller who would rather do without Redis than wait
-// for it: while the breaker is open, it fails at once.
-func (c *commander) run(ctx context.Context, script *script, keys []string, args ...any) (any, error) {
-	done, err := c.breaker.Allow()
-	if err != nil {
+// may asks the breaker for a caller who would rather do without Redis than wait
+// for it. Its done is told how the command ended.
+func (c *commander) may() (done func(error), err error) {
+	if done, err = c.breaker.Allow(); err != nil {
 		return nil, errBreakerOpen
 	}
-	reply, err := c.send(ctx, script, keys, args)
+	return done, nil
+}
+
+// must is for those who depend on the reply, or nobody waits for.
+func (c *commander) must() (done func(error)) {
+	done, err := c.breaker.Allow()
+	if err != nil {
+		return func(error) {}
+	}
+	return done
+}
+
+// mustRun sends a script even when the breaker is open.
+func (c *commander) mustRun(ctx context.Context, script *script, keys []string, args ...any) (any, error) {
+	return c.mustFetch(ctx, 0, script, keys, args...)
+}
+
+// mustFetch is mustRun for a reply of about so many bytes.
+func (c *commander) mustFetch(ctx context.Context, bytes int, script *script, keys []string, args ...any) (any, error) {
+	done := c.must()
+	reply, err := c.send(newRequest(ctx, allowed(c.timeout, bytes+sizeOf(args)), script, keys, args))
 	done(serverFailure(err))
 	return reply, err
 }
 
-// mustRun sends a script even when the breaker is open: for those who depend
-// on the reply, or nobody waits for.
-func (c *commander) mustRun(ctx context.Context, script *script, keys []string, args ...any) (any, error) {
-	done, err := c.breaker.Allow()
-	if err != nil {
-		done = func(error) {}
+// allowed is how long a command may take that moves so many bytes. Redis copies
+// an outcome several times, which takes a small machine some 20 ms for each MiB;
+// a timeout that is meant for a hang must not call that one.
+func allowed(timeout time.Duration, bytes int) time.Duration {
+	return timeout + time.Duration(bytes>>14)*time.Millisecond
+}
+
+// runHere sends a script on its caller's goroutine, which spares two wake-ups,
+// unless others are waiting to be sent: then it waits its turn with them.
+//
+// Most clients ignore a context's deadline while they read, retry, or dial. One
+// that has not come back when the Redis timeout passes is not waited for: late
+// is called, on another goroutine, with the error. Once the client is back,
+// runHere returns false, and its caller, whose place late has taken, must end.
+func (c *commander) runHere(ctx context.Context, done func(error), late func(error), script *script, keys []string, args ...any) (reply any, err error, here bool) {
+	began := time.Now()
+	r := newRequest(ctx, allowed(c.timeout, sizeOf(args)), script, keys, args)
+	if !c.sender.begin(r) {
+		reply, err := c.send(r)
+		done(serverFailure(err))
+		return reply, err, true
 	}
-	reply, err := c.send(ctx, script, keys, args)
+	timer := time.AfterFunc(r.allowed, func() {
+		c.sender.giveUp(r)
+		_, err := c.sent(r, nil, context.DeadlineExceeded, began)
+		done(serverFailure(err))
+		late(err)
+	})
+	c.sender.run([]*request{r})
+	inTime := timer.Stop()
+	c.sender.end(r.batch)
+	if !inTime {
+		return nil, nil, false
+	}
+	reply, err = c.sent(r, r.reply, r.err, began)
 	done(serverFailure(err))
-	return reply, err
+	return reply, err, true
 }
 
 // serverFailure leaves out what is one slot's trouble: while a slot moves to
@@ -113,16 +159,14 @@ func serverFailure(err error) error {
 	return err
 }
 
-// send keeps the Redis timeout whatever the client does: most clients ignore a
-// context's deadline while they read, retry, or dial.
-func (c *commander) send(ctx context.Context, script *script, keys []string, args []any) (any, error) {
+// send lets one of the sender's goroutines send r, and keeps the Redis timeout
+// whatever the client does.
+func (c *commander) send(r *request) (any, error) {
 	began := time.Now()
-	// A caller that leaves does not stop the command: it may have taken the
-	// lease, and somebody must see the reply.
-	r := &request{script: script, keys: keys, args: args, ctx: context.WithoutCancel(ctx), done: make(chan struct{})}
+	r.done = make(chan struct{})
 	c.sender.send(r)
 	timer := timers.Get().(*time.Timer)
-	timer.Reset(c.timeout)
+	timer.Reset(r.allowed)
 	defer func() {
 		timer.Stop()
 		timers.Put(timer)
@@ -159,7 +203,7 @@ func (c *commander) sent(r *request, reply any, err error, began time.Time) (any
 		if cluster, ok := c.client.(*redis.ClusterClient); ok {
 			// A master that is gone does not make the client look for its
 			// successor. It does so in the background, and not too often.
-			cluster.ReloadState(r.ctx)
+			cluster.ReloadState(&r.ctx)
 		}
 		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, err)
 	}
@@ -193,12 +237,6 @@ func (c *commander) counts() (total uint64, byKind map[string]uint64) {
 		total += n
 	}
 	return total, byKind
-}
-
-func (c *commander) reset() {
-	c.mu.Lock()
-	clear(c.failures)
-	c.mu.Unlock()
 }
 
 func failureKind(err error) string {

@@ -62,7 +62,8 @@ func TestAScriptThatWasGivenUpBeforeItWasSentNeverIs(t *testing.T) {
 	s := newSender(client, time.Minute)
 	defer s.close()
 	send := func(key string) *request {
-		r := &request{script: joinScript, keys: []string{key}, ctx: context.Background(), done: make(chan struct{})}
+		r := newRequest(context.Background(), time.Minute, joinScript, []string{key}, nil)
+		r.done = make(chan struct{})
 		s.send(r)
 		return r
 	}

@@ -530,7 +530,7 @@ func TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll(t *testing.
 			late := do()
 			eventually(t, "the late caller waits for the first one's flight", func() bool { return g.Stats().Local.Waiting == 2 })
 			came := time.Now()
-			client.Publish(ctx, "fleetcall:{k}", "\x01\x06"+foreignFlight+"\x00")
+			client.Publish(ctx, "fleetcall:{k}", "\x01\x06"+foreignFlight+noFinish+"\x00")
 			if a := <-first; a.role != coalesce.RemoteFollower {
 				t.Errorf("the first caller: %+v", a)
 			}
@@ -553,7 +553,7 @@ func TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll(t *testing.
 
 // foreignError is an error as the replica that led foreignFlight would send it.
 func foreignError(message string) string {
-	return "\x01\x02" + foreignFlight + "\x00" + `{"message":"` + message + `"}`
+	return "\x01\x02" + foreignFlight + noFinish + "\x00" + `{"message":"` + message + `"}`
 }
 
 // garbageEverywhere returns when every replica has handled a message that was

@@ -1,8 +1,12 @@
 package distributed
 
-import "fleetcall/coalesce/local"
+import (
+	"maps"
 
-// Stats counts what both tiers did since New or ResetStats.
+	"fleetcall/coalesce/local"
+)
+
+// Stats counts what both tiers did since New, or since ResetStats.
 type Stats struct {
 	Local       local.Stats
 	Distributed TierStats
@@ -36,4 +40,26 @@ func (s TierStats) HitRate() float64 {
 		return 0
 	}
 	return float64(hits) / float64(ran+hits)
+}
+
+// since returns what was counted after before. Gauges and the breaker stay what
+// they are.
+func (s TierStats) since(before TierStats) TierStats {
+	s.Requests -= before.Requests
+	s.Leaders -= before.Leaders
+	s.Followers -= before.Followers
+	s.Cached -= before.Cached
+	s.Fallbacks -= before.Fallbacks
+	s.Takeovers -= before.Takeovers
+	s.LeaseLost -= before.LeaseLost
+	s.Errors -= before.Errors
+	s.RedisErrors -= before.RedisErrors
+	s.Garbage -= before.Garbage
+	s.RedisErrorsBy = maps.Clone(s.RedisErrorsBy)
+	for kind, n := range before.RedisErrorsBy {
+		if s.RedisErrorsBy[kind] -= n; s.RedisErrorsBy[kind] == 0 {
+			delete(s.RedisErrorsBy, kind)
+		}
+	}
+	return s
 }

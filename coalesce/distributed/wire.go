@@ -1,6 +1,7 @@
 package distributed
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,18 +24,23 @@ const (
 	kindPanic                     // payload: wireError
 	kindAbandoned                 // no outcome will come: join again
 	kindTooLarge                  // no replica but the leader can have it: run your own
-	kindNotice                    // the outcome is stored: fetch it
+	kindNotice                    // the outcome is stored: fetch it; payload: its size, in 8 bytes, big endian
 )
 
-const headerLen = 2 + flightIDLen + 1
+const (
+	finishedAtByte = 2 + flightIDLen
+	headerLen      = finishedAtByte + 8 + 1
+)
 
 // outcome is what a flight came to, as it travels: version, kind, flight id,
-// length of the codec's name, that name, payload.
+// when it finished (8 bytes, big endian), length of the codec's name, that name,
+// payload.
 type outcome struct {
-	kind    kind
-	flight  string
-	codec   string
-	payload []byte
+	kind     kind
+	flight   string
+	finished uint64 // when the function ended, in µs of Redis' clock, about; 0: not known
+	codec    string
+	payload  []byte
 }
 
 // wireError is the payload of kindError and kindPanic.
@@ -49,26 +55,44 @@ func (o outcome) encode() []byte {
 	b := make([]byte, 0, headerLen+len(o.codec)+len(o.payload))
 	b = append(b, wireVersion, byte(o.kind))
 	b = append(b, o.flight...)
+	b = binary.BigEndian.AppendUint64(b, o.finished)
 	b = append(b, byte(len(o.codec)))
 	b = append(b, o.codec...)
 	return append(b, o.payload...)
 }
 
+// noticeOf returns the notice of an outcome that has so many bytes.
+func noticeOf(o outcome, bytes int) outcome {
+	return outcome{kind: kindNotice, flight: o.flight, finished: o.finished, payload: binary.BigEndian.AppendUint64(nil, uint64(bytes))}
+}
+
+// size returns the size that a notice tells, up to most; 0: none.
+func (o outcome) size(most int) int {
+	if len(o.payload) != 8 {
+		return 0
+	}
+	return int(min(binary.BigEndian.Uint64(o.payload), uint64(most)))
+}
+
 // decodeOutcome reads what encode wrote. The payload shares s's memory, which
 // nothing else must hold. A version or kind from the future is a kindTooLarge.
 func decodeOutcome(s string) (outcome, error) {
-	if len(s) < headerLen || s[0] == 0 || s[1] == 0 {
+	if len(s) < finishedAtByte || s[0] == 0 || s[1] == 0 {
 		return outcome{}, errGarbage
 	}
-	o := outcome{kind: kind(s[1]), flight: s[2 : 2+flightIDLen]}
+	o := outcome{kind: kind(s[1]), flight: s[2:finishedAtByte]}
 	if s[0] != wireVersion || o.kind > kindNotice {
 		o.kind = kindTooLarge
 		return o, nil
+	}
+	if len(s) < headerLen {
+		return outcome{}, errGarbage
 	}
 	payload := headerLen + int(s[headerLen-1])
 	if payload > len(s) {
 		return outcome{}, errGarbage
 	}
+	o.finished = binary.BigEndian.Uint64([]byte(s[finishedAtByte : headerLen-1]))
 	o.codec = s[headerLen:payload]
 	if rest := s[payload:]; rest != "" {
 		o.payload = unsafe.Slice(unsafe.StringData(rest), len(rest))

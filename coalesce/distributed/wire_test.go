@@ -15,13 +15,14 @@ import (
 func TestAnOutcomeReadsBackAsItWasWritten(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := outcome{
-			kind:    kind(rapid.IntRange(int(kindValue), int(kindNotice)).Draw(t, "kind")),
-			flight:  newFlightID(),
-			codec:   rapid.StringN(0, 60, 255).Draw(t, "codec"),
-			payload: rapid.SliceOf(rapid.Byte()).Draw(t, "payload"),
+			kind:     kind(rapid.IntRange(int(kindValue), int(kindNotice)).Draw(t, "kind")),
+			flight:   newFlightID(),
+			finished: rapid.Uint64().Draw(t, "finished"),
+			codec:    rapid.StringN(0, 60, 255).Draw(t, "codec"),
+			payload:  rapid.SliceOf(rapid.Byte()).Draw(t, "payload"),
 		}
 		got, err := decodeOutcome(string(want.encode()))
-		if err != nil || got.kind != want.kind || got.flight != want.flight || got.codec != want.codec || !bytes.Equal(got.payload, want.payload) {
+		if err != nil || got.kind != want.kind || got.flight != want.flight || got.finished != want.finished || got.codec != want.codec || !bytes.Equal(got.payload, want.payload) {
 			t.Fatalf("wrote %+v, read %+v, %v", want, got, err)
 		}
 	})
@@ -39,9 +40,9 @@ func TestAFutureVersionOrKindIsTooLargeAndKeepsItsFlight(t *testing.T) {
 
 func FuzzDecodeOutcome(f *testing.F) {
 	f.Add("")
-	f.Add(string(outcome{kind: kindValue, flight: newFlightID(), codec: "json", payload: []byte("{}")}.encode()))
+	f.Add(string(outcome{kind: kindValue, flight: newFlightID(), finished: 1_700_000_000_000_000, codec: "json", payload: []byte("{}")}.encode()))
 	f.Add(string(errorOutcome(kindError, newFlightID(), errors.New("no")).encode()))
-	f.Add("\x01\x01" + strings.Repeat("x", flightIDLen) + "\xff")
+	f.Add("\x01\x01" + strings.Repeat("x", flightIDLen+8) + "\xff")
 	f.Fuzz(func(t *testing.T, s string) {
 		o, err := decodeOutcome(s)
 		if err != nil {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"unsafe"
+
+	"pgregory.net/rapid"
 )
 
 func TestShardFillsOneCacheLine(t *testing.T) {
@@ -18,7 +21,8 @@ func TestKeysAreSpreadOverTheLocks(t *testing.T) {
 	var g Group[string, int]
 	used := map[*shard[string, int]]bool{}
 	for i := range 100 * shardCount {
-		used[g.shard(strconv.Itoa(i))] = true
+		s, _ := g.shard(strconv.Itoa(i))
+		used[s] = true
 	}
 	if len(used) != shardCount {
 		t.Errorf("%d of %d locks are used", len(used), shardCount)
@@ -35,40 +39,104 @@ func TestFlightsThatHaveEndedLeaveNoKeyBehind(t *testing.T) {
 		<-g.DoChan(ctx, key, func(context.Context) (int, error) { return key, nil })
 	}
 	for i := range g.shards {
-		if n := len(g.shards[i].flights); n != 0 {
+		if n := g.shards[i].flights.len(); n != 0 {
 			t.Fatalf("lock %d still guards %d flights", i, n)
 		}
 	}
 }
 
-// TestFlightIsGoneBeforeItsFunctionLearnsThatItIsCancelled holds the lock that
-// the cancellation needs, so that it comes as late as it can.
+// TestFlightIsGoneBeforeItsFunctionLearnsThatItIsCancelled makes the end of the
+// function's context last, so that the function can look before it is over.
 func TestFlightIsGoneBeforeItsFunctionLearnsThatItIsCancelled(t *testing.T) {
 	var g Group[string, int]
+	s, hash := g.shard("key")
 	ctx, leave := context.WithCancel(t.Context())
-	running := make(chan *flightContext)
+	var joinable atomic.Bool
+	running := make(chan struct{})
 	ch := g.DoChan(ctx, "key", func(ctx context.Context) (int, error) {
-		running <- ctx.(*flightContext)
-		<-ctx.Done()
+		for range 20_000 {
+			context.AfterFunc(ctx, func() {})
+		}
+		done := ctx.Done()
+		close(running)
+		for waiting := true; waiting; {
+			select {
+			case <-done:
+				waiting = false
+			default:
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		joinable.Store(s.flights.find("key", hash) != nil)
 		return 0, ctx.Err()
 	})
-	c := <-running
-
-	c.mu.Lock()
+	<-running
 	leave()
-	for g.Stats().Waiting != 0 {
-		runtime.Gosched()
-	}
-	s := g.shard("key")
-	s.mu.Lock()
-	joinable := len(s.flights)
-	s.mu.Unlock()
-	c.mu.Unlock()
-
-	if joinable != 0 {
-		t.Error("a flight that nobody waits for can be joined")
-	}
 	if r := <-ch; r.Err != context.Canceled {
 		t.Errorf("the leaver got %+v", r)
+	}
+	for g.Stats().ActiveFlights > 0 {
+		runtime.Gosched()
+	}
+	if joinable.Load() {
+		t.Error("a flight that nobody waits for could be joined")
+	}
+}
+
+// len counts the flights one by one.
+func (t *table[K, V]) len() (n int) {
+	chains := []*flight[K, V]{t.only}
+	if t.buckets != nil {
+		chains = append(chains, *t.buckets...)
+	}
+	for _, f := range chains {
+		for ; f != nil; f = f.next {
+			n++
+		}
+	}
+	return n
+}
+
+func TestTableFindsWhatItHoldsAndNothingElse(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var tab table[int, int]
+		held := map[int]*flight[int, int]{}
+		hash := func(key int) uint64 { return uint64(key%7) * shardCount } // many in a chain
+		for range rapid.IntRange(1, 2000).Draw(t, "steps") {
+			key := rapid.IntRange(0, 400).Draw(t, "key")
+			found := tab.find(key, hash(key))
+			if found != held[key] {
+				t.Fatalf("key %d: found %p, want %p", key, found, held[key])
+			}
+			switch {
+			case found == nil:
+				held[key] = &flight[int, int]{key: key, hash: hash(key)}
+				tab.insert(held[key])
+			case rapid.Bool().Draw(t, "remove"):
+				tab.remove(found)
+				tab.remove(found) // does nothing
+				delete(held, key)
+			}
+			if tab.len() != len(held) || int(tab.count) != len(held) {
+				t.Fatalf("%d flights counted as %d, want %d", tab.len(), tab.count, len(held))
+			}
+		}
+	})
+}
+
+func TestTableThatWasLargeLetsItsMemoryGo(t *testing.T) {
+	var tab table[int, int]
+	var all []*flight[int, int]
+	for key := range 4 * mostKept {
+		f := &flight[int, int]{key: key, hash: uint64(key) * shardCount}
+		tab.insert(f)
+		all = append(all, f)
+	}
+	for _, f := range all {
+		tab.remove(f)
+	}
+	if tab.buckets != nil {
+		t.Errorf("an empty table keeps %d buckets", len(*tab.buckets))
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"sync"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/detached"
 )
 
 // shardCount spreads the keys over this many locks. It is a power of two.
@@ -35,33 +36,41 @@ var seed = maphash.MakeSeed()
 // a NaN is never found again.
 type Group[K comparable, V any] struct {
 	shards [shardCount]shard[K, V]
+	spare  sync.Pool // of *flight[K, V] that nobody holds any more
+
+	resetMu sync.Mutex
+	before  Stats // the counts at the last ResetStats; guarded by resetMu
 }
 
 // shard fills one cache line, so that two cores on two keys do not share one.
 type shard[K comparable, V any] struct {
 	mu      sync.Mutex
-	flights map[K]*flight[K, V]
+	flights table[K, V]
 
 	requests, followers, errors uint64
-	active, waiting             int64
-	_                           [8]byte
+	active, waiting             int32
 }
 
 type flight[K comparable, V any] struct {
-	key K
-	ctx flightContext // what the function runs under, unless its caller can't leave
+	key  K
+	hash uint64
+	next *flight[K, V] // in the table's chain; guarded by the shard's mu
+	// What the function runs under; nil: its caller can't leave. It is not
+	// guarded: the last caller who leaves reads it, who is the leader, or leaves
+	// after the leader has.
+	ctx *detached.Context
 
 	// Guarded by the shard's mu.
-	waiters  int           // callers that have not left
 	done     chan struct{} // closed at the end; made by the first who must wait
+	waiters  int32         // callers that have not left
+	followed bool          // somebody has joined
 	finished bool
 
-	// Written by the function's goroutine before finished is set and done is
-	// closed, read only after.
+	// Written before finished is set and done is closed, read only after.
+	exited   bool // by runtime.Goexit
 	val      V
 	err      error
 	panicked *coalesce.PanicError
-	exited   bool // by runtime.Goexit
 }
 
 // Result is what DoChan delivers.
@@ -83,33 +92,55 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, fn func(context.Context) (V
 		var zero V
 		return zero, 0, err
 	}
-	s := g.shard(key)
-	f, role, done := s.join(ctx, key)
-	if role == coalesce.Leader {
-		if ctx.Done() == nil {
-			// This caller cannot leave: it runs fn itself, without a
-			// goroutine and under its own context.
-			s.run(f, ctx, fn, true)
-			if f.exited {
-				// Only with GODEBUG=panicnil=1, where recover stops a
-				// panic(nil) and nobody can tell it from Goexit.
-				runtime.Goexit()
-			}
-			return f.val, role, f.err
-		}
-		go s.run(f, &f.ctx, fn, false)
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	if done == nil {
+		return g.lead(ctx, s, f, fn)
 	}
-	if err := s.wait(ctx, f, done); err != nil {
+	// A follower's stack is kept small: a herd has a hundred thousand of them.
+	if ctx.Done() == nil {
+		<-done
+	} else if err := s.wait(ctx, f, done); err != nil {
 		var zero V
-		return zero, role, err
+		return zero, coalesce.LocalFollower, err
 	}
+	f.unwind()
+	return f.val, coalesce.LocalFollower, f.err
+}
+
+// lead runs fn for the caller who started f.
+func (g *Group[K, V]) lead(ctx context.Context, s *shard[K, V], f *flight[K, V], fn func(context.Context) (V, error)) (val V, role coalesce.Role, err error) {
+	if ctx.Done() == nil {
+		// This caller cannot leave: it runs fn itself, without a goroutine and
+		// under its own context.
+		s.run(ctx, f, fn, true)
+	} else {
+		f.ctx = &detached.Context{First: ctx}
+		go s.run(f.ctx, f, fn, false)
+		// A function that does little has ended when this goroutine gets its
+		// turn again: then nobody needs to be woken.
+		runtime.Gosched()
+		if err := s.wait(ctx, f, nil); err != nil {
+			return val, coalesce.Leader, err
+		}
+	}
+	f.unwind()
+	val, err = f.val, f.err
+	g.recycle(f)
+	return val, coalesce.Leader, err
+}
+
+// unwind does to the stack of a caller of the finished f what fn did to its own.
+func (f *flight[K, V]) unwind() {
 	if f.panicked != nil {
 		panic(f.panicked)
 	}
 	if f.exited {
+		// A leader's own stack is being unwound already, unless
+		// GODEBUG=panicnil=1 let recover stop a panic(nil), which nobody can
+		// tell from Goexit.
 		runtime.Goexit()
 	}
-	return f.val, role, f.err
 }
 
 // DoChan is Do with the result on a channel of capacity one. The call has
@@ -124,10 +155,13 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 		ch <- Result[V]{Err: err}
 		return ch
 	}
-	s := g.shard(key)
-	f, role, done := s.join(ctx, key)
-	if role == coalesce.Leader {
-		go s.run(f, &f.ctx, fn, false)
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	role := coalesce.LocalFollower
+	if done == nil {
+		role = coalesce.Leader
+		f.ctx = &detached.Context{First: ctx}
+		go s.run(f.ctx, f, fn, false)
 	}
 	go func() {
 		err := s.wait(ctx, f, done)
@@ -145,12 +179,42 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	return ch
 }
 
+// DoAsync is Do for work that is done elsewhere. start must see to it that end
+// is called, from any goroutine, and return without waiting for that. With
+// returned false, end's err is a *coalesce.PanicError, with which every caller
+// panics, or coalesce.ErrGoexit, which exits their goroutines. Later calls of end
+// do nothing.
+func (g *Group[K, V]) DoAsync(ctx context.Context, key K, start func(ctx context.Context, end func(val V, err error, returned bool))) (V, coalesce.Role, error) {
+	if err := ctx.Err(); err != nil {
+		var zero V
+		return zero, 0, err
+	}
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	role := coalesce.LocalFollower
+	if done == nil {
+		role = coalesce.Leader
+		f.ctx = &detached.Context{First: ctx}
+		s.start(f, start)
+	}
+	if done != nil && ctx.Done() == nil {
+		<-done
+	} else if err := s.wait(ctx, f, done); err != nil {
+		var zero V
+		return zero, role, err
+	}
+	f.unwind()
+	return f.val, role, f.err
+}
+
 // Forget makes the next call for key start a new flight. Callers of the
 // present one keep it.
 func (g *Group[K, V]) Forget(key K) {
-	s := g.shard(key)
+	s, hash := g.shard(key)
 	s.mu.Lock()
-	delete(s.flights, key)
+	if f := s.flights.find(key, hash); f != nil {
+		s.flights.remove(f)
+	}
 	s.mu.Unlock()
 }
 
@@ -159,14 +223,27 @@ func (g *Group[K, V]) ForgetAll() {
 	for i := range g.shards {
 		s := &g.shards[i]
 		s.mu.Lock()
-		clear(s.flights)
+		s.flights = table[K, V]{}
 		s.mu.Unlock()
 	}
 }
 
-// Stats returns the counts so far. They are exact for calls that have
-// returned.
+// Stats returns the counts since the first use or ResetStats. They are exact for
+// calls that have returned.
 func (g *Group[K, V]) Stats() Stats {
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
+	st := g.Totals()
+	st.Requests -= g.before.Requests
+	st.Leaders -= g.before.Leaders
+	st.Followers -= g.before.Followers
+	st.Errors -= g.before.Errors
+	return st
+}
+
+// Totals returns the counts since the first use, whatever ResetStats did: for
+// counters that must not go down, such as those of Prometheus.
+func (g *Group[K, V]) Totals() Stats {
 	var st Stats
 	for i := range g.shards {
 		s := &g.shards[i]
@@ -174,8 +251,8 @@ func (g *Group[K, V]) Stats() Stats {
 		st.Requests += s.requests
 		st.Followers += s.followers
 		st.Errors += s.errors
-		st.ActiveFlights += s.active
-		st.Waiting += s.waiting
+		st.ActiveFlights += int64(s.active)
+		st.Waiting += int64(s.waiting)
 		s.mu.Unlock()
 	}
 	st.Leaders = st.Requests - st.Followers
@@ -185,97 +262,125 @@ func (g *Group[K, V]) Stats() Stats {
 // ResetStats sets the counts to zero. ActiveFlights and Waiting stay what they
 // are.
 func (g *Group[K, V]) ResetStats() {
-	for i := range g.shards {
-		s := &g.shards[i]
-		s.mu.Lock()
-		s.requests, s.followers, s.errors = 0, 0, 0
-		s.mu.Unlock()
-	}
+	g.resetMu.Lock()
+	defer g.resetMu.Unlock()
+	g.before = g.Totals()
 }
 
-func (g *Group[K, V]) shard(key K) *shard[K, V] {
-	return &g.shards[maphash.Comparable(seed, key)%shardCount]
+func (g *Group[K, V]) shard(key K) (s *shard[K, V], hash uint64) {
+	hash = maphash.Comparable(seed, key)
+	return &g.shards[hash%shardCount], hash
 }
 
 // join makes the caller a follower of key's flight, or the leader of a new one
-// that it must run. A follower gets the flight's done channel.
-func (s *shard[K, V]) join(ctx context.Context, key K) (f *flight[K, V], role coalesce.Role, done <-chan struct{}) {
+// that it must run. Only a follower gets the flight's done channel.
+func (g *Group[K, V]) join(s *shard[K, V], key K, hash uint64) (f *flight[K, V], done <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests++
 	s.waiting++
-	if f, ok := s.flights[key]; ok {
+	if f := s.flights.find(key, hash); f != nil {
 		s.followers++
 		f.waiters++
+		f.followed = true
 		if f.done == nil {
 			f.done = make(chan struct{})
 		}
-		return f, coalesce.LocalFollower, f.done
+		return f, f.done
 	}
-	f = &flight[K, V]{key: key, waiters: 1}
-	f.ctx.first = ctx
-	if s.flights == nil {
-		s.flights = make(map[K]*flight[K, V])
+	f, _ = g.spare.Get().(*flight[K, V])
+	if f == nil {
+		f = new(flight[K, V])
 	}
-	s.flights[key] = f
+	f.key, f.hash, f.waiters = key, hash, 1
+	s.flights.insert(f)
 	s.active++
-	return f, coalesce.Leader, nil
+	return f, nil
 }
 
 // run calls fn and ends f with what came of it. When inline, it runs on the
 // leader's own stack, which a panic or Goexit goes on to unwind.
-func (s *shard[K, V]) run(f *flight[K, V], ctx context.Context, fn func(context.Context) (V, error), inline bool) {
+func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.Context) (V, error), inline bool) {
+	var val V
+	var err error
 	returned := false
 	defer func() {
 		if !returned {
-			// A panic never recovers as nil (panic(nil) became a
-			// *runtime.PanicNilError in Go 1.21), so nil is Goexit.
-			if value := recover(); value != nil {
-				f.panicked = panicError(value)
-			} else {
-				f.exited = true
-			}
+			err = lost(recover())
 		}
-		s.finish(f)
-		if inline && f.panicked != nil {
-			panic(f.panicked)
+		s.finish(f, val, err, returned)
+		if panicked, ok := err.(*coalesce.PanicError); inline && !returned && ok {
+			panic(panicked)
 		}
 	}()
-	f.val, f.err = fn(ctx)
+	val, err = fn(ctx)
 	returned = true
 }
 
-// panicError keeps a panic that has crossed a goroutine before as it is: its
-// stack is the original one.
-func panicError(value any) *coalesce.PanicError {
+// start calls start, and ends f if that does not return.
+func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V, error, bool))) {
+	returned := false
+	defer func() {
+		if !returned {
+			var none V
+			s.finish(f, none, lost(recover()), false)
+		}
+	}()
+	start(f.ctx, func(val V, err error, returned bool) { s.finish(f, val, err, returned) })
+	returned = true
+}
+
+// lost is what became of a function that did not return. A panic never
+// recovers as nil (panic(nil) became a *runtime.PanicNilError in Go 1.21), so
+// nil is Goexit. A panic that has crossed a goroutine before is kept as it is:
+// its stack is the original one.
+func lost(value any) error {
+	if value == nil {
+		return coalesce.ErrGoexit
+	}
 	if e, ok := value.(*coalesce.PanicError); ok {
 		return e
 	}
 	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
 }
 
-func (s *shard[K, V]) finish(f *flight[K, V]) {
+// finish ends f, unless it has ended, and tells whoever waits. Then f is its
+// leader's, who may let it go. Where err was not returned by a function, it says
+// if there was a panic or a Goexit.
+func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) {
 	s.mu.Lock()
-	s.remove(f)
-	s.active--
-	s.waiting -= int64(f.waiters)
-	if f.err != nil || f.panicked != nil || f.exited {
-		s.errors++
+	if f.finished {
+		s.mu.Unlock()
+		return
 	}
+	s.flights.remove(f)
+	s.active--
+	s.waiting -= f.waiters
+	if err != nil {
+		s.errors++
+		if !returned {
+			f.panicked, _ = err.(*coalesce.PanicError)
+			f.exited = err == coalesce.ErrGoexit
+		}
+	}
+	f.val, f.err = val, err
 	f.finished = true
-	done := f.done
+	done, ctx := f.done, f.ctx
 	s.mu.Unlock()
 	if done != nil {
 		close(done)
 	}
-	f.ctx.cancel()
+	if ctx != nil {
+		ctx.End(context.Canceled)
+	}
 }
 
-// remove takes f out of the map, unless Forget did and another flight has its
-// place. The caller holds s.mu.
-func (s *shard[K, V]) remove(f *flight[K, V]) {
-	if s.flights[f.key] == f {
-		delete(s.flights, f.key)
+// recycle lets a finished flight be used again, if only its leader, who calls
+// it, can hold it.
+func (g *Group[K, V]) recycle(f *flight[K, V]) {
+	if !f.followed {
+		*f = flight[K, V]{}
+		g.spare.Put(f)
 	}
 }
 
@@ -315,11 +420,11 @@ func (s *shard[K, V]) wait(ctx context.Context, f *flight[K, V], done <-chan str
 	s.waiting--
 	last := f.waiters == 0
 	if last {
-		s.remove(f)
+		s.flights.remove(f)
 	}
 	s.mu.Unlock()
 	if last {
-		f.ctx.cancel()
+		f.ctx.End(context.Canceled)
 	}
 	return ctx.Err()
 }

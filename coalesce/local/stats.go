@@ -1,6 +1,6 @@
 package local
 
-// Stats counts what a Group did since its first use or ResetStats.
+// Stats counts what a Group did since its first use, or since ResetStats.
 type Stats struct {
 	Requests      uint64 // calls of Do and DoChan whose context had not ended before
 	Leaders       uint64 // calls that started a flight

@@ -197,7 +197,7 @@ type held struct {
 	leader      *place
 }
 
-var leaseValue = regexp.MustCompile(`^1(\S{22}) \d+ \d+ (\S+)$`)
+var leaseValue = regexp.MustCompile(`^1(\S{22}) \d+ \d+ (\S+)\n`)
 
 // leader finds a flight that has followers, at a random moment of its life.
 // When Redis does not tell of one, it returns any place and no flight.

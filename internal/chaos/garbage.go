@@ -165,7 +165,7 @@ func (e episode) publishGarbage(random *rand.Rand) error {
 		if flight := e.flightOn(ctx, channel); flight != "" {
 			// An outcome of the flight that somebody waits for, by a replica
 			// of another version.
-			pipe.Publish(ctx, channel, string([]byte{2, 1})+flight+"\x04json\"a value\"")
+			pipe.Publish(ctx, channel, string([]byte{2, 1})+flight+"\x00\x00\x00\x00\x00\x00\x00\x00\x04json\"a value\"")
 		}
 	}
 	_, err = pipe.Exec(ctx)

@@ -1,8 +1,11 @@
 -- join: take the key's lease, or learn who holds it.
 -- KEYS  lease, attempts, latest, detached lease of the flight
--- ARGV  flight, replica, lease TTL (ms), flight timeout (ms), most attempts, MaxAge (µs), prefix of result keys
+-- ARGV  flight, replica, lease TTL (ms), flight timeout (ms), most attempts, MaxAge (µs), prefix of result keys,
+--       '' when nobody observes the flight, else '+' and its trace
 -- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs)} · {'poisoned', attempts} · {'over'}
--- A lease is: joined (0 or 1), flight id (22 characters), attempt, start (µs), replica.
+--       to who observes: {'follow', flight, remaining TTL (ms), now (µs), trace of the flight}
+-- A lease is: joined (0 or 1), flight id (22 characters), attempt, start (µs), replica, trace. The trace is after
+-- the last line feed: it has none, whatever the replica's name has.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -36,7 +39,10 @@ if type(lease) == 'string' and string.match(lease, '^[01]%S+ ') and string.len(l
   if string.sub(lease, 1, 1) == '0' then
     redis.call('SETRANGE', KEYS[1], 0, '1')
   end
-  return {'follow', holder, ttl}
+  if ARGV[8] == '' then
+    return {'follow', holder, ttl}
+  end
+  return {'follow', holder, ttl, now, string.match(lease, '\n([!-~]*)$') or ''}
 end
 
 -- A join that its sender gave up may come after the flight's abandon. Nobody
@@ -53,5 +59,5 @@ if attempts >= tonumber(ARGV[5]) then
 end
 attempts = attempts + 1
 redis.call('SET', KEYS[2], attempts, 'PX', ARGV[4])
-redis.call('SET', KEYS[1], '0' .. ARGV[1] .. ' ' .. attempts .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], '0' .. ARGV[1] .. ' ' .. attempts .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2] .. '\n' .. string.sub(ARGV[8], 2), 'PX', ARGV[3])
 return {'lead', attempts, now}

@@ -1,0 +1,137 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/local"
+)
+
+// asyncCallers has callers of one flight, whose work is done by begin. Each
+// caller notes how it came back.
+func asyncCallers(t *testing.T, n int, begin func(ctx context.Context, end func(int, error, bool))) (values []int, errs []error, panics []any, exits int) {
+	var g local.Group[string, int]
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	began := make(chan struct{})
+	for range n {
+		wg.Add(1)
+		go func() {
+			returned := false
+			defer wg.Done()
+			defer func() {
+				value := recover()
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case value != nil:
+					panics = append(panics, value)
+				case !returned:
+					exits++
+				}
+			}()
+			val, _, err := g.DoAsync(t.Context(), "key", func(ctx context.Context, end func(int, error, bool)) {
+				go func() {
+					<-began
+					begin(ctx, end)
+				}()
+			})
+			returned = true
+			mu.Lock()
+			defer mu.Unlock()
+			values, errs = append(values, val), append(errs, err)
+		}()
+	}
+	for g.Stats().Waiting != int64(n) {
+		runtime.Gosched()
+	}
+	close(began)
+	wg.Wait()
+	if st := g.Stats(); st.ActiveFlights != 0 || st.Leaders != 1 {
+		t.Errorf("%+v", st)
+	}
+	return values, errs, panics, exits
+}
+
+func TestAsyncWorkEndsItsFlightOnce(t *testing.T) {
+	later := errors.New("a later end")
+	values, errs, panics, exits := asyncCallers(t, 3, func(ctx context.Context, end func(int, error, bool)) {
+		end(42, nil, true)
+		if ctx.Err() == nil {
+			t.Error("the flight's context outlives it")
+		}
+		end(43, later, true)
+	})
+	if len(values) != 3 || len(panics)+exits > 0 {
+		t.Fatalf("%v, %v, %v, %d", values, errs, panics, exits)
+	}
+	for i := range values {
+		if values[i] != 42 || errs[i] != nil {
+			t.Errorf("a caller got %d, %v", values[i], errs[i])
+		}
+	}
+}
+
+func TestAsyncWorkThatPanicsOrExitsDoesSoInEveryCaller(t *testing.T) {
+	panicked := &coalesce.PanicError{Value: "boom"}
+	_, _, panics, _ := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool)) { end(0, panicked, false) })
+	if len(panics) != 3 || panics[0] != panicked {
+		t.Errorf("the callers' panics are %v", panics)
+	}
+	if _, _, _, exits := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool)) { end(0, coalesce.ErrGoexit, false) }); exits != 3 {
+		t.Errorf("%d of 3 callers exited", exits)
+	}
+	// A function may return what another one's panic became.
+	for _, err := range []error{panicked, coalesce.ErrGoexit} {
+		_, errs, panics, exits := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool)) { end(0, err, true) })
+		if len(errs) != 3 || errs[0] != err || len(panics)+exits > 0 {
+			t.Errorf("an error that was returned: %v, %v, %d", errs, panics, exits)
+		}
+	}
+}
+
+func TestAStartThatPanicsLeavesNobodyWaiting(t *testing.T) {
+	var g local.Group[string, int]
+	func() {
+		defer func() {
+			if panicked, ok := recover().(*coalesce.PanicError); !ok || panicked.Value != "boom" {
+				t.Errorf("the caller's panic is %v", panicked)
+			}
+		}()
+		g.DoAsync(t.Context(), "key", func(context.Context, func(int, error, bool)) { panic("boom") })
+	}()
+	if st := g.Stats(); st.ActiveFlights != 0 || st.Errors != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestAsyncFlightIsLeftAsAnyOther(t *testing.T) {
+	var g local.Group[string, int]
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	ended := make(chan func(int, error, bool), 1)
+	gone := make(chan struct{})
+	_, role, err := g.DoAsync(ctx, "key", func(ctx context.Context, end func(int, error, bool)) {
+		context.AfterFunc(ctx, func() { close(gone) })
+		ended <- end
+	})
+	if role != coalesce.Leader || err != context.DeadlineExceeded {
+		t.Errorf("the caller got %v, %v", role, err)
+	}
+	<-gone // the last caller's leaving ends the context
+	if val, role, err := g.Do(t.Context(), "key", answer); val != 42 || role != coalesce.Leader || err != nil {
+		t.Errorf("the next caller got %d, %v, %v", val, role, err)
+	}
+	if _, _, err := g.DoAsync(ctx, "key", func(context.Context, func(int, error, bool)) { t.Error("it was started") }); err != context.DeadlineExceeded {
+		t.Errorf("a caller whose context has ended got %v", err)
+	}
+	(<-ended)(1, nil, true)
+	if st := g.Stats(); st.ActiveFlights != 0 {
+		t.Errorf("%+v", st)
+	}
+}
