@@ -4,10 +4,10 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e bench chaos model lint fmt setup clean
+.PHONY: help build demo run test e2e bench chaos model screenshots lint fmt setup clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/fleetcall, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/fleetcall ./cmd/fleetcall
@@ -40,6 +40,9 @@ chaos: setup ## break all that a fleet depends on, check every promise (TIME=10m
 model: setup ## check the protocol's model with spin
 	$(GO) test -count=1 -v ./docs
 
+screenshots: build setup ## take the pictures of docs/screenshots with a real Chromium
+	$(GO) run ./internal/screenshots
+
 lint: ## formatting, vet, staticcheck, and whether go.mod is tidy
 	@files=$$(gofmt -l $$(find . -name '*.go')); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
 	$(GO) vet ./...
@@ -50,7 +53,7 @@ lint: ## formatting, vet, staticcheck, and whether go.mod is tidy
 fmt: ## format the source
 	gofmt -w $$(find . -name '*.go')
 
-setup: ## install redis-server, postgresql, nginx, prometheus, spin and gcc where missing
+setup: ## install redis-server, postgresql, nginx, prometheus, chromium, spin and gcc where missing
 	@./scripts/setup
 
 clean: ## remove what was built

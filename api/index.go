@@ -1,28 +1,15 @@
 package api
 
 import (
-	"bytes"
 	"crypto/sha256"
-	_ "embed" // for the page
 	"encoding/base64"
 	"fmt"
-	"html/template"
 	"mime"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"github.com/labstack/echo/v4"
-)
-
-var (
-	//go:embed page/index.html
-	pageSource string
-	//go:embed page/style.css
-	pageStyle string
-
-	page       = template.Must(template.New("index").Parse(pageSource))
-	pagePolicy = pagePolicyOf(pageStyle)
 )
 
 // pagePolicyOf lets a browser use a page's own style and nothing else.
@@ -59,6 +46,9 @@ var endpoints = []Endpoint{
 	{"GET", "/stats", "what coalescing saved on this replica; ?scope=fleet: on all", "/stats?scope=fleet"},
 	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", ""},
 	{"GET", "/metrics", "metrics of this replica, for Prometheus; the balancer hides them", "/metrics"},
+	{"GET", "/events", "the whole fleet once a second, as server-sent events", "/events"},
+	{"POST", "/burst", "up to 1,000 requests for one product at once, on all replicas, and what became of each", ""},
+	{"GET", "/assets/{name}", "what the page is made of", "/assets/page.js"},
 	{"GET", "/livez", "200 while the process runs", "/livez"},
 	{"GET", "/readyz", "200 while requests are welcome, 503 during shutdown", "/readyz"},
 	{"GET", "/docs", "this API, for people", "/docs"},
@@ -71,16 +61,7 @@ func (s *Server) index(c echo.Context) error {
 	if !prefersHTML(c.Request().Header.Values(echo.HeaderAccept)) {
 		return c.JSONPretty(http.StatusOK, answer, "  ")
 	}
-	var html bytes.Buffer
-	err := page.Execute(&html, struct {
-		Index
-		Style template.CSS
-	}{answer, template.CSS(pageStyle)}) //nolint:gosec // embedded, not a user's
-	if err != nil {
-		return fmt.Errorf("fleetcall: rendering the page: %w", err)
-	}
-	c.Response().Header().Set(contentSecurityPolicy, pagePolicy)
-	return c.HTMLBlob(http.StatusOK, html.Bytes())
+	return s.page(c, answer)
 }
 
 // prefersHTML tells a browser from a program: only the former names text/html,

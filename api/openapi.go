@@ -24,7 +24,7 @@ var (
 	docsStyle string
 
 	docsPage   = renderDocs()
-	docsPolicy = pagePolicyOf(docsStyle)
+	docsPolicy = pagePolicyOf(docsStyle) + "; img-src 'self'" // its icon
 )
 
 func (s *Server) openAPI(c echo.Context) error {
@@ -67,18 +67,21 @@ type operation struct {
 		Required              bool
 		Schema                schema
 	}
-	Responses map[string]response
-	Security  []map[string][]string
+	RequestBody struct{ Content map[string]content }
+	Responses   map[string]response
+	Security    []map[string][]string
 }
 
 type response struct {
 	Ref         string `json:"$ref"`
 	Description string
 	Headers     map[string]header
-	Content     map[string]struct {
-		Schema  schema
-		Example json.RawMessage
-	}
+	Content     map[string]content
+}
+
+type content struct {
+	Schema  schema
+	Example json.RawMessage
 }
 
 type header struct {
@@ -186,6 +189,13 @@ func (d *document) Header(h header) header {
 func (*document) Indented(example json.RawMessage) (string, error) {
 	var b bytes.Buffer
 	err := json.Indent(&b, example, "", "  ")
+	return b.String(), err
+}
+
+// Compact returns an example on one line.
+func (*document) Compact(example json.RawMessage) (string, error) {
+	var b bytes.Buffer
+	err := json.Compact(&b, example)
 	return b.String(), err
 }
 

@@ -45,6 +45,12 @@ var (
 		Status: http.StatusServiceUnavailable, Detail: "No database connection became free in time. Try again later.", retryAfter: 1}
 	problemCoordination = &Problem{Type: problemType + "coordination-unavailable", Title: "Coordination unavailable",
 		Status: http.StatusServiceUnavailable, Detail: "The replicas could not agree on who runs the query. Try again later.", retryAfter: 5}
+	problemBadBurst = &Problem{Type: problemType + "bad-burst", Title: "Bad burst", Status: http.StatusUnprocessableEntity,
+		Detail: `The body is a JSON object with product, a whole number from 1 to 2147483647, and requests, from 1 to 1000.`}
+	problemBurstBusy = &Problem{Type: problemType + "burst-busy", Title: "Another burst is under way",
+		Status: http.StatusConflict, Detail: "A replica takes part in one burst at a time. Try again when it has ended."}
+	problemWatchers = &Problem{Type: problemType + "too-many-watchers", Title: "Too many watchers",
+		Status: http.StatusServiceUnavailable, Detail: "As many watch this replica as may. Try again later.", retryAfter: 5}
 	problemStopping = &Problem{Type: problemType + "stopping", Title: "Replica stopping",
 		Status: http.StatusServiceUnavailable, Detail: "This replica is shutting down. Try again.", retryAfter: 1}
 	problemTimeout = &Problem{Type: problemType + "query-timeout", Title: "Query timed out",

@@ -32,7 +32,9 @@ func (s *Server) normal(c echo.Context) error {
 	}
 	start := time.Now()
 	c.Response().Header().Set("X-Coalesce-Role", coalesce.Role(0).String())
+	s.hot.Add(id, start)
 	p, err := s.config.Store.Product(c.Request().Context(), id)
+	s.latency.normal.add(time.Since(start))
 	s.noteDatabase(c, err)
 	if err != nil {
 		return err
@@ -47,7 +49,9 @@ func (s *Server) coalesced(c echo.Context) error {
 		return err
 	}
 	start := time.Now()
+	s.hot.Add(id, start)
 	p, role, ran, err := s.call(c.Request().Context(), id)
+	s.latency.add(role, time.Since(start))
 	c.Response().Header().Set("X-Coalesce-Role", role.String())
 	if ran {
 		s.noteDatabase(c, err)
@@ -88,12 +92,16 @@ func (s *Server) do(ctx context.Context, id int32, ran *atomic.Bool) (p product.
 			err = newPanicked(value)
 		}
 	}()
-	key := "product:" + strconv.Itoa(int(id))
-	return s.config.Group.Do(ctx, key, func(ctx context.Context) (product.Product, error) {
+	return s.config.Group.Do(ctx, keyOf(id), func(ctx context.Context) (product.Product, error) {
 		ran.Store(true)
-		return s.config.Store.Product(product.OnQuery(ctx, func() { s.counts.misses.Add(1) }), id)
+		return s.config.Store.Product(product.OnQuery(ctx, func() {
+			s.counts.misses.Add(1)
+			product.QuerySent(ctx) // the burst's own count, if this is a burst
+		}), id)
 	})
 }
+
+func keyOf(id int32) string { return "product:" + strconv.Itoa(int(id)) }
 
 func answerProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
 	now := time.Now()

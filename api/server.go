@@ -8,6 +8,7 @@ package api
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +20,8 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"fleetcall/coalesce"
+	"fleetcall/internal/broadcast"
+	"fleetcall/internal/hot"
 	"fleetcall/internal/product"
 )
 
@@ -42,8 +45,9 @@ type Store interface {
 	ResetStats()
 }
 
-// Fleet asks every live replica a question and returns the answers, this
-// replica's first; each is what a Server's Answer returned. missing is how
+// Fleet asks every live replica a question, all at once, and returns the
+// answers, this replica's first; each is what a Server's Answer returned. It
+// waits until ctx ends, and briefly where ctx has no deadline. missing is how
 // many replicas did not answer. A non-nil err says why no other replica could
 // be asked.
 type Fleet interface {
@@ -78,6 +82,7 @@ type Config struct {
 	// Around returns the handler that serves all, made from the API's own: for
 	// traces. nil: the API's own.
 	Around func(http.Handler) http.Handler
+	Leases func() Leases // nil: there is no distributed tier
 
 	// AdminToken is the bearer token that POST endpoints want; empty: none.
 	AdminToken string
@@ -98,6 +103,13 @@ type Server struct {
 	started  time.Time
 	draining atomic.Bool
 	dbDown   atomic.Bool // as last logged
+
+	instance string               // names this start of the replica
+	latency  latencies            // of the product endpoints
+	hot      *hot.Keys[int32]     // products
+	watched  *broadcast.Broadcast // of the fleet's snapshots
+	bursting atomic.Bool          // this replica leads a burst
+	sharing  atomic.Bool          // it runs its share of one
 }
 
 // New returns a Server that does not listen yet. It returns an error when a
@@ -124,7 +136,9 @@ func New(config Config) (*Server, error) {
 	if config.Around == nil {
 		config.Around = func(api http.Handler) http.Handler { return api }
 	}
-	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now()}
+	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now(),
+		instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+	s.watched = broadcast.New(broadcast.Config{Make: s.event, Every: snapshotEvery, Most: maxWatchers})
 	s.routes()
 	s.http = &http.Server{
 		Handler:           s.config.Around(s.echo),
@@ -159,9 +173,12 @@ func (s *Server) routes() {
 	get("/product/coalesced/:id", s.coalesced)
 	get("/stats", s.stats)
 	get("/metrics", s.metrics)
+	get("/events", s.events)
+	get("/assets/:name", s.asset)
 	get("/docs", s.docs)
 	get("/openapi.json", s.openAPI)
 	e.POST("/stats/reset", s.reset, s.sameOrigin, s.authorized)
+	e.POST("/burst", s.burst, s.sameOrigin, s.authorized)
 }
 
 // Handler returns the API as an http.Handler, without the server's timeouts.
@@ -175,9 +192,13 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Drain makes /readyz say no, and goes on answering requests, so that whoever
-// sends them can turn to other replicas before Shutdown.
-func (s *Server) Drain() { s.draining.Store(true) }
+// Drain makes /readyz say no, ends every stream of /events, and goes on
+// answering requests, so that whoever sends them can turn to other replicas
+// before Shutdown.
+func (s *Server) Drain() {
+	s.draining.Store(true)
+	s.watched.Close()
+}
 
 // Shutdown makes /readyz say no, stops listening, and waits for the requests
 // under way. Those that still run when ctx ends are cut off, and the error says

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -140,6 +141,7 @@ func (s *Server) ResetStats() {
 	s.counts.errors.Store(0)
 	s.config.Store.ResetStats()
 	s.config.ResetTiers()
+	s.latency.reset()
 }
 
 const (
@@ -151,13 +153,20 @@ const (
 )
 
 // Answer answers a question of another replica's Fleet.
-func (s *Server) Answer(_ context.Context, question string) ([]byte, error) {
+func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
+	if burst, ok := strings.CutPrefix(question, askBurst); ok {
+		return s.answerBurst(ctx, burst)
+	}
 	switch question {
 	case askStats:
 		return json.Marshal(s.Stats())
 	case askReset:
 		s.ResetStats()
 		return json.Marshal(s.config.Replica)
+	case askLive:
+		return json.Marshal(s.liveNow())
+	case askRoll:
+		return json.Marshal(member{s.config.Replica, s.instance})
 	}
 	return nil, fmt.Errorf("fleetcall: unknown question %q", question)
 }

@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 type setup struct {
 	mode     string
 	replicas int
-	postgres *testserver.Postgres
+	postgres *testserver.Postgres // nil: an embedded database
 	redisURL string
 	balancer string
 	env      []string
@@ -77,9 +77,13 @@ func start(t *testing.T, s setup) *fleet.Fleet {
 	if s.balancer == "" {
 		s.balancer = fleet.BalancerNginx
 	}
+	databaseURL := ""
+	if s.postgres != nil {
+		databaseURL = s.postgres.URL()
+	}
 	f, err := fleet.Start(t.Context(), fleet.Config{
 		Binary: binary, Replicas: s.replicas, Mode: s.mode, Balancer: s.balancer,
-		DatabaseURL: s.postgres.URL(), RedisURL: s.redisURL, Env: environment(s.env...),
+		DatabaseURL: databaseURL, RedisURL: s.redisURL, Env: environment(s.env...),
 		Logs:   logs,
 		Report: func(sentence string) { t.Error(sentence) },
 	})

@@ -40,7 +40,7 @@ func (c *fleetCmd) Run(ctx context.Context) error {
 	for _, r := range f.Replicas() {
 		fmt.Printf("  %-10s %s (process %d)\n", r.ID, r.URL, r.Pid())
 	}
-	fmt.Printf("\n  %s/product/coalesced/1\n  %s/stats?scope=fleet\n\nCtrl-C stops it.\n", f.URL(), f.URL())
+	fmt.Printf("\n  %s/ shows in a browser what it does\n  %s/product/coalesced/1\n  %s/stats?scope=fleet\n\nCtrl-C stops it.\n", f.URL(), f.URL(), f.URL())
 	<-ctx.Done()
 	fmt.Fprintln(os.Stderr, "Stopping the fleet.")
 	begin := time.Now()

@@ -48,6 +48,7 @@ type replica struct {
 	shared   *distributed.Group[product.Product]
 	inside   *local.Group[string, product.Product]
 	census   *census.Census // nil without Redis
+	leases   *leases        // nil without a distributed tier
 	server   *api.Server
 	profiles *profiles // nil unless asked for
 	metrics  *metrics
@@ -135,6 +136,9 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	if r.traces != nil {
 		config.Around = r.traces.around
 	}
+	if r.leases != nil {
+		config.Leases = r.leases.list
+	}
 	if r.server, err = api.New(config); err != nil {
 		return r, err
 	}
@@ -218,6 +222,7 @@ func (r *replica) group() (coalesce.Group[product.Product], error) {
 		}
 		return group, nil
 	}
+	r.leases = newLeases(r.set.LeaseTTL)
 	options := []distributed.Option{
 		distributed.WithNamespace(r.set.Namespace),
 		distributed.WithLeaseTTL(r.set.LeaseTTL),
@@ -227,6 +232,7 @@ func (r *replica) group() (coalesce.Group[product.Product], error) {
 		distributed.WithReplicaID(r.id),
 		distributed.WithLogger(r.plain),
 		distributed.WithObserver(&fallbackLog{log: r.log}),
+		distributed.WithObserver(r.leases),
 	}
 	for _, observer := range observers {
 		options = append(options, distributed.WithObserver(observer))

@@ -26,7 +26,8 @@ import (
 )
 
 const (
-	// answerLimit is how long an asker waits for answers.
+	// answerLimit is how long an asker whose context has no deadline waits for
+	// answers.
 	answerLimit = time.Second
 	// maxAsking and maxAnswering bound the work that a client which asks in a
 	// loop makes for the fleet.
@@ -144,24 +145,38 @@ func (c *Census) Close(ctx context.Context) error {
 	}
 }
 
-// Ask asks every live replica, this one first, and returns their answers. It
-// waits for as many as received the question, for at most a second; missing is
-// how many of them did not answer. When the others cannot be asked, answers
-// has this replica's alone and err says why.
+// Ask asks every live replica, all at the same time, and returns their answers,
+// this one's first. It waits for as many as received the question, until ctx
+// ends, and for at most a second where ctx has no deadline; missing is how many
+// of them did not answer. When the others cannot be asked, answers has this
+// replica's alone and err says why.
 func (c *Census) Ask(ctx context.Context, ask string) (answers [][]byte, missing int, err error) {
-	own, err := c.answer(ctx, ask)
-	if err != nil {
-		return nil, 0, err
+	var own []byte
+	var ownErr error
+	answered := make(chan struct{})
+	// An answer may take as long as its question wants; the others must not
+	// get theirs later for it.
+	go func() {
+		defer close(answered)
+		own, ownErr = c.answer(ctx, ask)
+	}()
+	others, missing, err := c.askOthers(ctx, ask)
+	<-answered
+	if ownErr != nil {
+		return nil, 0, ownErr
 	}
-	answers = [][]byte{own}
+	return append([][]byte{own}, others...), missing, err
+}
+
+func (c *Census) askOthers(ctx context.Context, ask string) (answers [][]byte, missing int, err error) {
 	if !c.subscribed.Load() {
-		return answers, 0, ErrDisconnected
+		return nil, 0, ErrDisconnected
 	}
 	select {
 	case c.asking <- struct{}{}:
 		defer func() { <-c.asking }()
 	case <-ctx.Done():
-		return answers, 0, ctx.Err()
+		return nil, 0, ctx.Err()
 	}
 
 	id := rand.Text()
@@ -176,14 +191,14 @@ func (c *Census) Ask(ctx context.Context, ask string) (answers [][]byte, missing
 	}()
 	message, err := json.Marshal(question{ID: id, Ask: ask, ReplyTo: c.replies})
 	if err != nil {
-		return answers, 0, fmt.Errorf("fleetcall: asking the fleet: %w", err)
+		return nil, 0, fmt.Errorf("fleetcall: asking the fleet: %w", err)
 	}
 	received, err := c.publish(ctx, message)
 	if err != nil {
-		return answers, 0, fmt.Errorf("fleetcall: asking the fleet: %w", err)
+		return nil, 0, fmt.Errorf("fleetcall: asking the fleet: %w", err)
 	}
-	others, missing := c.gather(ctx, asked, received)
-	return append(answers, others...), missing, nil
+	answers, missing = c.gather(ctx, asked, received)
+	return answers, missing, nil
 }
 
 // publish returns how many subscribers received the message.
@@ -216,8 +231,11 @@ func (c *Census) publish(ctx context.Context, message []byte) (int, error) {
 // gather collects answers until every receiver has answered. This replica is
 // one of them, if it heard itself.
 func (c *Census) gather(ctx context.Context, asked *inquiry, received int) (answers [][]byte, missing int) {
-	limit := time.NewTimer(answerLimit)
-	defer limit.Stop()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, answerLimit)
+		defer cancel()
+	}
 	heard := asked.heard
 	for waiting := received; waiting > 0; waiting-- {
 		select {
@@ -229,8 +247,6 @@ func (c *Census) gather(ctx context.Context, asked *inquiry, received int) (answ
 			} else {
 				answers = append(answers, r.Data)
 			}
-		case <-limit.C:
-			return answers, missing + waiting
 		case <-ctx.Done():
 			return answers, missing + waiting
 		}

@@ -93,6 +93,45 @@ func TestEveryReplicaAnswersEveryOther(t *testing.T) {
 	}
 }
 
+func TestAQuestionMayTakeAsLongAsItsContextSaysAndIsAnsweredByAllAtOnce(t *testing.T) {
+	server := testserver.StartRedis(t)
+	var answering sync.WaitGroup
+	answering.Add(2)
+	// Nobody has answered before both have been asked, which takes longer than
+	// a question without a deadline may.
+	together := func(context.Context, string) ([]byte, error) {
+		answering.Done()
+		answering.Wait()
+		time.Sleep(1200 * time.Millisecond)
+		return []byte(`"done"`), nil
+	}
+	var members []*census.Census
+	for range 2 {
+		c := census.New(census.Config{Client: client(t, server), Namespace: "test", Timeout: time.Second})
+		c.Start(together)
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		members = append(members, c)
+	}
+	ready(t, members...)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	answers, missing, err := members[0].Ask(ctx, "x")
+	if err != nil || missing != 0 || len(answers) != 2 {
+		t.Errorf("%q, %d missing, %v", answers, missing, err)
+	}
+}
+
+func TestAskersOwnErrorIsTheAnswer(t *testing.T) {
+	c := census.New(census.Config{Client: client(t, testserver.StartRedis(t)), Namespace: "test", Timeout: time.Second})
+	own := errors.New("cannot be answered")
+	c.Start(func(context.Context, string) ([]byte, error) { return nil, own })
+	defer func() { _ = c.Close(context.Background()) }()
+	ready(t, c)
+	if answers, missing, err := c.Ask(t.Context(), "x"); len(answers) != 0 || missing != 0 || !errors.Is(err, own) {
+		t.Errorf("%q, %d missing, %v", answers, missing, err)
+	}
+}
+
 func TestQuestionsAtOnceDoNotMix(t *testing.T) {
 	server := testserver.StartRedis(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)

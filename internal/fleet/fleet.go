@@ -306,6 +306,22 @@ func (f *Fleet) AddReplica(ctx context.Context) (*Replica, error) {
 	return r, nil
 }
 
+// Restart starts a replica that was stopped or killed again, under the same ID on
+// another port, and returns it once it is ready and the balancer sends it requests.
+func (f *Fleet) Restart(ctx context.Context, ended *Replica) (*Replica, error) {
+	if ended.proc.Running() {
+		return nil, fmt.Errorf("fleetcall: restarting %s: it still runs", ended.ID)
+	}
+	r, err := f.launch(ctx, ended.number)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.balancer.set(ctx, f.addrs()); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
 // Close stops the balancer, then the replicas, in order, so that requests
 // under way are answered, and removes the fleet's files. Nothing is left
 // running when it returns, also when it returns an error.

@@ -73,6 +73,11 @@ func (f *Fleet) startReplica(ctx context.Context) (*Replica, error) {
 	f.started++
 	number := f.started
 	f.mu.Unlock()
+	return f.launch(ctx, number)
+}
+
+// launch starts the replica of a number.
+func (f *Fleet) launch(ctx context.Context, number int) (*Replica, error) {
 	id := "replica-" + strconv.Itoa(number)
 	var r *Replica
 	var err error

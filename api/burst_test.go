@@ -1,0 +1,300 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"fleetcall/api"
+	"fleetcall/coalesce"
+	"fleetcall/internal/product"
+)
+
+// order sends a body to /burst.
+func (f *fixture) order(t *testing.T, body string, header http.Header) answer {
+	t.Helper()
+	request := func(url string) *http.Request {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, url+"/burst", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		for name, values := range header {
+			r.Header[name] = values
+		}
+		return r
+	}
+	r := request(f.url)
+	r.RequestURI = ""
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	a := answer{resp.StatusCode, resp.Header, string(text)}
+	holds(t, request(""), a)
+	expectSecurityHeaders(t, a)
+	return a
+}
+
+// askBursts sees every answer of /burst.
+func askBursts(t *testing.T) {
+	t.Helper()
+	const right = `{"product":1,"requests":3}`
+	f := start(t, &store{}, nil)
+	if a := f.order(t, right, nil); a.status != http.StatusOK {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+	f.order(t, `{}`, nil)
+	f.order(t, right, http.Header{"Sec-Fetch-Site": {"cross-site"}})
+	start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" }).order(t, right, nil)
+	start(t, &store{}, func(c *api.Config) { c.Fleet = &fleetOf{err: errors.New("broken")} }).order(t, right, nil)
+	busy(t, func(f *fixture) { f.order(t, right, nil) })
+}
+
+// busy calls then while a burst is under way.
+func busy(t *testing.T, then func(*fixture)) {
+	t.Helper()
+	running, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	f := start(t, &store{query: func(context.Context, int32) (product.Product, error) {
+		once.Do(func() { close(running) })
+		<-release
+		return product.Catalogue()[0], nil
+	}}, nil)
+	var under sync.WaitGroup
+	under.Go(func() {
+		w := httptest.NewRecorder()
+		f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/burst", strings.NewReader(`{"product":1,"requests":2}`)))
+		if w.Code != http.StatusOK {
+			t.Errorf("the burst under way: %d %s", w.Code, w.Body)
+		}
+	})
+	<-running
+	then(f)
+	close(release)
+	under.Wait()
+}
+
+func TestAReplicaTakesPartInOneBurstAtATime(t *testing.T) {
+	busy(t, func(f *fixture) {
+		expectProblem(t, f.order(t, `{"product":1,"requests":1}`, nil), http.StatusConflict)
+	})
+}
+
+func TestOrdersThatAreNoneAreRefused(t *testing.T) {
+	f := start(t, failing(errors.New("must not be asked")), nil)
+	for _, body := range []string{
+		``, `x`, `null`, `[]`, `{}`, `{"product":1}`, `{"requests":1}`, `{"product":0,"requests":1}`, `{"product":-1,"requests":1}`,
+		`{"product":1,"requests":0}`, `{"product":1,"requests":1001}`, `{"product":1,"requests":1.5}`, `{"product":"1","requests":1}`,
+		`{"product":2147483648,"requests":1}`, `{"product":1,"requests":1}{}`, `{"product":1,"requests":1} x`, `{"product":1,"requests":1,"url":"x"}`,
+	} {
+		if a := f.order(t, body, nil); a.status != http.StatusUnprocessableEntity {
+			t.Errorf("%s: status %d", body, a.status)
+		}
+	}
+	if n := f.Stats().TotalRequests; n != 0 {
+		t.Errorf("%d requests were made", n)
+	}
+}
+
+func TestABurstWantsTheAdminToken(t *testing.T) {
+	f := start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" })
+	for token, status := range map[string]int{"": 401, "Bearer wrong": 401, "Bearer letmein": 200} {
+		header := http.Header{}
+		if token != "" {
+			header.Set("Authorization", token)
+		}
+		if a := f.order(t, `{"product":1,"requests":1}`, header); a.status != status {
+			t.Errorf("%q: status %d, want %d", token, a.status, status)
+		}
+	}
+}
+
+// together asks its servers at the same moment, as a census does.
+type together struct {
+	fleetOf
+	deaf map[int]bool // do not answer bursts
+}
+
+func (f *together) Ask(ctx context.Context, question string) ([][]byte, int, error) {
+	answers := make([][]byte, len(f.servers))
+	var all sync.WaitGroup
+	for i, s := range f.servers {
+		if f.deaf[i] && strings.HasPrefix(question, "burst") {
+			continue
+		}
+		all.Go(func() { answers[i], _ = s.Answer(ctx, question) })
+	}
+	all.Wait()
+	var got [][]byte
+	for _, a := range answers {
+		if a != nil {
+			got = append(got, a)
+		}
+	}
+	return got, len(f.servers) - len(got), f.err
+}
+
+// threeReplicas share fleet, and each has a tier of its own.
+func threeReplicas(t *testing.T, fleet *together, s *store) []*fixture {
+	t.Helper()
+	var all []*fixture
+	for _, name := range []string{"a", "b", "c"} {
+		f := start(t, s, func(c *api.Config) { c.Replica, c.Fleet = name, fleet })
+		fleet.servers = append(fleet.servers, f.Server)
+		all = append(all, f)
+	}
+	return all
+}
+
+// slow is a store whose queries wait until as many have come as there are
+// replicas, and a moment for the others to join.
+func slow(replicas int) *store {
+	var came sync.WaitGroup
+	came.Add(replicas)
+	s := &store{}
+	s.query = func(ctx context.Context, _ int32) (product.Product, error) {
+		s.Sent(ctx)
+		came.Done()
+		came.Wait()
+		return product.Catalogue()[0], product.Hold(ctx, 300*time.Millisecond)
+	}
+	return s
+}
+
+func TestABurstIsSplitOverTheFleetAndSaysWhatBecameOfEachRequest(t *testing.T) {
+	fleet := &together{}
+	s := slow(3)
+	all := threeReplicas(t, fleet, s)
+	a := all[1].order(t, `{"product":1,"requests":100}`, nil)
+	got := decode[api.BurstAnswer](t, a)
+	if got.Requests != 100 || got.Flights != 3 || got.Queries != 3 || got.Prevented != 97 || got.Failed != 0 || got.Unfinished != 0 ||
+		got.Roles["leader"] != 3 || got.Roles["local-follower"] != 97 || got.Product != 1 || got.Note != "" {
+		t.Errorf("%s", a.body)
+	}
+	shares := map[string]int{}
+	for _, share := range got.Replicas {
+		shares[share.Replica] = share.Requests
+		if share.State != "ran" || len(share.Calls) != share.Requests || share.Flights != 1 || share.Queries != 1 {
+			t.Errorf("%+v", share)
+		}
+		for _, call := range share.Calls {
+			if call.Status != http.StatusOK || call.MS < 250 || call.MS > 20_000 || call.StartMS < 0 {
+				t.Errorf("%s: %+v", share.Replica, call)
+			}
+		}
+	}
+	if len(shares) != 3 || shares["a"] != 34 || shares["b"]+shares["c"] != 66 || shares["b"] != 33 {
+		t.Errorf("shares %v", shares)
+	}
+	// They count as any others.
+	sum := decode[api.Stats](t, all[0].get(t, "/stats?scope=fleet"))
+	if sum.TotalRequests != 100 || sum.Misses != 3 || sum.Hits != 97 || sum.Database.Queries != 3*3 { // of one store that each counts
+		t.Errorf("/stats says %+v", sum)
+	}
+}
+
+func TestFewerRequestsThanReplicas(t *testing.T) {
+	fleet := &together{}
+	all := threeReplicas(t, fleet, slow(2))
+	got := decode[api.BurstAnswer](t, all[0].order(t, `{"product":1,"requests":2}`, nil))
+	if got.Requests != 2 || got.Queries != 2 || len(got.Replicas) != 3 || got.Replicas[2].Requests != 0 || len(got.Replicas[2].Calls) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestABurstSaysWhoDidNotAnswer(t *testing.T) {
+	fleet := &together{deaf: map[int]bool{2: true}}
+	all := threeReplicas(t, fleet, slow(2))
+	got := decode[api.BurstAnswer](t, all[0].order(t, `{"product":1,"requests":30}`, nil))
+	if got.Requests != 20 || got.Replicas[2].State != "silent" || got.Replicas[2].Requests != 10 || got.Note == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestABurstWithoutRedisIsThisReplicasAlone(t *testing.T) {
+	fleet := &together{}
+	fleet.err = errors.New("no Redis at 10.0.0.7")
+	f := start(t, &store{}, func(c *api.Config) { c.Fleet = fleet })
+	fleet.servers = []*api.Server{f.Server}
+	a := f.order(t, `{"product":1,"requests":5}`, nil)
+	got := decode[api.BurstAnswer](t, a)
+	if got.Requests != 5 || len(got.Replicas) != 1 || got.Note == "" || strings.Contains(a.body, "10.0.0.7") {
+		t.Errorf("%s", a.body)
+	}
+}
+
+func TestErrorsAndUnknownProductsOfABurstAreCounted(t *testing.T) {
+	got := decode[api.BurstAnswer](t, start(t, failing(product.ErrBusy), nil).order(t, `{"product":1,"requests":4}`, nil))
+	if got.Failed != 4 || got.Prevented != 0 || got.Replicas[0].Calls[0].Status != http.StatusServiceUnavailable {
+		t.Errorf("%+v", got)
+	}
+	got = decode[api.BurstAnswer](t, start(t, &store{}, nil).order(t, `{"product":2000,"requests":1}`, nil))
+	if got.Failed != 0 || got.Queries != 1 || got.Replicas[0].Calls[0].Status != http.StatusNotFound {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestABurstEndsWithItsClient(t *testing.T) {
+	running := make(chan struct{})
+	var once sync.Once
+	s := &store{query: func(ctx context.Context, _ int32) (product.Product, error) {
+		once.Do(func() { close(running) })
+		<-ctx.Done()
+		return product.Product{}, ctx.Err()
+	}}
+	f := start(t, s, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/burst", strings.NewReader(`{"product":1,"requests":50}`))
+		f.Handler().ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	<-running
+	cancel()
+	<-done
+	if st := f.Stats(); st.ActiveCalls != 0 || st.TotalRequests != 50 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestAPlanOfAnotherReplicaIsBounded(t *testing.T) {
+	s := &store{query: func(context.Context, int32) (product.Product, error) { return product.Product{}, nil }}
+	server, err := api.New(api.Config{Group: coalesce.Off[product.Product]{}, Store: s, Mode: "off", Replica: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := server.Answer(t.Context(), "roll-call")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var me struct{ Instance string }
+	if err := json.Unmarshal(raw, &me); err != nil {
+		t.Fatal(err)
+	}
+	for requests, want := range map[string]int{"1000000000": 1000, "-5": 0, "0": 0, "3": 3} {
+		raw, err := server.Answer(t.Context(), `burst {"id":"x","product":1,"shares":{"`+me.Instance+`":`+requests+`}}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if share := decode[api.BurstShare](t, answer{body: string(raw)}); len(share.Calls) != want {
+			t.Errorf("%s: %d requests, want %d", requests, len(share.Calls), want)
+		}
+	}
+	for _, garbage := range []string{"burst ", "burst {", "burst []", `burst {"shares":7}`} {
+		if _, err := server.Answer(t.Context(), garbage); err == nil {
+			t.Errorf("%q is answered", garbage)
+		}
+	}
+}

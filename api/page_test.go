@@ -1,0 +1,299 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"fleetcall/api"
+	"fleetcall/coalesce"
+	"fleetcall/internal/browser"
+	"fleetcall/internal/product"
+)
+
+// One browser is enough for all that the page is asked.
+func TestThePageInABrowser(t *testing.T) {
+	b, err := browser.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for name, test := range map[string]func(*testing.T, *browser.Browser){
+		"text that looks like markup stays text":          textThatLooksLikeMarkupStaysText,
+		"it says when the admin token is needed or wrong": thePageSaysWhenTheAdminTokenIsNeededOrWrong,
+		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
+		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
+		"rates are never negative":                        ratesAreNeverNegative,
+		"words can be read on what is behind them":        wordsCanBeRead,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+// open opens the page of a server and waits until it is live. What the browser
+// complains of fails the test.
+func open(t *testing.T, b *browser.Browser, f *fixture, view browser.View) *browser.Page {
+	t.Helper()
+	p, err := b.Open(f.url+"/", view)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for _, c := range p.Complaints() {
+			if c.Source != "network" { // an answer that is an error is one of the test's own
+				t.Errorf("the browser complains: %v", c)
+			}
+		}
+		p.Close()
+	})
+	until(t, p, "document.querySelector('#connection').dataset.state === 'live'")
+	return p
+}
+
+func until(t *testing.T, p *browser.Page, expression string) {
+	t.Helper()
+	if err := p.Until(expression); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eval[T any](t *testing.T, p *browser.Page, expression string) T {
+	t.Helper()
+	v, err := browser.Eval[T](p, expression)
+	if err != nil {
+		t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+// burst sends a burst by a click, and returns what the page says came of it.
+func burst(t *testing.T, p *browser.Page) string {
+	t.Helper()
+	if err := p.Click("#burst-button"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'false'")
+	words, err := p.Text("#burst-result")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return words
+}
+
+func textThatLooksLikeMarkupStaysText(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	const hostile = `<img src=x onerror="document.title='run'">"'&amp;`
+	fleet := &together{}
+	f := start(t, &store{}, func(c *api.Config) {
+		c.Replica, c.Fleet, c.Mode = hostile, fleet, "distributed"
+		c.Leases = func() api.Leases {
+			return api.Leases{Count: 1, Oldest: []api.Lease{{Key: "<script>document.title='run'</script>", AgeMS: 12}}}
+		}
+		c.Tiers = func() api.Tiers {
+			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{Breaker: "<b>open</b>"}}
+		}
+	})
+	fleet.servers = []*api.Server{f.Server}
+	p := open(t, b, f, browser.View{Still: true})
+	if words := burst(t, p); !strings.Contains(words, "200 requests") {
+		t.Error(words)
+	}
+	eval[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
+	until(t, p, "document.querySelectorAll('#calls tbody tr').length === 200")
+	shown := eval[struct{ Title, Row, Lease, Breaker, Call, Picture string }](t, p, `({
+		Title: document.title,
+		Row: document.querySelector('#replicas-table tbody th').textContent,
+		Lease: document.querySelector('#leases-table tbody th').textContent,
+		Breaker: document.querySelectorAll('#replicas-table tbody td')[4].textContent,
+		Call: document.querySelector('#calls tbody td:nth-child(2)').textContent,
+		Picture: document.querySelector('#picture title').textContent,
+	})`)
+	if shown.Title != "fleetcall · "+hostile || shown.Row != hostile || shown.Call != hostile || shown.Picture != hostile ||
+		shown.Lease != "<script>document.title='run'</script>" || shown.Breaker != "<b>open</b>" {
+		t.Errorf("%+v", shown)
+	}
+	if n := eval[int](t, p, "document.querySelectorAll('img').length + document.querySelectorAll('script').length"); n != 3 {
+		t.Errorf("%d images and scripts, the page itself has 3", n)
+	}
+}
+
+func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	f := start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" })
+	p := open(t, b, f, browser.View{})
+	if words := burst(t, p); !strings.Contains(words, "wants its admin token") {
+		t.Errorf("without a token: %q", words)
+	}
+	// The field has the focus now.
+	for _, c := range []struct{ typed, want string }{{"wrong", "is wrong"}, {"\b\b\b\b\bletmein", "200 requests"}} {
+		if err := p.Press(c.typed); err != nil {
+			t.Fatal(err)
+		}
+		if words := burst(t, p); !strings.Contains(words, c.want) {
+			t.Errorf("%q: %q, want %q", c.typed, words, c.want)
+		}
+		eval[any](t, p, "document.querySelector('[name=token]').focus()")
+	}
+	if stored := eval[int](t, p, "localStorage.length + sessionStorage.length + document.cookie.length"); stored != 0 {
+		t.Error("something is stored")
+	}
+	free := open(t, b, start(t, &store{}, nil), browser.View{})
+	if eval[bool](t, free, "document.querySelector('[name=token]').checkVisibility()") {
+		t.Error("a token is asked for that nobody wants")
+	}
+}
+
+func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	look := func(f *fixture, headline, caption, picture string) {
+		t.Helper()
+		p := open(t, b, f, browser.View{Still: true})
+		words := burst(t, p)
+		steps, err := p.Text("#steps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		drawn, err := p.Text("#picture")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(words, headline) || !strings.Contains(steps, caption) || !strings.Contains(drawn, picture) {
+			t.Errorf("%q\n%q\n%q\nwant %q, %q, %q", words, steps, drawn, headline, caption, picture)
+		}
+		p.Close()
+	}
+	s := &store{}
+	s.query = func(ctx context.Context, _ int32) (product.Product, error) {
+		s.Sent(ctx)
+		return product.Product{ID: 1}, product.Hold(ctx, 200*time.Millisecond)
+	}
+	look(start(t, s, func(c *api.Config) { c.Mode, c.Group, c.Tiers = "off", coalesce.Off[product.Product]{}, nil }),
+		"200 requests → 200 queries; 0 queries prevented", "Coalescing is off", "200 queries")
+	look(start(t, s, nil), "200 requests → 1 flight → 1 query; 199 queries prevented", "There is no distributed tier", "runs the query")
+
+	fleet := &together{deaf: map[int]bool{2: true}}
+	all := threeReplicas(t, fleet, s)
+	look(all[0], "c did not answer: nobody knows what became of its 66 requests", "spread over 2 replicas", "did not answer")
+
+	look(start(t, failing(product.ErrBusy), nil), "200 failed", "Local tier", "0 queries")
+	fleet = &together{}
+	broken := start(t, s, func(c *api.Config) { c.Fleet = fleet })
+	fleet.servers = []*api.Server{broken.Server}
+	fleet.err = errors.New("no Redis")
+	look(broken, "Redis cannot be used to ask the others", "one replica", "1 query")
+	busy(t, func(f *fixture) {
+		p := open(t, b, f, browser.View{})
+		if words := burst(t, p); !strings.Contains(words, "Another burst is under way") {
+			t.Error(words)
+		}
+		p.Close()
+	})
+}
+
+// The page goes on when the stream is refused, as it is by a replica that is
+// about to stop, though EventSource itself gives up then.
+func thePageComesBackAfterItWasRefused(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	fleet := &together{}
+	f := start(t, &store{}, func(c *api.Config) { c.Fleet, c.Replica = fleet, "first" })
+	fleet.servers = []*api.Server{f.Server}
+	p := open(t, b, f, browser.View{})
+	eval[any](t, p, "document.querySelector('#rates-table').closest('details').open = true")
+	for i := range 3 {
+		f.get(t, fmt.Sprintf("/product/coalesced/%d", i+1))
+	}
+	until(t, p, "document.querySelector('[data-total=total_requests]').textContent === '3'")
+	f.send(t, http.MethodPost, "/stats/reset", nil)
+	until(t, p, "document.querySelector('[data-total=total_requests]').textContent === '0' && document.querySelectorAll('#rates-table tbody tr').length > 3")
+	if text, err := p.Text("#rates-table"); err != nil || strings.ContainsAny(text, "-−") {
+		t.Errorf("a rate is negative after a reset: %q, %v", text, err)
+	}
+	f.Drain()
+	until(t, p, "document.querySelector('#connection').textContent === 'reconnecting'")
+	requests := eval[int](t, p, "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length")
+	until(t, p, fmt.Sprintf("performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length > %d", requests))
+}
+
+// Replicas restart, are reset, come, go, and hand the page on to each other; what
+// the page makes of it is worked out by the page's own module.
+func ratesAreNeverNegative(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	p := open(t, b, start(t, &store{}, nil), browser.View{})
+	type point struct {
+		Requests, Queries, Prevented float64
+		Latency                      map[string]struct{ P50, P99, Requests float64 }
+	}
+	got := eval[[]point](t, p, `import('/assets/rates.js').then(({ Rates }) => {
+		const live = (instance, total, uptime = 100) => ({ instance, latency: { leader: [{ from_ms: 448, to_ms: 512, count: total }] },
+			stats: { total_requests: total, queries_prevented: total - 1, database: { queries: 1 }, uptime_seconds: uptime } });
+		const rates = new Rates();
+		const next = (at, by, ...replicas) => rates.next({ at, fleet: { replica: by }, replicas }, at * 1000);
+		return [
+			next(1, 'a', live('a', 1000), live('b', 500)) ?? { requests: -1 },
+			next(2, 'a', live('a', 1010), live('b', 505)),
+			next(4, 'a', live('a', 1030), live('b', 5)),           // two seconds later, b was reset
+			next(5, 'c', live('a', 1030), live('b2', 7, 0.3)),     // b was started again, and c asks
+			next(6, 'c', live('a', 1030), live('b2', 7), live('d', 90000)), // d was there before, and not heard
+			next(7, 'c', live('a', 1030)),                         // b and d are gone
+		];
+	})`)
+	for i, want := range []float64{-1, 15, 12.5, 7, 0, 0} {
+		if got[i].Requests != want || got[i].Queries < 0 || got[i].Prevented < 0 {
+			t.Errorf("at step %d: %+v, want %v requests a second", i, got[i], want)
+		}
+	}
+	if l := got[1].Latency["leader"]; l.Requests != 15 || l.P50 != 480 || l.P99 < 511 || l.P99 > 512 {
+		t.Errorf("latency %+v", l)
+	}
+}
+
+// The contrast is WCAG's, and its level AA wants 4.5.
+func wordsCanBeRead(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	fleet := &together{}
+	f := start(t, slow(1), func(c *api.Config) {
+		c.Fleet = fleet
+		c.Tiers = func() api.Tiers {
+			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{Breaker: "open"}}
+		}
+	})
+	fleet.servers = []*api.Server{f.Server}
+	p := open(t, b, f, browser.View{Still: true})
+	burst(t, p)
+	for _, dark := range []bool{false, true} {
+		if err := p.Look(browser.View{Dark: dark, Still: true}); err != nil {
+			t.Fatal(err)
+		}
+		faint := eval[[]string](t, p, `(() => {
+			const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
+			const light = (colour) => numbers(colour).slice(0, 3).map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+			const behind = (e) => {
+				for (; e; e = e.parentElement) {
+					const colour = getComputedStyle(e).backgroundColor;
+					if ((numbers(colour)[3] ?? 1) > 0.99) return colour;
+				}
+			};
+			const faint = [];
+			for (const e of document.querySelectorAll('body *')) {
+				const words = [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim());
+				if (!words || !e.checkVisibility() || e.closest('.skip, .unseen, :disabled, option, script, noscript')) continue;
+				const style = getComputedStyle(e);
+				const [a, b] = [light(e.namespaceURI.endsWith('svg') ? style.fill : style.color), light(behind(e))];
+				const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+				if (contrast < 4.5) faint.push(contrast.toFixed(2) + ' ' + e.tagName + '.' + (e.getAttribute('class') ?? '') + ' ' + e.textContent.trim().slice(0, 30));
+			}
+			return faint;
+		})()`)
+		if len(faint) != 0 {
+			t.Errorf("dark %v: these are hard to read: %q", dark, faint)
+		}
+	}
+}

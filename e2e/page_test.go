@@ -1,0 +1,301 @@
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"fleetcall/internal/browser"
+	"fleetcall/internal/fleet"
+	"fleetcall/internal/load"
+	"fleetcall/internal/testserver"
+)
+
+func until(t *testing.T, p *browser.Page, expression string) {
+	t.Helper()
+	if err := p.Until(expression); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eval[T any](t *testing.T, p *browser.Page, expression string) T {
+	t.Helper()
+	v, err := browser.Eval[T](p, expression)
+	if err != nil {
+		t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+func expectNoComplaints(t *testing.T, p *browser.Page, source string) {
+	t.Helper()
+	for _, c := range p.Complaints() {
+		if source == "" || c.Source != source {
+			t.Errorf("the browser complains: %v", c)
+		}
+	}
+}
+
+const isLive = "document.querySelector('#connection').dataset.state === 'live'"
+
+func TestThePageOfARealFleet(t *testing.T) {
+	pg := database(t)
+	redis := testserver.StartRedis(t)
+	// Long enough for a snapshot to see who leads.
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=1500ms"}})
+	b, err := browser.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, err := b.Open(f.URL()+"/", browser.View{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	until(t, p, isLive)
+	until(t, p, "document.querySelectorAll('#replicas-table tbody tr').length === 3")
+	pg.ResetQueries()
+
+	aBurstByTheKeyboardAlone(t, p)
+	theBurstAsItWas(t, f, p, pg)
+	theViews(t, p)
+	for _, name := range eval[[]string](t, p, "performance.getEntriesByType('resource').map((e) => e.name)") {
+		if !strings.HasPrefix(name, f.URL()+"/") {
+			t.Errorf("the page loads %s", name)
+		}
+	}
+	expectNoComplaints(t, p, "")
+	aReplicaDiesAndReturns(t, f, p)
+}
+
+// aBurstByTheKeyboardAlone goes to the button from the top of the page.
+func aBurstByTheKeyboardAlone(t *testing.T, p *browser.Page) {
+	t.Helper()
+	focused := func() string {
+		return eval[string](t, p, "document.activeElement.id || document.activeElement.name || document.activeElement.textContent")
+	}
+	press := func(keys string) {
+		t.Helper()
+		if err := p.Press(keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	press("\t")
+	if got := focused(); got != "Skip to the content" {
+		t.Errorf("the first stop is %q", got)
+	}
+	press("\r")
+	until(t, p, "document.activeElement.id === 'main'")
+	for stops := 0; focused() != "requests"; stops++ {
+		if stops > 10 {
+			t.Fatalf("the field for the number of requests is not reached: at %q", focused())
+		}
+		press("\t")
+		if outline := eval[string](t, p, "getComputedStyle(document.activeElement).outlineStyle"); outline == "none" {
+			t.Errorf("nothing shows that %q has the focus", focused())
+		}
+	}
+	press("100\t") // a field that is tabbed to is selected
+	if got := focused(); got != "burst-button" {
+		t.Fatalf("after the field comes %q", got)
+	}
+	press("\r")
+	until(t, p, "document.querySelector('#leases-table tbody th')?.textContent === 'product:1'")
+	leads := eval[string](t, p, "document.querySelector('#leases-table tbody td').textContent")
+	until(t, p, "document.querySelector('#burst-result').textContent.includes('→')")
+	if steps := eval[string](t, p, "document.querySelector('#steps').textContent"); !strings.Contains(steps, leads+" gets it and leads") {
+		t.Errorf("%s held the lease, and the steps are %q", leads, steps)
+	}
+	if got := focused(); got != "burst-button" {
+		t.Errorf("the focus has gone to %q", got)
+	}
+	if !eval[bool](t, p, "document.querySelector('#steps [aria-current]') !== null") {
+		t.Error("the picture does not move")
+	}
+}
+
+// theBurstAsItWas compares what the page says with what PostgreSQL and /stats say.
+func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browser.Page, pg *testserver.Postgres) {
+	t.Helper()
+	if n := pg.Queries(); n != 1 {
+		t.Errorf("PostgreSQL saw %d queries, want 1", n)
+	}
+	words := eval[string](t, p, "document.querySelector('#burst-result').textContent")
+	if !strings.HasPrefix(words, "100 requests → 3 flights → 1 query; 99 queries prevented.") {
+		t.Errorf("the page says %q", words)
+	}
+	if says := eval[string](t, p, "document.querySelector('#picture svg').getAttribute('aria-label')"); says != "100 requests became 3 flights and 1 query." {
+		t.Errorf("the picture is of %q", says)
+	}
+	if balancer := eval[string](t, p, "document.querySelector('#picture .name').textContent"); balancer != "nginx" {
+		t.Errorf("the balancer in the picture is %q", balancer)
+	}
+	if drawn := eval[string](t, p, "[...document.querySelectorAll('#picture text')].map((e) => e.textContent).join('|')"); !strings.Contains(drawn, "|Database|1 query") || strings.Count(drawn, "remote follower") != 2 {
+		t.Errorf("in the picture is written %q", drawn)
+	}
+	eval[any](t, p, "document.querySelector('#calls').open = true")
+	until(t, p, "document.querySelectorAll('#calls tbody tr').length === 100")
+	roles := eval[map[string]int](t, p, `[...document.querySelectorAll('#calls tbody td:nth-child(3)')].reduce((sum, e) => ({ ...sum, [e.textContent]: (sum[e.textContent] ?? 0) + 1 }), {})`)
+	if roles["leader"] != 1 || roles["remote follower"] != 2 || roles["local follower"] != 97 {
+		t.Errorf("the table has the roles %v", roles)
+	}
+
+	until(t, p, "document.querySelector('[data-total=queries_prevented]').textContent === '99'")
+	var stats struct {
+		load.Stats
+		TotalRequests    int64                   `json:"total_requests"`
+		QueriesPrevented int64                   `json:"queries_prevented"`
+		HitRate          string                  `json:"hit_rate"`
+		Database         struct{ Queries int64 } `json:"database"`
+		Replicas         []struct {
+			Replica string
+			Tiers   struct{ Local struct{ Requests int64 } }
+		} `json:"replicas"`
+	}
+	mustGet(t, f.URL()+"/stats?scope=fleet").decode(t, &stats)
+	shown := eval[[]string](t, p, "[...document.querySelectorAll('[data-total]')].map((e) => e.textContent)")
+	if want := fmt.Sprintf("[%d %d %d %s]", stats.TotalRequests, stats.Database.Queries, stats.QueriesPrevented, stats.HitRate); fmt.Sprint(shown) != want {
+		t.Errorf("the page has the totals %v, /stats %s", shown, want)
+	}
+	for _, r := range stats.Replicas {
+		sum := eval[int64](t, p, fmt.Sprintf(`[...document.querySelectorAll('tr[data-replica="%s"] .chip b')].reduce((sum, e) => sum + Number(e.textContent), 0)`, r.Replica))
+		if sum != r.Tiers.Local.Requests {
+			t.Errorf("%s: the page counts %d requests by role, /stats %d", r.Replica, sum, r.Tiers.Local.Requests)
+		}
+	}
+	until(t, p, "document.querySelector('#hot-table tbody th')?.textContent === 'product:1'")
+}
+
+// theViews looks at the page in light and dark, on a phone, and without motion.
+func theViews(t *testing.T, p *browser.Page) {
+	t.Helper()
+	look := func(v browser.View) {
+		t.Helper()
+		if err := p.Look(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	colours := map[string]bool{}
+	for _, dark := range []bool{false, true} {
+		look(browser.View{Dark: dark})
+		colours[eval[string](t, p, "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color")] = true
+	}
+	if len(colours) != 2 {
+		t.Errorf("light and dark are the same: %v", colours)
+	}
+	look(browser.View{Width: 360, Height: 780})
+	until(t, p, "document.querySelector('#picture svg').classList.contains('tall')")
+	eval[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
+	if over := eval[[]string](t, p, `[...document.querySelectorAll('body *')]
+		.filter((e) => e.getBoundingClientRect().right > 361 && !e.closest('.scroll, .unseen, .skip, svg, thead') && e.checkVisibility())
+		.map((e) => e.tagName + '#' + e.id + '.' + e.className)`); len(over) != 0 {
+		t.Errorf("at 360 pixels these reach out: %v", over)
+	}
+	if width := eval[int](t, p, "document.documentElement.scrollWidth"); width != 360 {
+		t.Errorf("at 360 pixels the page is %d wide", width)
+	}
+	look(browser.View{Still: true})
+	if err := p.Click("#burst-button"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'true'")
+	until(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'false'")
+	if moves := eval[bool](t, p, "document.querySelector('#steps [aria-current]') !== null || document.querySelector('#replay').checkVisibility()"); moves {
+		t.Error("the picture moves though less motion is preferred")
+	}
+	look(browser.View{})
+}
+
+// aReplicaDiesAndReturns kills the very replica that feeds the page.
+func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
+	t.Helper()
+	until(t, p, isLive)
+	feeding := strings.TrimPrefix(eval[string](t, p, "document.querySelector('#connection').textContent"), "live, through ")
+	eval[any](t, p, "window.said = []; new MutationObserver(() => said.push(document.querySelector('#connection').textContent)).observe(document.querySelector('#connection'), { childList: true })")
+	var dying *fleet.Replica
+	for _, r := range f.Replicas() {
+		if r.ID == feeding {
+			dying = r
+		}
+	}
+	if dying == nil {
+		t.Fatalf("the page is fed by %q", feeding)
+	}
+	dying.Kill()
+	row := fmt.Sprintf(`document.querySelector('tr[data-replica="%s"]').dataset.state`, feeding)
+	until(t, p, row+" === 'gone' && "+isLive)
+	if said := eval[[]string](t, p, "said"); len(said) < 2 || said[0] != "reconnecting" || !strings.HasPrefix(said[len(said)-1], "live, through ") || strings.HasSuffix(said[len(said)-1], feeding) {
+		t.Errorf("the page said %q", said)
+	}
+	if _, err := f.Restart(t.Context(), dying); err != nil {
+		t.Fatal(err)
+	}
+	until(t, p, row+" === 'live'")
+	before := eval[int](t, p, "document.querySelectorAll('#rates-table tbody tr').length")
+	if r := herd(t, f, 60); r.OK != 60 {
+		t.Error("the fleet does not answer")
+	}
+	until(t, p, "document.querySelector('#rates-table').textContent.includes('60')")
+	if text := eval[string](t, p, "document.querySelector('#rates-table').textContent"); strings.ContainsAny(text, "-−") {
+		t.Errorf("a rate is negative: %q", text)
+	}
+	if after := eval[int](t, p, "document.querySelectorAll('#rates-table tbody tr').length"); after < before {
+		t.Errorf("the chart had %d seconds, and has %d", before, after)
+	}
+	expectNoComplaints(t, p, "network") // the connection that broke
+}
+
+// The stream of the page above passes nginx; the built-in balancer, too, hands on
+// each event as it comes.
+func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
+	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: testserver.StartRedis(t).URL(), balancer: fleet.BalancerBuiltin})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL()+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	begin, seen := time.Now(), 0
+	for seen < 3 && lines.Scan() {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		seen++
+		var snap struct{ Replicas []json.RawMessage }
+		if err := json.Unmarshal([]byte(data), &snap); err != nil || len(snap.Replicas) != 3 {
+			t.Errorf("%d replicas, %v", len(snap.Replicas), err)
+		}
+	}
+	if took := time.Since(begin); seen != 3 || took > 5*time.Second {
+		t.Errorf("%d events in %v", seen, took)
+	}
+	begin = time.Now()
+	for _, r := range f.Replicas() {
+		if err := r.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("with a watcher, the replicas took %v to stop", took)
+	}
+	for lines.Scan() { // to the end
+	}
+}

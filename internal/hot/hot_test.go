@@ -1,0 +1,147 @@
+package hot_test
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"fleetcall/internal/hot"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const window = 10 * time.Second
+
+func TestTheHottestKeysAreFoundAmongAMillionInBoundedMemory(t *testing.T) {
+	k := hot.New[int32](window)
+	now := time.Now()
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	// Ten keys are asked for 10,000 to 19,000 times, and a million once each.
+	order := make([]int32, 0, 1_145_000)
+	for i := range int32(10) {
+		for range 10_000 + 1_000*i {
+			order = append(order, i)
+		}
+	}
+	for i := range int32(1_000_000) {
+		order = append(order, 1000+i)
+	}
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+	for _, key := range order {
+		k.Add(key, now)
+	}
+	order = nil
+	if grown := int64(heap()) - int64(before); grown > 1<<20 {
+		t.Errorf("a million keys took %d bytes", grown)
+	}
+	top := k.Top(10, now)
+	if len(top) != 10 {
+		t.Fatalf("%d keys", len(top))
+	}
+	for _, c := range top {
+		had := float64(10_000 + 1_000*c.Key)
+		if c.Key >= 10 || c.Requests > had || c.Requests < had*0.75 {
+			t.Errorf("key %d: %.0f requests, it had %.0f", c.Key, c.Requests, had)
+		}
+	}
+}
+
+func TestFewKeysAreCountedExactly(t *testing.T) {
+	k := hot.New[string](window)
+	now := time.Now()
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 1000 {
+				k.Add("a", now)
+				k.Add("b", now)
+				k.Add("a", now)
+			}
+		})
+	}
+	all.Wait()
+	top := k.Top(5, now)
+	if len(top) != 2 || top[0] != (hot.Count[string]{Key: "a", Requests: 8000}) || top[1] != (hot.Count[string]{Key: "b", Requests: 4000}) {
+		t.Errorf("%v", top)
+	}
+	if top := k.Top(1, now); len(top) != 1 {
+		t.Errorf("one was asked for: %v", top)
+	}
+}
+
+func TestWhatWasHotBeforeTheWindowIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := hot.New[string](window)
+		for range 1000 {
+			k.Add("old", time.Now())
+		}
+		last := 1000.0
+		for range 9 {
+			time.Sleep(time.Second)
+			k.Add("new", time.Now())
+			top := k.Top(2, time.Now())
+			if len(top) == 2 && top[0].Key == "old" {
+				if top[0].Requests > last {
+					t.Errorf("it grows: %v", top)
+				}
+				last = top[0].Requests
+			}
+		}
+		if last > 500 {
+			t.Errorf("after 9 s, %.0f of 1,000 requests still count", last)
+		}
+		time.Sleep(time.Second)
+		k.Add("new", time.Now())
+		if top := k.Top(2, time.Now()); len(top) != 1 || top[0].Key != "new" {
+			t.Errorf("after 10 s: %v", top)
+		}
+		time.Sleep(time.Hour)
+		if top := k.Top(2, time.Now()); len(top) != 0 {
+			t.Errorf("after an hour: %v", top)
+		}
+	})
+}
+
+func TestAddAllocatesNothing(t *testing.T) {
+	k := hot.New[int32](window)
+	now, key := time.Now(), int32(0)
+	if n := testing.AllocsPerRun(10_000, func() {
+		key++
+		k.Add(key, now)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkAddOneKey(b *testing.B) {
+	k := hot.New[int32](window)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		now := time.Now()
+		for pb.Next() {
+			k.Add(1, now)
+		}
+	})
+}
+
+func BenchmarkAddManyKeys(b *testing.B) {
+	k := hot.New[int32](window)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		now := time.Now()
+		for pb.Next() {
+			k.Add(rand.Int32N(1_000_000), now)
+		}
+	})
+}
