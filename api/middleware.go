@@ -3,8 +3,12 @@ package api
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -22,17 +26,19 @@ const (
 	maxRequestID = 128
 )
 
-// headers sets what every answer has.
+// headers sets what every answer has. The values are shared by all answers: they
+// may be replaced, not changed. Set would make a slice of each, for each answer.
 func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
+	common := http.Header{}
+	common.Set("X-Replica", s.config.Replica)
+	common.Set("Cache-Control", "no-store")
+	common.Set("X-Content-Type-Options", "nosniff")
+	common.Set("X-Frame-Options", "DENY")
+	common.Set("Referrer-Policy", "no-referrer")
+	common.Set(contentSecurityPolicy, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	common.Set("Cross-Origin-Resource-Policy", "same-origin")
 	return func(c echo.Context) error {
-		h := c.Response().Header()
-		h.Set("X-Replica", s.config.Replica)
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set(contentSecurityPolicy, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		maps.Copy(c.Response().Header(), common)
 		return next(c)
 	}
 }
@@ -41,7 +47,7 @@ func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
 // X-Request-Id, or a new one where that is missing, too long, or has
 // characters that could forge a log line. deploy/nginx.conf has the same rule.
 func withRequestID() echo.MiddlewareFunc {
-	give := middleware.RequestID()
+	give := middleware.RequestIDWithConfig(middleware.RequestIDConfig{Generator: newRequestID})
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		given := give(next)
 		return func(c echo.Context) error {
@@ -53,6 +59,15 @@ func withRequestID() echo.MiddlewareFunc {
 			return given(c)
 		}
 	}
+}
+
+// newRequestID returns 128 random bits as nginx writes its own. They tell requests
+// apart, and are no secret.
+func newRequestID() string {
+	var id [16]byte
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64())
+	return hex.EncodeToString(id[:])
 }
 
 // requestID returns the id that withRequestID gave.
@@ -173,7 +188,9 @@ func limitBody(next echo.HandlerFunc) echo.HandlerFunc {
 		if r.ContentLength > bodyLimit {
 			return echo.ErrStatusRequestEntityTooLarge
 		}
-		r.Body = http.MaxBytesReader(c.Response(), r.Body, bodyLimit)
+		if r.Body != http.NoBody {
+			r.Body = http.MaxBytesReader(c.Response(), r.Body, bodyLimit)
+		}
 		return next(c)
 	}
 }

@@ -31,7 +31,7 @@ func (s *Server) normal(c echo.Context) error {
 		return err
 	}
 	start := time.Now()
-	c.Response().Header().Set("X-Coalesce-Role", coalesce.Role(0).String())
+	setRole(c, 0)
 	s.hot.Add(id, start)
 	p, err := s.config.Store.Product(c.Request().Context(), id)
 	s.latency.normal.add(time.Since(start))
@@ -39,7 +39,7 @@ func (s *Server) normal(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return answerProduct(c, p, start, "normal")
+	return s.answerProduct(c, p, start, "normal")
 }
 
 // coalesced shares one query between the requests for a product.
@@ -52,7 +52,7 @@ func (s *Server) coalesced(c echo.Context) error {
 	s.hot.Add(id, start)
 	p, role, ran, err := s.call(c.Request().Context(), id)
 	s.latency.add(role, time.Since(start))
-	c.Response().Header().Set("X-Coalesce-Role", role.String())
+	setRole(c, role)
 	if ran {
 		s.noteDatabase(c, err)
 	}
@@ -63,7 +63,7 @@ func (s *Server) coalesced(c echo.Context) error {
 		}
 		return err
 	}
-	return answerProduct(c, p, start, "coalesced")
+	return s.answerProduct(c, p, start, "coalesced")
 }
 
 // call runs one coalesced call and counts it. The counts are final when it
@@ -101,16 +101,32 @@ func (s *Server) do(ctx context.Context, id int32, ran *atomic.Bool) (p product.
 	})
 }
 
+// roleHeaders are the values of X-Coalesce-Role, shared by all answers.
+var roleHeaders = func() (headers [coalesce.Cached + 1][]string) {
+	for role := range headers {
+		headers[role] = []string{coalesce.Role(role).String()}
+	}
+	return headers
+}()
+
+func setRole(c echo.Context, role coalesce.Role) {
+	c.Response().Header()["X-Coalesce-Role"] = roleHeaders[role]
+}
+
 func keyOf(id int32) string { return "product:" + strconv.Itoa(int(id)) }
 
-func answerProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
+func (s *Server) answerProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
 	now := time.Now()
-	return c.JSON(http.StatusOK, ProductAnswer{
+	body, err := s.encoded.answer(ProductAnswer{
 		QueryTimeMS:  math.Round(float64(now.Sub(start))/float64(time.Millisecond)*100) / 100,
 		Timestamp:    float64(now.UnixMilli()) / 1000,
 		Product:      p,
 		EndpointType: endpoint,
 	})
+	if err != nil {
+		return err
+	}
+	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, body)
 }
 
 // parseID takes what a link has: digits, with nothing before or after them.

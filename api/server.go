@@ -100,6 +100,7 @@ type Server struct {
 	echo     *echo.Echo
 	http     *http.Server
 	counts   counts
+	encoded  encoder
 	started  time.Time
 	draining atomic.Bool
 	dbDown   atomic.Bool // as last logged
