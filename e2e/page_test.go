@@ -47,7 +47,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 	pg := database(t)
 	redis := testserver.StartRedis(t)
 	// Long enough for a snapshot to see who leads.
-	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=1500ms"}})
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
 	b, err := browser.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -242,10 +242,12 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
 	}
 	until(t, p, row+" === 'live'")
 	before := eval[int](t, p, "document.querySelectorAll('#rates-table tbody tr').length")
+	const requests = "Number(document.querySelector('[data-total=total_requests]').textContent.replaceAll(',', ''))"
+	counted := eval[int](t, p, requests)
 	if r := herd(t, f, 60); r.OK != 60 {
 		t.Error("the fleet does not answer")
 	}
-	until(t, p, "document.querySelector('#rates-table').textContent.includes('60')")
+	until(t, p, fmt.Sprintf("%s === %d", requests, counted+60))
 	if text := eval[string](t, p, "document.querySelector('#rates-table').textContent"); strings.ContainsAny(text, "-−") {
 		t.Errorf("a rate is negative: %q", text)
 	}
@@ -284,7 +286,7 @@ func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
 			t.Errorf("%d replicas, %v", len(snap.Replicas), err)
 		}
 	}
-	if took := time.Since(begin); seen != 3 || took > 5*time.Second {
+	if took := time.Since(begin); seen != 3 || took > 10*time.Second {
 		t.Errorf("%d events in %v", seen, took)
 	}
 	begin = time.Now()
@@ -293,7 +295,7 @@ func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > 8*time.Second {
 		t.Errorf("with a watcher, the replicas took %v to stop", took)
 	}
 	for lines.Scan() { // to the end

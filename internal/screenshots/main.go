@@ -56,7 +56,7 @@ func run(ctx context.Context, binary, dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("fleetcall: making the pictures' directory: %w", err)
 	}
-	f, err := fleet.Start(ctx, fleet.Config{Binary: binary, Env: []string{"QUERY_DELAY=400ms", "ADMIN_TOKEN="}, Report: func(text string) { fmt.Fprintln(os.Stderr, text) }})
+	f, err := fleet.Start(ctx, fleet.Config{Binary: binary, Env: environment("QUERY_DELAY=400ms"), Report: func(text string) { fmt.Fprintln(os.Stderr, text) }})
 	if err != nil {
 		return err
 	}
@@ -74,6 +74,12 @@ func run(ctx context.Context, binary, dir string) (err error) {
 		return err
 	}
 	return album.report(ctx, binary)
+}
+
+// environment makes the pictures independent of the environment they are taken
+// in, and of how busy the machine is.
+func environment(more ...string) []string {
+	return append([]string{"ADMIN_TOKEN=", "COALESCE_REDIS_TIMEOUT=2s"}, more...)
 }
 
 // busy sends requests until ctx ends: some keys are hotter than others, and now
@@ -192,8 +198,8 @@ func (a *album) report(ctx context.Context, binary string) error {
 		return fmt.Errorf("fleetcall: making the report's directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	demo := exec.CommandContext(ctx, binary, "demo", "--report", "demo.html")
-	demo.Dir = dir
+	demo := exec.CommandContext(ctx, binary, "demo", "--requests", "300", "--report", "demo.html")
+	demo.Dir, demo.Env = dir, append(os.Environ(), environment("QUERY_DELAY=1s", "DATABASE_URL=", "REDIS_URL=")...)
 	if out, err := demo.CombinedOutput(); err != nil {
 		return fmt.Errorf("fleetcall: running the demo: %w\n%s", err, out)
 	}

@@ -58,7 +58,7 @@ class Chart {
       {
         width: target.clientWidth,
         height,
-        padding: [10, 8, 0, 0],
+        padding: [10, 26, 0, 0],
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { x: { time: true, range: (_, min, max) => (max == null ? [0, 1] : [max - Math.max(leastShown, max - min), max]) }, y: scale },
