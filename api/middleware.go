@@ -26,19 +26,25 @@ const (
 	maxRequestID = 128
 )
 
-// headers sets what every answer has. The values are shared by all answers: they
-// may be replaced, not changed. Set would make a slice of each, for each answer.
+// commonHeaders is what every answer has. The values are shared by all answers:
+// they may be replaced, not changed.
+func commonHeaders(replica string) http.Header {
+	h := http.Header{}
+	h.Set("X-Replica", replica)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set(contentSecurityPolicy, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	return h
+}
+
+// headers sets what every answer has. Header.Set would make a slice of each
+// value, for each answer; and echo calls this, too, for each.
 func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
-	common := http.Header{}
-	common.Set("X-Replica", s.config.Replica)
-	common.Set("Cache-Control", "no-store")
-	common.Set("X-Content-Type-Options", "nosniff")
-	common.Set("X-Frame-Options", "DENY")
-	common.Set("Referrer-Policy", "no-referrer")
-	common.Set(contentSecurityPolicy, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	common.Set("Cross-Origin-Resource-Policy", "same-origin")
 	return func(c echo.Context) error {
-		maps.Copy(c.Response().Header(), common)
+		maps.Copy(c.Response().Header(), s.common)
 		return next(c)
 	}
 }

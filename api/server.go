@@ -100,6 +100,7 @@ type Server struct {
 	echo     *echo.Echo
 	http     *http.Server
 	counts   counts
+	common   http.Header // of every answer
 	encoded  encoder
 	started  time.Time
 	draining atomic.Bool
@@ -138,7 +139,7 @@ func New(config Config) (*Server, error) {
 		config.Around = func(api http.Handler) http.Handler { return api }
 	}
 	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now(),
-		instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+		common: commonHeaders(config.Replica), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
 	s.watched = broadcast.New(broadcast.Config{Make: s.event, Every: snapshotEvery, Most: maxWatchers})
 	s.routes()
 	s.http = &http.Server{

@@ -1,0 +1,37 @@
+package api_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"fleetcall/api"
+	"fleetcall/coalesce"
+	"fleetcall/internal/product"
+)
+
+// discard is a ResponseWriter that keeps its headers.
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d discard) WriteHeader(int)             {}
+
+// BenchmarkProduct is what a request costs besides its query, its coalescing and
+// net/http.
+func BenchmarkProduct(b *testing.B) {
+	p := product.Catalogue()[0]
+	one := func(context.Context, int32) (product.Product, error) { return p, nil }
+	s, err := api.New(api.Config{Group: coalesce.Off[product.Product]{}, Store: &store{query: one}, Mode: "off", Replica: "replica-1"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/product/coalesced/1", http.NoBody)
+	handler := s.Handler()
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Header = http.Header{}
+		handler.ServeHTTP(discard{http.Header{}}, r)
+	}
+}
