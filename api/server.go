@@ -183,7 +183,8 @@ func (s *Server) routes() {
 	e.POST("/burst", s.burst, s.sameOrigin, s.authorized)
 }
 
-// Handler returns the API as an http.Handler, without the server's timeouts.
+// Handler returns the API as an http.Handler, without the server's timeouts and
+// what Config.Around puts around it.
 func (s *Server) Handler() http.Handler { return s.echo }
 
 // Serve answers requests on l until Shutdown, and then returns nil.

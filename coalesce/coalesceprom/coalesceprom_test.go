@@ -38,7 +38,7 @@ type replica struct {
 func newReplica(t *testing.T, server *testserver.Redis, opts ...distributed.Option) replica {
 	t.Helper()
 	observer := coalesceprom.NewObserver()
-	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialTimeout: 200 * time.Millisecond})
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1})
 	group, err := distributed.New[string](client, append(opts, distributed.WithObserver(observer))...)
 	if err != nil {
 		t.Fatal(err)

@@ -251,7 +251,7 @@ func TestAForeignTraceIsNone(t *testing.T) {
 
 func TestAFlightsObserverIsToldHowItEnded(t *testing.T) {
 	w := &watcher{}
-	f := newFleet[string](t, 1, distributed.WithObserver(w))
+	f := newFleet[string](t, 1, distributed.WithObserver(w), distributed.WithRedisTimeout(2*time.Second))
 	g := f.groups[0]
 	failed := errors.New("failed")
 	for _, fn := range []func(context.Context) (string, error){
@@ -286,7 +286,7 @@ func TestAFlightsObserverIsToldHowItEnded(t *testing.T) {
 }
 
 func TestTotalsOutliveAReset(t *testing.T) {
-	f := newFleet[string](t, 1)
+	f := newFleet[string](t, 1, distributed.WithRedisTimeout(2*time.Second))
 	g := f.groups[0]
 	do := func() {
 		t.Helper()

@@ -183,6 +183,18 @@ func TestRequestsAreSpreadOverTheReplicas(t *testing.T) {
 	})
 }
 
+func TestTheBalancerHasNoMetrics(t *testing.T) {
+	eachBalancer(t, func(t *testing.T, balancer string) {
+		f := start(t, balancer, fleet.Config{Replicas: 1})
+		for _, path := range []string{"/metrics", "//metrics", "/metrics?name[]=up"} {
+			resp, body := get(t, f.URL()+path)
+			if resp.StatusCode != http.StatusNotFound || resp.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(body) {
+				t.Errorf("%s: %d, %s: %s", path, resp.StatusCode, resp.Header.Get("Content-Type"), body)
+			}
+		}
+	})
+}
+
 func TestReplicasGetTheirEnvironment(t *testing.T) {
 	f := start(t, fleet.BalancerBuiltin, fleet.Config{Replicas: 1, Mode: "local", Env: []string{"QUERY_DELAY=7ms"}})
 	_, body := get(t, f.URL()+"/env")
