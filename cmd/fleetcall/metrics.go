@@ -66,10 +66,11 @@ func (m *metrics) handler() http.Handler {
 }
 
 // requested takes note of a request. The probes' and the scraper's own are left
-// out: they would hide what clients see.
+// out: they would hide what clients see. So are streams, which take as long as
+// somebody looks.
 func (m *metrics) requested(r api.Request) {
 	switch r.Route {
-	case "/metrics", "/livez", "/readyz", "/health":
+	case "/metrics", "/livez", "/readyz", "/health", "/events":
 		return
 	case "":
 		r.Route = noRoute

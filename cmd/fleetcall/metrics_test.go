@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -243,4 +244,27 @@ func TestTheManualHasExactlyTheMetrics(t *testing.T) {
 			t.Errorf("in docs/operating.md and not served: %s", d)
 		}
 	}
+}
+
+func TestProbesScrapesAndStreamsAreNoRequestsOfClients(t *testing.T) {
+	m := newMetrics("r", modeOff)
+	for _, route := range []string{"/livez", "/readyz", "/health", "/metrics", "/events", "/stats"} {
+		m.requested(api.Request{Route: route, Status: http.StatusOK, Took: time.Hour})
+	}
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "fleetcall_http_request_duration_seconds" {
+			continue
+		}
+		all := map[string]*dto.MetricFamily{family.GetName(): family}
+		stats, _ := value(all, family.GetName(), "route", "/stats")
+		if sum, _ := value(all, family.GetName()); sum != 1 || stats != 1 {
+			t.Errorf("%v requests are counted, %v of /stats", sum, stats)
+		}
+		return
+	}
+	t.Error("no request is counted")
 }

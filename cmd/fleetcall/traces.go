@@ -96,7 +96,7 @@ func (t *traces) observer() (*coalesceotel.Observer, error) {
 }
 
 // around makes a span of each request, a child of the client's if that sent a
-// traceparent. Probes and the scraper are left out.
+// traceparent. Probes, the scraper and streams are left out.
 func (t *traces) around(handler http.Handler) http.Handler {
 	return otelhttp.NewHandler(handler, "request",
 		otelhttp.WithTracerProvider(t.provider),
@@ -104,7 +104,7 @@ func (t *traces) around(handler http.Handler) http.Handler {
 		otelhttp.WithPropagators(propagation.TraceContext{}),
 		otelhttp.WithFilter(func(r *http.Request) bool {
 			switch r.URL.Path {
-			case "/metrics", "/livez", "/readyz", "/health":
+			case "/metrics", "/livez", "/readyz", "/health", "/events":
 				return false
 			}
 			return true

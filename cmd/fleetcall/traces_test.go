@@ -297,3 +297,25 @@ func TestTheEnvironmentNamesTheServiceAndTheSampler(t *testing.T) {
 		}
 	}
 }
+
+func TestAStreamFlowsWithTracesOn(t *testing.T) {
+	closed := httptest.NewServer(nil)
+	closed.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", closed.URL)
+	r := start(t)
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := resp.Body.Read(make([]byte, 1)); n != 1 || err != nil { // while the stream is open
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	leave()
+	_ = resp.Body.Close()
+}
