@@ -498,6 +498,11 @@ func TestMaxAgeServesAFinishedValueUntilItIsTooOldOrForgotten(t *testing.T) {
 	}
 }
 
+// fetchSlack is longer before a function's end than a command takes on its way:
+// what is fetched is known to have ended to that, and those who came later get
+// a flight of their own.
+const fetchSlack = 100 * time.Millisecond
+
 func TestOutcomesOfEverySizeArrive(t *testing.T) {
 	const inline, payload = 1000, 100_000
 	f := newFleet[[]byte](t, 2, distributed.WithInlineLimit(inline), distributed.WithPayloadLimit(payload))
@@ -510,6 +515,7 @@ func TestOutcomesOfEverySizeArrive(t *testing.T) {
 			if runs.Load() == 1 {
 				f.waitFollowers(key, 1)
 			}
+			time.Sleep(fetchSlack)
 			return want, nil
 		})
 		for _, a := range answers {
@@ -600,6 +606,7 @@ func TestKeysOfAnyBytesAndLengthAreTheirOwn(t *testing.T) {
 		var runs atomic.Int32
 		answers := f.overlapping(2, key, func(context.Context) ([]byte, error) {
 			runs.Add(1)
+			time.Sleep(fetchSlack)
 			return []byte(key), nil
 		})
 		for _, a := range answers {
