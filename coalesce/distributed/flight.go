@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"fleetcall/coalesce"
@@ -56,6 +57,7 @@ type call[V any] struct {
 	cause    string // why the function runs without the lease
 
 	running execution[V]
+	over    atomic.Bool // its callers have been told
 }
 
 // Causes of a fallback, besides the kinds of Redis' failures.
@@ -97,12 +99,23 @@ func (c *call[V]) expire() {
 // proceed goes on until the call has ended, or another goroutine goes on.
 func (c *call[V]) proceed(next state[V]) {
 	defer func() {
-		if value := recover(); value != nil { // an observer's, say; the function's are caught where it runs
-			c.endWith(result[V]{}, &coalesce.PanicError{Value: value, Stack: debug.Stack()}, false)
+		if value := recover(); value != nil {
+			c.panicked(value)
 		}
 	}()
 	for next != nil {
 		next = next(c)
+	}
+}
+
+// panicked ends a call that panicked itself: an observer or a log handler did. The
+// function's panics are caught where it runs. When the call has ended, its
+// callers can't be told.
+func (c *call[V]) panicked(value any) {
+	err := &coalesce.PanicError{Value: value, Stack: debug.Stack()}
+	c.stopped()
+	if !c.endWith(result[V]{}, err, false) {
+		c.g.set.log.Error("fleetcall: panic after the end of a call", c.attrs(slog.Any("error", err))...)
 	}
 }
 
@@ -112,8 +125,11 @@ func (c *call[V]) end(r result[V], err error) state[V] {
 	return nil
 }
 
-// endWith ends the call and then its callers' wait.
-func (c *call[V]) endWith(r result[V], err error, returned bool) {
+// endWith ends the call and then its callers' wait, unless that has been done.
+func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
+	if c.over.Swap(true) {
+		return false
+	}
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -121,13 +137,21 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) {
 	if c.waiter != nil {
 		c.waiter.close()
 	}
-	c.count(r.role, err)
 	if c.observed != nil {
-		c.observed(c.seen(r, err))
+		func() {
+			defer func() {
+				if value := recover(); value != nil {
+					err, returned = &coalesce.PanicError{Value: value, Stack: debug.Stack()}, false
+				}
+			}()
+			c.observed(c.seen(r, err))
+		}()
 	}
+	c.count(r.role, err)
 	c.g.active.Add(-1)
 	c.g.leave()
 	c.ended(r, err, returned)
+	return true
 }
 
 func (c *call[V]) count(role coalesce.Role, err error) {
@@ -175,7 +199,10 @@ func (c *call[V]) joining() state[V] {
 	}
 	ended := g.finishing.on(c.keys.channel)
 	sent := time.Now()
-	reply, err, here := g.redis.runHere(c.ctx, done, func(err error) { c.proceed(c.notJoined(err)) }, joinScript,
+	late := func(failure func() error) {
+		c.proceed(func(c *call[V]) state[V] { return c.notJoined(failure()) })
+	}
+	reply, err, here := g.redis.runHere(c.ctx, done, late, joinScript,
 		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
 		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results, c.trace)

@@ -111,6 +111,12 @@ func lost(value any) error {
 // does. It says whether the call is over.
 func (c *call[V]) happens(ev event) (over bool) {
 	e := &c.running
+	defer func() {
+		if value := recover(); value != nil { // nobody decides after it
+			c.panicked(value)
+			over = true
+		}
+	}()
 	e.mu.Lock()
 	e.happened |= ev &^ begins
 	e.began = e.began || ev == begins
@@ -133,13 +139,20 @@ func (c *call[V]) happens(ev event) (over bool) {
 	if act == nil {
 		return false
 	}
-	e.unwatch()
+	c.stopped()
+	act()
+	return true
+}
+
+// stopped lets go of what goes on while the function runs.
+func (c *call[V]) stopped() {
+	if c.running.unwatch != nil {
+		c.running.unwatch()
+	}
 	c.g.ran(c)
 	if c.renewal != nil {
 		c.renewal.stop()
 	}
-	act()
-	return true
 }
 
 // decide returns how the call ends; nil: the function goes on.
@@ -283,9 +296,9 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 			earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
 	}
 	asked := time.Now()
-	tried := func(err error) {
+	tried := func(failure func() error) {
 		defer released()
-		err = c.insist(g.set.flightTimeout, wanted, asked, err, func() error {
+		err := c.insist(g.set.flightTimeout, wanted, asked, failure(), func() error {
 			_, err := g.redis.mustRun(c.ctx, finishScript, keys, args("again")...)
 			return err
 		})
@@ -293,8 +306,22 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 			g.set.log.Warn("fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
 		}
 	}
-	if _, err, here := g.redis.runHere(c.ctx, g.redis.must(), tried, finishScript, keys, args(message)...); here {
-		tried(err)
+	late := func(failure func() error) {
+		c.proceed(func(*call[V]) state[V] {
+			tried(failure)
+			return nil
+		})
+	}
+	asking := true
+	defer func() {
+		if asking { // something panics
+			released()
+		}
+	}()
+	_, err, here := g.redis.runHere(c.ctx, g.redis.must(), late, finishScript, keys, args(message)...)
+	asking = false
+	if here {
+		tried(func() error { return err })
 	}
 }
 

@@ -48,6 +48,7 @@ type request struct {
 	// many bytes.
 	allowed time.Duration
 	ctx     detached.Context // ends when it is given up
+	breaker func(error)      // is told what became of it
 
 	batch   *batch // guarded by sender.mu; nil until it is sent
 	givenUp bool   // before it was sent; guarded by sender.mu
