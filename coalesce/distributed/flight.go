@@ -30,7 +30,7 @@ type call[V any] struct {
 	local  context.Context // ends when the last local caller has left
 	ctx    context.Context // has the values of local, and the observer's
 	fn     func(context.Context) (V, error)
-	ended  func(r result[V], err error, returned bool) // ends the local flight
+	ended  func(r result[V], err error, returned bool) int // ends the local flight
 	key    string
 	keys   keys
 	flight string // the id of the flight this call leads, if it comes to that
@@ -58,6 +58,7 @@ type call[V any] struct {
 
 	running execution[V]
 	over    atomic.Bool // its callers have been told
+	told    int         // how many they were
 }
 
 // Causes of a fallback, besides the kinds of Redis' failures.
@@ -69,7 +70,7 @@ const (
 type state[V any] func(*call[V]) state[V]
 
 // fly starts a local flight, whose first caller arrived then.
-func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool)) {
+func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool) int) {
 	if err := g.enter(); err != nil {
 		ended(result[V]{}, err, true)
 		return
@@ -150,7 +151,7 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
 	c.count(r.role, err)
 	c.g.active.Add(-1)
 	c.g.leave()
-	c.ended(r, err, returned)
+	c.told = c.ended(r, err, returned)
 	return true
 }
 

@@ -207,6 +207,11 @@ func (c *call[V]) observe(role coalesce.Role) func(context.Context) (V, error) {
 	}
 }
 
+// fewCallers are so many that their turn comes before the followers'. Those of a
+// herd would keep the outcome from the followers for as long as all of them run,
+// while others join a flight that has ended.
+const fewCallers = 8
+
 // returned gives the result to the local callers and then to the followers.
 func (c *call[V]) returned(r returned[V]) {
 	g := c.g
@@ -222,7 +227,9 @@ func (c *call[V]) returned(r returned[V]) {
 	g.local.Forget(c.key)
 	g.hold()
 	c.endWith(result, r.err, !r.lost)
-	runtime.Gosched() // the callers' turn; this goroutine's comes before that of a herd's last
+	if c.told <= fewCallers {
+		runtime.Gosched() // their turn
+	}
 	c.finish(r, wanted, func() {
 		released()
 		g.leave()
