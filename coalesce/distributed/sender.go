@@ -101,6 +101,7 @@ func (s *sender) close() {
 // send puts r on its way. Its done is closed when its reply is there.
 func (s *sender) send(r *request) {
 	if r.size() > largest {
+		r.batch = &batch{over: true} // takes nobody's place
 		go s.run([]*request{r})
 		return
 	}
