@@ -152,6 +152,7 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
 	c.g.active.Add(-1)
 	c.g.leave()
 	c.told = c.ended(r, err, returned)
+	c.ended = nil // it holds the result, and the function's context may be kept
 	return true
 }
 

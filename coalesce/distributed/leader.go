@@ -91,7 +91,9 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 		e.mu.Unlock()
 		c.happens(back)
 	}()
-	r.val, r.err = c.observe(role)(&c.deadline)
+	fn := c.observe(role)
+	c.fn = nil
+	r.val, r.err = fn(&c.deadline)
 	did = true
 	return nil
 }
@@ -122,6 +124,9 @@ func (c *call[V]) happens(ev event) (over bool) {
 	e.began = e.began || ev == begins
 	if !e.began || e.deciding || e.over {
 		defer e.mu.Unlock()
+		if e.over {
+			e.back = returned[V]{} // nobody wants it
+		}
 		return e.over
 	}
 	e.deciding = true
@@ -162,7 +167,9 @@ func (c *call[V]) decide(happened event) func() {
 	none := result[V]{role: e.role}
 	switch {
 	case happened&back != 0:
-		return func() { c.returned(e.back) }
+		r := e.back
+		e.back = returned[V]{}
+		return func() { c.returned(r) }
 	case happened&closing != 0:
 		return func() {
 			if leased {
