@@ -161,7 +161,7 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 
 func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	for {
-		r, role, err := g.local.DoAsync(ctx, key, func(ctx context.Context, end func(result[V], error, bool)) {
+		r, role, err := g.local.DoAsync(ctx, key, func(ctx context.Context, end func(result[V], error, bool) int) {
 			g.fly(ctx, key, arrived, fn, end)
 		})
 		if role != coalesce.LocalFollower {

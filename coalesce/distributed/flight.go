@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"fleetcall/coalesce"
@@ -29,7 +30,7 @@ type call[V any] struct {
 	local  context.Context // ends when the last local caller has left
 	ctx    context.Context // has the values of local, and the observer's
 	fn     func(context.Context) (V, error)
-	ended  func(r result[V], err error, returned bool) // ends the local flight
+	ended  func(r result[V], err error, returned bool) int // ends the local flight
 	key    string
 	keys   keys
 	flight string // the id of the flight this call leads, if it comes to that
@@ -56,6 +57,8 @@ type call[V any] struct {
 	cause    string // why the function runs without the lease
 
 	running execution[V]
+	over    atomic.Bool // its callers have been told
+	told    int         // how many they were
 }
 
 // Causes of a fallback, besides the kinds of Redis' failures.
@@ -67,7 +70,7 @@ const (
 type state[V any] func(*call[V]) state[V]
 
 // fly starts a local flight, whose first caller arrived then.
-func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool)) {
+func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool) int) {
 	if err := g.enter(); err != nil {
 		ended(result[V]{}, err, true)
 		return
@@ -97,12 +100,23 @@ func (c *call[V]) expire() {
 // proceed goes on until the call has ended, or another goroutine goes on.
 func (c *call[V]) proceed(next state[V]) {
 	defer func() {
-		if value := recover(); value != nil { // an observer's, say; the function's are caught where it runs
-			c.endWith(result[V]{}, &coalesce.PanicError{Value: value, Stack: debug.Stack()}, false)
+		if value := recover(); value != nil {
+			c.panicked(value)
 		}
 	}()
 	for next != nil {
 		next = next(c)
+	}
+}
+
+// panicked ends a call that panicked itself: an observer or a log handler did. The
+// function's panics are caught where it runs. When the call has ended, its
+// callers can't be told.
+func (c *call[V]) panicked(value any) {
+	err := &coalesce.PanicError{Value: value, Stack: debug.Stack()}
+	c.stopped()
+	if !c.endWith(result[V]{}, err, false) {
+		c.g.set.log.Error("fleetcall: panic after the end of a call", c.attrs(slog.Any("error", err))...)
 	}
 }
 
@@ -112,8 +126,11 @@ func (c *call[V]) end(r result[V], err error) state[V] {
 	return nil
 }
 
-// endWith ends the call and then its callers' wait.
-func (c *call[V]) endWith(r result[V], err error, returned bool) {
+// endWith ends the call and then its callers' wait, unless that has been done.
+func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
+	if c.over.Swap(true) {
+		return false
+	}
 	if c.timer != nil {
 		c.timer.Stop()
 	}
@@ -121,13 +138,22 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) {
 	if c.waiter != nil {
 		c.waiter.close()
 	}
-	c.count(r.role, err)
 	if c.observed != nil {
-		c.observed(c.seen(r, err))
+		func() {
+			defer func() {
+				if value := recover(); value != nil {
+					err, returned = &coalesce.PanicError{Value: value, Stack: debug.Stack()}, false
+				}
+			}()
+			c.observed(c.seen(r, err))
+		}()
 	}
+	c.count(r.role, err)
 	c.g.active.Add(-1)
 	c.g.leave()
-	c.ended(r, err, returned)
+	c.told = c.ended(r, err, returned)
+	c.ended = nil // it holds the result, and the function's context may be kept
+	return true
 }
 
 func (c *call[V]) count(role coalesce.Role, err error) {
@@ -175,7 +201,10 @@ func (c *call[V]) joining() state[V] {
 	}
 	ended := g.finishing.on(c.keys.channel)
 	sent := time.Now()
-	reply, err, here := g.redis.runHere(c.ctx, done, func(err error) { c.proceed(c.notJoined(err)) }, joinScript,
+	late := func(failure func() error) {
+		c.proceed(func(c *call[V]) state[V] { return c.notJoined(failure()) })
+	}
+	reply, err, here := g.redis.runHere(c.ctx, done, late, joinScript,
 		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
 		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
 		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results, c.trace)

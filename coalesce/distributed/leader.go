@@ -91,7 +91,9 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 		e.mu.Unlock()
 		c.happens(back)
 	}()
-	r.val, r.err = c.observe(role)(&c.deadline)
+	fn := c.observe(role)
+	c.fn = nil
+	r.val, r.err = fn(&c.deadline)
 	did = true
 	return nil
 }
@@ -111,11 +113,20 @@ func lost(value any) error {
 // does. It says whether the call is over.
 func (c *call[V]) happens(ev event) (over bool) {
 	e := &c.running
+	defer func() {
+		if value := recover(); value != nil { // nobody decides after it
+			c.panicked(value)
+			over = true
+		}
+	}()
 	e.mu.Lock()
 	e.happened |= ev &^ begins
 	e.began = e.began || ev == begins
 	if !e.began || e.deciding || e.over {
 		defer e.mu.Unlock()
+		if e.over {
+			e.back = returned[V]{} // nobody wants it
+		}
 		return e.over
 	}
 	e.deciding = true
@@ -133,13 +144,20 @@ func (c *call[V]) happens(ev event) (over bool) {
 	if act == nil {
 		return false
 	}
-	e.unwatch()
+	c.stopped()
+	act()
+	return true
+}
+
+// stopped lets go of what goes on while the function runs.
+func (c *call[V]) stopped() {
+	if c.running.unwatch != nil {
+		c.running.unwatch()
+	}
 	c.g.ran(c)
 	if c.renewal != nil {
 		c.renewal.stop()
 	}
-	act()
-	return true
 }
 
 // decide returns how the call ends; nil: the function goes on.
@@ -149,7 +167,9 @@ func (c *call[V]) decide(happened event) func() {
 	none := result[V]{role: e.role}
 	switch {
 	case happened&back != 0:
-		return func() { c.returned(e.back) }
+		r := e.back
+		e.back = returned[V]{}
+		return func() { c.returned(r) }
 	case happened&closing != 0:
 		return func() {
 			if leased {
@@ -197,6 +217,11 @@ func observeFunction[V any](observer Observer, run Run, fn func(context.Context)
 	}
 }
 
+// fewCallers are so many that their turn comes before the followers'. Those of a
+// herd would keep the outcome from the followers for as long as all of them run,
+// while others join a flight that has ended.
+const fewCallers = 8
+
 // returned gives the result to the local callers and then to the followers.
 func (c *call[V]) returned(r returned[V]) {
 	g := c.g
@@ -212,7 +237,9 @@ func (c *call[V]) returned(r returned[V]) {
 	g.local.Forget(c.key)
 	g.hold()
 	c.endWith(result, r.err, !r.lost)
-	runtime.Gosched() // the callers' turn; this goroutine's comes before that of a herd's last
+	if c.told <= fewCallers {
+		runtime.Gosched() // their turn
+	}
 	c.finish(r, wanted, func() {
 		released()
 		g.leave()
@@ -286,9 +313,9 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 			earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
 	}
 	asked := time.Now()
-	tried := func(err error) {
+	tried := func(failure func() error) {
 		defer released()
-		err = c.insist(g.set.flightTimeout, wanted, asked, err, func() error {
+		err := c.insist(g.set.flightTimeout, wanted, asked, failure(), func() error {
 			_, err := g.redis.mustRun(c.ctx, finishScript, keys, args("again")...)
 			return err
 		})
@@ -296,8 +323,22 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 			g.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
 		}
 	}
-	if _, err, here := g.redis.runHere(c.ctx, g.redis.must(), tried, finishScript, keys, args(message)...); here {
-		tried(err)
+	late := func(failure func() error) {
+		c.proceed(func(*call[V]) state[V] {
+			tried(failure)
+			return nil
+		})
+	}
+	asking := true
+	defer func() {
+		if asking { // something panics
+			released()
+		}
+	}()
+	_, err, here := g.redis.runHere(c.ctx, g.redis.must(), late, finishScript, keys, args(message)...)
+	asking = false
+	if here {
+		tried(func() error { return err })
 	}
 }
 

@@ -105,10 +105,9 @@ func (c *commander) mustRun(ctx context.Context, script *script, keys []string, 
 
 // mustFetch is mustRun for a reply of about so many bytes.
 func (c *commander) mustFetch(ctx context.Context, bytes int, script *script, keys []string, args ...any) (any, error) {
-	done := c.must()
-	reply, err := c.send(newRequest(ctx, allowed(c.timeout, bytes+sizeOf(args)), script, keys, args))
-	done(serverFailure(err))
-	return reply, err
+	r := newRequest(ctx, allowed(c.timeout, bytes+sizeOf(args)), script, keys, args)
+	r.breaker = c.must()
+	return c.send(r)
 }
 
 // allowed is how long a command may take that moves so many bytes. Redis copies
@@ -123,21 +122,23 @@ func allowed(timeout time.Duration, bytes int) time.Duration {
 //
 // Most clients ignore a context's deadline while they read, retry, or dial. One
 // that has not come back when the Redis timeout passes is not waited for: late
-// is called, on another goroutine, with the error. Once the client is back,
-// runHere returns false, and its caller, whose place late has taken, must end.
-func (c *commander) runHere(ctx context.Context, done func(error), late func(error), script *script, keys []string, args ...any) (reply any, err error, here bool) {
+// is called, on another goroutine, with what counts and returns the error. Once
+// the client is back, runHere returns false, and its caller, whose place late has
+// taken, must end.
+func (c *commander) runHere(ctx context.Context, done func(error), late func(failure func() error), script *script, keys []string, args ...any) (reply any, err error, here bool) {
 	began := time.Now()
 	r := newRequest(ctx, allowed(c.timeout, sizeOf(args)), script, keys, args)
+	r.breaker = done
 	if !c.sender.begin(r) {
 		reply, err := c.send(r)
-		done(serverFailure(err))
 		return reply, err, true
 	}
 	timer := time.AfterFunc(r.allowed, func() {
 		c.sender.giveUp(r)
-		_, err := c.sent(r, nil, context.DeadlineExceeded, began)
-		done(serverFailure(err))
-		late(err)
+		late(func() error {
+			_, err := c.sent(r, nil, context.DeadlineExceeded, began)
+			return err
+		})
 	})
 	c.sender.run([]*request{r})
 	inTime := timer.Stop()
@@ -146,7 +147,6 @@ func (c *commander) runHere(ctx context.Context, done func(error), late func(err
 		return nil, nil, false
 	}
 	reply, err = c.sent(r, r.reply, r.err, began)
-	done(serverFailure(err))
 	return reply, err, true
 }
 
@@ -189,8 +189,10 @@ var timers = sync.Pool{New: func() any {
 	return timer
 }}
 
-// sent counts what became of a command.
+// sent counts what became of a command. The breaker comes first: it waits for
+// its probe's end, and an observer may panic.
 func (c *commander) sent(r *request, reply any, err error, began time.Time) (any, error) {
+	r.breaker(serverFailure(err))
 	kind := ""
 	if err != nil {
 		kind = failureKind(err)

@@ -48,6 +48,7 @@ type request struct {
 	// many bytes.
 	allowed time.Duration
 	ctx     detached.Context // ends when it is given up
+	breaker func(error)      // is told what became of it
 
 	batch   *batch // guarded by sender.mu; nil until it is sent
 	givenUp bool   // before it was sent; guarded by sender.mu
@@ -100,6 +101,7 @@ func (s *sender) close() {
 // send puts r on its way. Its done is closed when its reply is there.
 func (s *sender) send(r *request) {
 	if r.size() > largest {
+		r.batch = &batch{over: true} // takes nobody's place
 		go s.run([]*request{r})
 		return
 	}

@@ -96,3 +96,28 @@ func TestAScriptThatWasGivenUpBeforeItWasSentNeverIs(t *testing.T) {
 	default:
 	}
 }
+
+// TestALargeScriptThatIsGivenUpWasSent tells a large outcome that Redis may have
+// from one that never left.
+func TestALargeScriptThatIsGivenUpWasSent(t *testing.T) {
+	held := &heldRedis{released: make(chan struct{}), kept: make(chan struct{}, 10)}
+	client := redis.NewClient(&redis.Options{})
+	defer client.Close()
+	client.AddHook(held)
+	s := newSender(client, time.Minute)
+	defer s.close()
+	r := newRequest(context.Background(), time.Minute, finishScript, []string{"k"}, []any{make([]byte, largest+1)})
+	r.done = make(chan struct{})
+	s.send(r)
+	<-held.kept
+	if s.giveUp(r) {
+		t.Error("what is on its way was not sent")
+	}
+	close(held.released)
+	<-r.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free != senders {
+		t.Errorf("%d batches may begin, not %d", s.free, senders)
+	}
+}

@@ -14,7 +14,7 @@ import (
 
 // asyncCallers has callers of one flight, whose work is done by begin. Each
 // caller notes how it came back.
-func asyncCallers(t *testing.T, n int, begin func(ctx context.Context, end func(int, error, bool))) (values []int, errs []error, panics []any, exits int) {
+func asyncCallers(t *testing.T, n int, begin func(ctx context.Context, end func(int, error, bool) int)) (values []int, errs []error, panics []any, exits int) {
 	var g local.Group[string, int]
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -35,7 +35,7 @@ func asyncCallers(t *testing.T, n int, begin func(ctx context.Context, end func(
 					exits++
 				}
 			}()
-			val, _, err := g.DoAsync(t.Context(), "key", func(ctx context.Context, end func(int, error, bool)) {
+			val, _, err := g.DoAsync(t.Context(), "key", func(ctx context.Context, end func(int, error, bool) int) {
 				go func() {
 					<-began
 					begin(ctx, end)
@@ -60,7 +60,7 @@ func asyncCallers(t *testing.T, n int, begin func(ctx context.Context, end func(
 
 func TestAsyncWorkEndsItsFlightOnce(t *testing.T) {
 	later := errors.New("a later end")
-	values, errs, panics, exits := asyncCallers(t, 3, func(ctx context.Context, end func(int, error, bool)) {
+	values, errs, panics, exits := asyncCallers(t, 3, func(ctx context.Context, end func(int, error, bool) int) {
 		end(42, nil, true)
 		if ctx.Err() == nil {
 			t.Error("the flight's context outlives it")
@@ -79,16 +79,16 @@ func TestAsyncWorkEndsItsFlightOnce(t *testing.T) {
 
 func TestAsyncWorkThatPanicsOrExitsDoesSoInEveryCaller(t *testing.T) {
 	panicked := &coalesce.PanicError{Value: "boom"}
-	_, _, panics, _ := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool)) { end(0, panicked, false) })
+	_, _, panics, _ := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool) int) { end(0, panicked, false) })
 	if len(panics) != 3 || panics[0] != panicked {
 		t.Errorf("the callers' panics are %v", panics)
 	}
-	if _, _, _, exits := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool)) { end(0, coalesce.ErrGoexit, false) }); exits != 3 {
+	if _, _, _, exits := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool) int) { end(0, coalesce.ErrGoexit, false) }); exits != 3 {
 		t.Errorf("%d of 3 callers exited", exits)
 	}
 	// A function may return what another one's panic became.
 	for _, err := range []error{panicked, coalesce.ErrGoexit} {
-		_, errs, panics, exits := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool)) { end(0, err, true) })
+		_, errs, panics, exits := asyncCallers(t, 3, func(_ context.Context, end func(int, error, bool) int) { end(0, err, true) })
 		if len(errs) != 3 || errs[0] != err || len(panics)+exits > 0 {
 			t.Errorf("an error that was returned: %v, %v, %d", errs, panics, exits)
 		}
@@ -103,7 +103,7 @@ func TestAStartThatPanicsLeavesNobodyWaiting(t *testing.T) {
 				t.Errorf("the caller's panic is %v", panicked)
 			}
 		}()
-		g.DoAsync(t.Context(), "key", func(context.Context, func(int, error, bool)) { panic("boom") })
+		g.DoAsync(t.Context(), "key", func(context.Context, func(int, error, bool) int) { panic("boom") })
 	}()
 	if st := g.Stats(); st.ActiveFlights != 0 || st.Errors != 1 {
 		t.Errorf("%+v", st)
@@ -114,9 +114,9 @@ func TestAsyncFlightIsLeftAsAnyOther(t *testing.T) {
 	var g local.Group[string, int]
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	ended := make(chan func(int, error, bool), 1)
+	ended := make(chan func(int, error, bool) int, 1)
 	gone := make(chan struct{})
-	_, role, err := g.DoAsync(ctx, "key", func(ctx context.Context, end func(int, error, bool)) {
+	_, role, err := g.DoAsync(ctx, "key", func(ctx context.Context, end func(int, error, bool) int) {
 		context.AfterFunc(ctx, func() { close(gone) })
 		ended <- end
 	})
@@ -127,7 +127,7 @@ func TestAsyncFlightIsLeftAsAnyOther(t *testing.T) {
 	if val, role, err := g.Do(t.Context(), "key", answer); val != 42 || role != coalesce.Leader || err != nil {
 		t.Errorf("the next caller got %d, %v, %v", val, role, err)
 	}
-	if _, _, err := g.DoAsync(ctx, "key", func(context.Context, func(int, error, bool)) { t.Error("it was started") }); err != context.DeadlineExceeded {
+	if _, _, err := g.DoAsync(ctx, "key", func(context.Context, func(int, error, bool) int) { t.Error("it was started") }); err != context.DeadlineExceeded {
 		t.Errorf("a caller whose context has ended got %v", err)
 	}
 	(<-ended)(1, nil, true)

@@ -182,9 +182,9 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 // DoAsync is Do for work that is done elsewhere. start must see to it that end
 // is called, from any goroutine, and return without waiting for that. With
 // returned false, end's err is a *coalesce.PanicError, with which every caller
-// panics, or coalesce.ErrGoexit, which exits their goroutines. Later calls of end
-// do nothing.
-func (g *Group[K, V]) DoAsync(ctx context.Context, key K, start func(ctx context.Context, end func(val V, err error, returned bool))) (V, coalesce.Role, error) {
+// panics, or coalesce.ErrGoexit, which exits their goroutines. end says how many
+// callers it told. Later calls of end do nothing.
+func (g *Group[K, V]) DoAsync(ctx context.Context, key K, start func(ctx context.Context, end func(val V, err error, returned bool) (callers int))) (V, coalesce.Role, error) {
 	if err := ctx.Err(); err != nil {
 		var zero V
 		return zero, 0, err
@@ -318,7 +318,7 @@ func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.
 }
 
 // start calls start, and ends f if that does not return.
-func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V, error, bool))) {
+func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V, error, bool) int)) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -326,7 +326,7 @@ func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V,
 			s.finish(f, none, lost(recover()), false)
 		}
 	}()
-	start(f.ctx, func(val V, err error, returned bool) { s.finish(f, val, err, returned) })
+	start(f.ctx, func(val V, err error, returned bool) int { return s.finish(f, val, err, returned) })
 	returned = true
 }
 
@@ -347,12 +347,13 @@ func lost(value any) error {
 // finish ends f, unless it has ended, and tells whoever waits. Then f is its
 // leader's, who may let it go. Where err was not returned by a function, it says
 // if there was a panic or a Goexit.
-func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) {
+func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) (callers int) {
 	s.mu.Lock()
 	if f.finished {
 		s.mu.Unlock()
-		return
+		return 0
 	}
+	callers = int(f.waiters)
 	s.flights.remove(f)
 	s.active--
 	s.waiting -= f.waiters
@@ -373,6 +374,7 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) {
 	if ctx != nil {
 		ctx.End(context.Canceled)
 	}
+	return callers
 }
 
 // recycle lets a finished flight be used again, if only its leader, who calls

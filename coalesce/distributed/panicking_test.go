@@ -1,0 +1,123 @@
+package distributed_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/distributed"
+)
+
+// panicking panics where it is told to.
+type panicking struct {
+	distributed.NoObserver
+	where string
+}
+
+func (p panicking) at(where string) {
+	if where == p.where {
+		panic("observer")
+	}
+}
+
+func (p panicking) Flight(ctx context.Context, _ string) (context.Context, string, func(distributed.Flight)) {
+	p.at("flight")
+	return ctx, "", func(distributed.Flight) { p.at("landed") }
+}
+
+func (p panicking) Run(ctx context.Context, _ distributed.Run) (context.Context, func(error)) {
+	p.at("run")
+	return ctx, func(error) { p.at("ran") }
+}
+
+func (p panicking) Command(c distributed.Command) {
+	if c.Kind == "" {
+		p.at(c.Step)
+	} else {
+		p.at("failed " + c.Step)
+	}
+}
+
+func (p panicking) Lease(l distributed.Lease) {
+	switch l.State {
+	case distributed.LeaseTaken:
+		p.at("taken")
+	case distributed.LeaseReleased:
+		p.at("released")
+	}
+}
+
+// TestAnObserversPanicEndsOneCallOnce has an observer that panics, wherever it
+// may: the call ends, for everybody who counts it, once.
+func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	returns := func(context.Context) (string, error) { return "v", nil }
+	waits := func(ctx context.Context) (string, error) {
+		<-ctx.Done()
+		return "", ctx.Err()
+	}
+	for name, tt := range map[string]struct {
+		where  string
+		fn     func(context.Context) (string, error)
+		leaves bool // the caller does
+		hangs  bool // Redis does
+		panics bool // what its caller sees
+	}{
+		"as the flight begins":           {where: "flight", fn: returns, panics: true},
+		"as Redis has answered the join": {where: "join", fn: returns, panics: true},
+		"as the lease is taken":          {where: "taken", fn: returns, panics: true},
+		"as the function is to run":      {where: "run", fn: returns, panics: true},
+		"as the function has returned":   {where: "ran", fn: returns, panics: true},
+		"as the flight has ended":        {where: "landed", fn: returns, panics: true},
+		"as it has ended by its timeout": {where: "landed", fn: waits, panics: true},
+		"as Redis has the outcome":       {where: "finish", fn: returns},
+		"as the lease is released":       {where: "released", fn: returns},
+		"the same, by the timeout":       {where: "released", fn: waits},
+		"as its caller has left":         {where: "released", fn: waits, leaves: true},
+		"the same, as Redis answers":     {where: "abandon", fn: waits, leaves: true},
+		"as the join hangs":              {where: "failed join", fn: returns, hangs: true, panics: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := []distributed.Option{distributed.WithObserver(panicking{where: tt.where}), distributed.WithFlightTimeout(timeout)}
+			if tt.hangs {
+				opts = append(opts, distributed.WithRedisTimeout(100*time.Millisecond), distributed.WithFlightTimeout(10*time.Second))
+			}
+			f := newFleet[string](t, 1, opts...)
+			g := f.groups[0]
+			ctx := context.Background()
+			if tt.leaves {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout/3)
+				defer cancel()
+			}
+			if tt.hangs {
+				f.server.Freeze()
+			}
+			func() {
+				defer func() {
+					if tt.hangs {
+						f.server.Thaw()
+					}
+					panicked, _ := recover().(*coalesce.PanicError)
+					if (panicked != nil) != tt.panics || panicked != nil && panicked.Value != "observer" {
+						t.Errorf("the caller's panic is %v", panicked)
+					}
+				}()
+				if _, _, err := g.Do(ctx, "k", tt.fn); tt.leaves && !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("the caller got %v", err)
+				}
+			}()
+			eventually(t, "the call has ended", func() bool { return g.Stats().Distributed.ActiveFlights == 0 })
+			closing, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+			defer cancel()
+			if err := g.Close(closing); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			if st := g.Stats(); st.Distributed.Requests != 1 || st.Distributed.ActiveFlights != 0 || st.Local.ActiveFlights != 0 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
