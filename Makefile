@@ -19,7 +19,7 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 	./bin/fleetcall fleet
 
 # The end-to-end tests go last and alone: a thousand requests have to arrive
-# within one query of half a second.
+# while one query lasts.
 test: setup ## all tests with the race detector, on private servers
 	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v '/e2e$$')
 	cd bench && $(GO) test ./...

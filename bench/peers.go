@@ -34,7 +34,10 @@ type replica struct {
 type fleetPeer struct {
 	name string
 	hot  bool // all flights are on one key; else each has a new one
-	make func(addr string) replica
+	// asItComes is a peer alone; else x/sync merges the callers of a replica
+	// before it, which it does not do by itself.
+	asItComes bool
+	make      func(addr string) replica
 }
 
 const (
@@ -42,17 +45,25 @@ const (
 	oursCold = "fleetcall, cold key"
 )
 
-// fleetPeers are ours and the peers. Each peer has x/sync's singleflight in
-// front of it, so that a replica asks Redis once for all of its callers.
+// fleetPeers are ours and the peers: each peer as it comes, and with x/sync's
+// singleflight in front of it, so that a replica asks Redis once for all of its
+// callers.
 func fleetPeers() []fleetPeer {
-	return []fleetPeer{
+	all := []fleetPeer{
 		{name: oursHot, hot: true, make: newFleetcall},
 		{name: oursCold, make: newFleetcall},
-		{name: "rueidis, cache-aside", make: merged(newAside)},
-		{name: "rueidislock", make: merged(newRueidislock)},
-		{name: "redislock, poll 5 ms", make: merged(newPoller(5 * time.Millisecond))},
-		{name: "redislock, poll 50 ms", make: merged(newPoller(50 * time.Millisecond))},
 	}
+	for _, peer := range []fleetPeer{
+		{name: "rueidis, cache-aside", make: newAside},
+		{name: "rueidislock", make: newRueidislock},
+		{name: "redislock, poll 5 ms", make: newPoller(5 * time.Millisecond)},
+		{name: "redislock, poll 50 ms", make: newPoller(50 * time.Millisecond)},
+	} {
+		all = append(all,
+			fleetPeer{name: peer.name, asItComes: true, make: peer.make},
+			fleetPeer{name: peer.name + " behind x/sync", make: merged(peer.make)})
+	}
+	return all
 }
 
 // floor is what 300 callers wait that are merged in their process alone: no

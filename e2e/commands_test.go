@@ -42,7 +42,7 @@ func TestDemoWithEmbeddedParts(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	for _, balancer := range []string{"builtin", "nginx"} {
 		t.Run(balancer, func(t *testing.T) {
-			out, err := run(t, []string{"QUERY_DELAY=500ms"}, "demo", "--requests=100", "--balancer="+balancer)
+			out, err := run(t, []string{"QUERY_DELAY=1s"}, "demo", "--requests=100", "--balancer="+balancer)
 			checkDemo(t, out, err, 100)
 		})
 	}

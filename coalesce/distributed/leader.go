@@ -296,7 +296,8 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 	encoded := o.encode()
 	notice := noticeOf(o, len(encoded)).encode()
 	message := "inline"
-	if len(o.payload) > g.set.inlineLimit {
+	if len(o.payload) > g.set.inlineLimit || time.Since(r.ended) > g.set.redisTimeout {
+		// Too large, or too old to be given to whoever joined since.
 		message = "notice"
 	}
 	maxAge := int64(0)
