@@ -60,7 +60,7 @@ func fleetPeers() []fleetPeer {
 		{name: "redislock, poll 50 ms", make: newPoller(50 * time.Millisecond)},
 	} {
 		all = append(all,
-			fleetPeer{name: peer.name, asItComes: true, make: peer.make},
+			fleetPeer{name: peer.name, asItComes: true, make: patient(peer.make)},
 			fleetPeer{name: peer.name + " behind x/sync", make: merged(peer.make)})
 	}
 	return all
@@ -79,17 +79,26 @@ func floor() fleetPeer {
 	})}
 }
 
+// patient gives every call of a peer its time and no more: one whose wake-up was
+// lost would never return.
+func patient(inner func(addr string) replica) func(addr string) replica {
+	return func(addr string) replica {
+		r := inner(addr)
+		return replica{close: r.close, do: func(ctx context.Context, key string, fn func(context.Context) ([]byte, error)) ([]byte, error) {
+			ctx, cancel := context.WithTimeout(ctx, lifetime)
+			defer cancel()
+			return r.do(ctx, key, fn)
+		}}
+	}
+}
+
 // merged puts singleflight in front of a peer.
 func merged(inner func(addr string) replica) func(addr string) replica {
 	return func(addr string) replica {
-		r := inner(addr)
+		r := patient(inner)(addr)
 		var group singleflight.Group
 		return replica{close: r.close, do: func(ctx context.Context, key string, fn func(context.Context) ([]byte, error)) ([]byte, error) {
-			v, err, _ := group.Do(key, func() (any, error) {
-				ctx, cancel := context.WithTimeout(ctx, lifetime)
-				defer cancel()
-				return r.do(ctx, key, fn)
-			})
+			v, err, _ := group.Do(key, func() (any, error) { return r.do(ctx, key, fn) })
 			b, _ := v.([]byte)
 			return b, err
 		}}
