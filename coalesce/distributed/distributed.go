@@ -104,6 +104,7 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 			g.set.codec = coalesce.Raw
 		}
 	}
+	g.set.args = g.set.arguments()
 	g.subs = newSubscriptions(client, &g.set)
 	g.subs.onControl, g.subs.onConnect = g.control, g.connected
 	g.subs.onGarbage = func() { g.garbage.Add(1) }
@@ -349,37 +350,59 @@ func (g *Group[V]) leave() {
 // caller takes its copy before it joins.
 type finishing struct {
 	mu    sync.Mutex
-	ended map[string][]endedFlight // by channel; the slices are never changed
+	ended map[string][]*endedFlight // by channel; the slices are never changed
 }
 
+// endedFlight is guarded by finishing.mu, except for the id.
 type endedFlight struct {
-	flight   string
+	flight string
+	over   bool // Redis has released the lease, or will not be told
+
+	// Made for those who wait; nil before.
 	wanted   chan struct{} // capacity one: a caller waits for the release
-	released chan struct{} // closed when Redis has released the lease, or will not be told
+	released chan struct{} // closed when it is over
 }
 
-func (f *finishing) add(channel, flight string) (wanted <-chan struct{}, release func()) {
-	e := endedFlight{flight, make(chan struct{}, 1), make(chan struct{})}
+func (f *finishing) add(channel, flight string) *endedFlight {
+	e := &endedFlight{flight: flight}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended == nil {
-		f.ended = map[string][]endedFlight{}
+		f.ended = map[string][]*endedFlight{}
 	}
 	f.ended[channel] = append(slices.Clone(f.ended[channel]), e)
-	return e.wanted, func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		left := slices.DeleteFunc(slices.Clone(f.ended[channel]), func(other endedFlight) bool { return other.flight == flight })
-		if len(left) == 0 {
-			delete(f.ended, channel)
-		} else {
-			f.ended[channel] = left
-		}
+	return e
+}
+
+// release takes e out.
+func (f *finishing) release(channel string, e *endedFlight) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if all := f.ended[channel]; len(all) == 1 {
+		delete(f.ended, channel)
+	} else {
+		f.ended[channel] = slices.DeleteFunc(slices.Clone(all), func(other *endedFlight) bool { return other == e })
+	}
+	e.over = true
+	if e.released != nil {
 		close(e.released)
 	}
 }
 
-func (f *finishing) on(channel string) []endedFlight {
+// wait is for those who release e, and those who wait for that.
+func (f *finishing) wait(e *endedFlight) (wanted chan struct{}, released <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if e.wanted == nil {
+		e.wanted, e.released = make(chan struct{}, 1), make(chan struct{})
+		if e.over {
+			close(e.released)
+		}
+	}
+	return e.wanted, e.released
+}
+
+func (f *finishing) on(channel string) []*endedFlight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ended[channel]

@@ -206,8 +206,8 @@ func (c *call[V]) joining() state[V] {
 	}
 	reply, err, here := g.redis.runHere(c.ctx, done, late, joinScript,
 		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
-		c.flight, g.set.replicaID, g.set.leaseTTL.Milliseconds(), g.set.flightTimeout.Milliseconds(),
-		g.set.maxTakeovers+1, maxAge.Microseconds(), c.keys.results, c.trace)
+		c.flight, g.set.args.replicaID, g.set.args.leaseTTL, g.set.args.flightTimeout,
+		g.set.args.attempts, maxAge.Microseconds(), c.keys.results, c.trace)
 	if !here {
 		return nil
 	}
@@ -260,15 +260,16 @@ func (c *call[V]) notJoined(err error) state[V] {
 // Redis too. Its result went to callers who had come before; this one must not
 // get it. Redis answers again: if it did not take the release before, it may
 // now.
-func (c *call[V]) afterOwn(e endedFlight) state[V] {
+func (c *call[V]) afterOwn(e *endedFlight) state[V] {
+	wanted, released := c.g.finishing.wait(e)
 	select {
-	case e.wanted <- struct{}{}:
+	case wanted <- struct{}{}:
 	default: // somebody has asked
 	}
 	late := time.NewTimer(c.g.set.redisTimeout)
 	defer late.Stop()
 	select {
-	case <-e.released:
+	case <-released:
 		return (*call[V]).joining
 	case <-late.C:
 		return c.withoutRedis(fmt.Errorf("%w: %w", coalesce.ErrUnavailable, context.DeadlineExceeded))

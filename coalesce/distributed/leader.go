@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/detached"
 )
 
 // returned is how a caller's function ended.
@@ -74,7 +75,7 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
 	c.g.runs(c)
-	e.unwatch = context.AfterFunc(c.local, func() { c.happens(left) })
+	e.unwatch = c.local.(*detached.Context).AfterFunc(func() { c.happens(left) }) // what the local tier gives
 	if c.happens(begins) {
 		return nil
 	}
@@ -230,7 +231,7 @@ func (c *call[V]) returned(r returned[V]) {
 		c.endWith(result, r.err, !r.lost)
 		return
 	}
-	wanted, released := g.finishing.add(c.keys.channel, c.flight)
+	ended := g.finishing.add(c.keys.channel, c.flight)
 	// Another local flight may follow this one: after a Forget, a reconnect, or
 	// when this one's callers have left. Those who come from now on must not join
 	// that either.
@@ -240,8 +241,8 @@ func (c *call[V]) returned(r returned[V]) {
 	if c.told <= fewCallers {
 		runtime.Gosched() // their turn
 	}
-	c.finish(r, wanted, func() {
-		released()
+	c.finish(r, ended, func() {
+		g.finishing.release(c.keys.channel, ended)
 		g.leave()
 	})
 }
@@ -289,7 +290,7 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 // given notice, and learn the outcome's age as they fetch it.
 //
 // When Redis has it, or will not be told, released is called.
-func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func()) {
+func (c *call[V]) finish(r returned[V], ended *endedFlight, released func()) {
 	g := c.g
 	o := c.outcome(r)
 	o.finished = c.clock.at(r.ended)
@@ -310,13 +311,13 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 	keys := []string{k.lease, k.attempts, k.result(c.flight), k.latest, k.detached(c.flight)}
 	args := func(message string) []any {
 		return []any{c.flight, encoded, notice, k.channel, g.subs.publish, message,
-			g.set.handoffTTL().Milliseconds(), maxAge,
+			g.set.args.handoffTTL, maxAge,
 			earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
 	}
 	asked := time.Now()
 	tried := func(failure func() error) {
 		defer released()
-		err := c.insist(g.set.flightTimeout, wanted, asked, failure(), func() error {
+		err := c.insist(g.set.flightTimeout, ended, asked, failure(), func() error {
 			_, err := g.redis.mustRun(c.ctx, finishScript, keys, args("again")...)
 			return err
 		})
@@ -345,14 +346,18 @@ func (c *call[V]) finish(r returned[V], wanted <-chan struct{}, released func())
 
 // insist sends a step that releases the lease until Redis takes it, for up to
 // limit after the first try, which was asked then and ended with err. It tries
-// again at once when it is wanted.
-func (c *call[V]) insist(limit time.Duration, wanted <-chan struct{}, asked time.Time, err error, send func() error) error {
+// again at once when somebody waits for the ended flight, which may be nil.
+func (c *call[V]) insist(limit time.Duration, ended *endedFlight, asked time.Time, err error, send func() error) error {
 	g := c.g
 	began := asked
 	for wait := g.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
 		if err == nil {
 			c.leaseIs(LeaseReleased, asked)
 			return nil
+		}
+		var wanted <-chan struct{}
+		if ended != nil {
+			wanted, _ = g.finishing.wait(ended)
 		}
 		if g.closing() {
 			limit = min(limit, g.set.leaseTTL)

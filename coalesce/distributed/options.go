@@ -29,6 +29,22 @@ type settings struct {
 	log           *slog.Logger
 	replicaID     string
 	observer      Observer
+
+	args arguments
+}
+
+// arguments are settings as the scripts want them: made once, since each call
+// would make an interface of each.
+type arguments struct{ replicaID, leaseTTL, flightTimeout, attempts, handoffTTL any }
+
+func (s *settings) arguments() arguments {
+	return arguments{
+		replicaID:     s.replicaID,
+		leaseTTL:      s.leaseTTL.Milliseconds(),
+		flightTimeout: s.flightTimeout.Milliseconds(),
+		attempts:      s.maxTakeovers + 1,
+		handoffTTL:    s.handoffTTL().Milliseconds(),
+	}
 }
 
 func defaults() settings {
