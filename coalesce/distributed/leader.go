@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"fleetcall/coalesce"
 	"fleetcall/coalesce/internal/detached"
+	"fleetcall/coalesce/internal/lost"
 )
 
 // returned is how a caller's function ended.
@@ -84,7 +84,7 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	did := false
 	defer func() { // of a function that panics or exits, too
 		if !did {
-			r.lost, r.err = true, lost(recover())
+			r.lost, r.err = true, lost.Error(recover())
 		}
 		r.ended = time.Now()
 		e.mu.Lock()
@@ -97,17 +97,6 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	r.val, r.err = fn(&c.deadline)
 	did = true
 	return nil
-}
-
-// lost is what became of a function that did not return.
-func lost(value any) error {
-	if value == nil {
-		return coalesce.ErrGoexit
-	}
-	if inner, ok := value.(*coalesce.PanicError); ok {
-		return inner
-	}
-	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
 }
 
 // happens notes an event, and acts on all that happened unless another goroutine
@@ -208,7 +197,7 @@ func observeFunction[V any](observer Observer, run Run, fn func(context.Context)
 		err = coalesce.ErrGoexit
 		defer func() {
 			if value := recover(); value != nil {
-				panicked := lost(value)
+				panicked := lost.Error(value)
 				ended(panicked)
 				panic(panicked)
 			}

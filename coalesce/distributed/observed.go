@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/lost"
 )
 
 // Observed returns group with an observer that is told of its calls and of the
@@ -30,7 +31,7 @@ func (o observed[V]) Do(ctx context.Context, key string, fn func(context.Context
 	defer func() {
 		value := recover()
 		if value != nil {
-			err = lost(value)
+			err = lost.Error(value)
 		}
 		o.observer.Called(ctx, Call{Key: key, Role: role, Err: err, Wait: time.Since(arrived)})
 		if value != nil {

@@ -18,11 +18,11 @@ import (
 	"context"
 	"hash/maphash"
 	"runtime"
-	"runtime/debug"
 	"sync"
 
 	"fleetcall/coalesce"
 	"fleetcall/coalesce/internal/detached"
+	"fleetcall/coalesce/internal/lost"
 )
 
 // shardCount spreads the keys over this many locks. It is a power of two.
@@ -306,7 +306,7 @@ func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.
 	returned := false
 	defer func() {
 		if !returned {
-			err = lost(recover())
+			err = lost.Error(recover())
 		}
 		s.finish(f, val, err, returned)
 		if panicked, ok := err.(*coalesce.PanicError); inline && !returned && ok {
@@ -323,25 +323,11 @@ func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V,
 	defer func() {
 		if !returned {
 			var none V
-			s.finish(f, none, lost(recover()), false)
+			s.finish(f, none, lost.Error(recover()), false)
 		}
 	}()
 	start(f.ctx, func(val V, err error, returned bool) int { return s.finish(f, val, err, returned) })
 	returned = true
-}
-
-// lost is what became of a function that did not return. A panic never
-// recovers as nil (panic(nil) became a *runtime.PanicNilError in Go 1.21), so
-// nil is Goexit. A panic that has crossed a goroutine before is kept as it is:
-// its stack is the original one.
-func lost(value any) error {
-	if value == nil {
-		return coalesce.ErrGoexit
-	}
-	if e, ok := value.(*coalesce.PanicError); ok {
-		return e
-	}
-	return &coalesce.PanicError{Value: value, Stack: debug.Stack()}
 }
 
 // finish ends f, unless it has ended, and tells whoever waits. Then f is its

@@ -1,0 +1,25 @@
+package lost_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"fleetcall/coalesce"
+	"fleetcall/coalesce/internal/lost"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAFunctionIsLostAsItWas(t *testing.T) {
+	if err := lost.Error(nil); err != coalesce.ErrGoexit {
+		t.Errorf("an exit is %v", err)
+	}
+	first := lost.Error("boom")
+	if panicked, ok := first.(*coalesce.PanicError); !ok || panicked.Value != "boom" || len(panicked.Stack) == 0 {
+		t.Errorf("a panic is %#v", first)
+	}
+	if again := lost.Error(first); again != first {
+		t.Errorf("a panic that crosses a second goroutine is %v", again)
+	}
+}
