@@ -51,7 +51,7 @@ func startMonitor(addr string) *monitor {
 // stop returns every command since start, except those that are a connection's
 // and not a flight's.
 func (m *monitor) stop() [][]string {
-	client := newClient(m.addr)
+	client := newObserver(m.addr)
 	defer func() { _ = client.Close() }()
 	must(client.Echo(background(), endOfMonitor).Err())
 	m.done.Wait()

@@ -40,7 +40,7 @@ func readUsage(client *redis.Client) usage {
 // usedBy returns what Redis did for one of n flights, without what asking for it
 // costs.
 func usedBy(addr string, n int, fly func()) usage {
-	client := newClient(addr)
+	client := newObserver(addr)
 	defer func() { _ = client.Close() }()
 	readUsage(client) // connects
 	first := readUsage(client)
@@ -281,7 +281,7 @@ func growPayload(b *bench, s *section) {
 	}
 	t.note = "A payload goes to Redis once and from it once for each other replica: N times in all, and the line is straight as soon as it outweighs the commands' own bytes. " +
 		"Over 64 KiB it is fetched (a peek more for each follower) instead of published. " +
-		"Runs above one are flights in which Redis took longer than its timeout (250 ms): the breaker opens, and each replica runs its own for a second. " +
+		"Runs above one are flights in which Redis took longer than it may (250 ms, and 64 ms for each MiB): the breaker opens, and each replica runs its own for a second. " +
 		"At 1,000 replicas, 1 MiB is a gigabyte through one network card: there the answer is a smaller result, or a cache of one's own."
 	s.tables = append(s.tables, t)
 	s.charts = append(s.charts, bytes, waits)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -16,6 +17,12 @@ func startRedis() (addr string, stop func()) {
 
 // newClient returns a client as a service makes it: with go-redis' defaults.
 func newClient(addr string) *redis.Client { return redis.NewClient(&redis.Options{Addr: addr}) }
+
+// newObserver returns a client that asks a Redis what it does: it waits until
+// Redis is done with megabytes.
+func newObserver(addr string) *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: time.Minute})
+}
 
 // must is for what a benchmark cannot go on without; run returns the error.
 func must(err error) {
