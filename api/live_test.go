@@ -227,7 +227,7 @@ func bubble(t *testing.T, test func(t *testing.T, server *api.Server, asked *ask
 
 func TestTheFleetIsAskedOnceASecondHoweverManyWatch(t *testing.T) {
 	bubble(t, func(t *testing.T, _ *api.Server, asked *asking, client *http.Client) {
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of the bubble's
 		if asked.asked != 0 {
 			t.Errorf("nobody watches, and the fleet was asked %d times", asked.asked)
 		}
@@ -250,7 +250,7 @@ func TestTheFleetIsAskedOnceASecondHoweverManyWatch(t *testing.T) {
 		}
 		synctest.Wait()
 		before := asked.asked
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // of the bubble's
 		if asked.asked != before {
 			t.Errorf("after the last has left, it was asked %d times more", asked.asked-before)
 		}

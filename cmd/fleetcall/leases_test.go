@@ -25,7 +25,7 @@ func TestLeasesAreThoseHeldTheOldestFirst(t *testing.T) {
 		expect("before", 0, "", 0)
 		for flight := range 30 {
 			tell(flight, distributed.LeaseTaken)
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // leases are listed by their ages
 		}
 		expect("30 taken", 30, "key-0", 30)
 		tell(0, distributed.LeaseReleased)
