@@ -30,48 +30,50 @@ func measureLone(b *bench, s *section, addr string) {
 	}
 	recorded := recordSteps(addr, call, calls)
 
-	const apart = "fleetcall, calls 1 ms apart"
-	const bareApart = "bare join, 1 ms apart"
-	var ours, bare []float64
+	// Each has its turn for a whole round: a call is faster or slower by as much
+	// as is measured here, according to what the connections did a moment before.
 	next := 0
-	pause := func() { time.Sleep(time.Millisecond) } // the finish is sent after the call
-	for range rounds {
-		for i := range calls {
-			next++
-			key := fmt.Sprintf("lone-%d", next)
-			begin := time.Now()
-			call(key)
-			ours = append(ours, float64(time.Since(begin)))
-			pause()
-			begin = time.Now()
-			must(client.Do(ctx, recorded[i].join...).Err())
-			bare = append(bare, float64(time.Since(begin)))
-			must(client.Do(ctx, recorded[i].finish...).Err())
-			pause()
+	ourCall := func(int) {
+		next++
+		call(fmt.Sprintf("lone-%d", next))
+	}
+	join := func(i int) { must(client.Do(ctx, recorded[i].join...).Err()) }
+	finish := func(i int) { must(client.Do(ctx, recorded[i].finish...).Err()) }
+	apart := func(all *[]float64, call, after func(i int)) func() float64 {
+		return func() float64 {
+			begin := len(*all)
+			for i := range calls {
+				began := time.Now()
+				call(i)
+				*all = append(*all, float64(time.Since(began)))
+				after(i)
+				time.Sleep(time.Millisecond)
+			}
+			return median((*all)[begin:])
 		}
 	}
-	s.ratio("lone caller, p50", median(ours), median(bare), "bare round trip", 1.3, false, microseconds)
-
-	closed := interleave(rounds, []contender{
-		{apart, func() float64 {
-			return perOperation(calls, func() {
-				for range calls {
-					next++
-					call(fmt.Sprintf("lone-%d", next))
-				}
-			})
-		}},
-		{bareApart, func() float64 {
+	oneAfterAnother := func(call func(i int)) func() float64 {
+		return func() float64 {
 			return perOperation(calls, func() {
 				for i := range calls {
-					must(client.Do(ctx, recorded[i].join...).Err())
+					call(i)
 				}
 			})
-		}},
+		}
+	}
+	var ours, bare []float64
+	const ourApart, bareApart, ourRow, bareRow = "fleetcall, apart", "bare, apart", "fleetcall, in a row", "bare, in a row"
+	took := interleave(rounds, []contender{
+		{ourApart, apart(&ours, ourCall, func(int) {})}, // it sends its finish itself, after the call
+		{bareApart, apart(&bare, join, finish)},
+		{ourRow, oneAfterAnother(ourCall)},
+		{bareRow, oneAfterAnother(join)},
 	})
+	s.ratio("lone caller, p50", took[ourApart], took[bareApart], "bare round trip", 1.3, false, microseconds)
+
 	t := table{title: "A lone caller", columns: []string{"", "calls 1 ms apart, p50", "p99", "one after another, mean"}}
-	t.add("fleetcall", microseconds(median(ours)), microseconds(quantile(ours, 0.99)), microseconds(closed[apart]))
-	t.add("bare join", microseconds(median(bare)), microseconds(quantile(bare, 0.99)), microseconds(closed[bareApart]))
+	t.add("fleetcall", microseconds(took[ourApart]), microseconds(quantile(ours, 0.99)), microseconds(took[ourRow]))
+	t.add("bare join", microseconds(took[bareApart]), microseconds(quantile(bare, 0.99)), microseconds(took[bareRow]))
 	t.note = "One after another, each call meets the finish of the one before it; the bare join has no finish."
 	s.tables = append(s.tables, t)
 }

@@ -38,6 +38,8 @@ type Group[V any] struct {
 	redis    *commander
 	subs     *subscriptions
 	workers  workers
+	expiries alarms // of the calls that have not ended
+	renewals alarms
 	counters
 
 	resetMu sync.Mutex
@@ -48,12 +50,11 @@ type Group[V any] struct {
 	poisonLogged  atomic.Int64 // Unix seconds of the last line: a hot key is refused many times
 
 	lifeMu  sync.Mutex
-	flights int                   // what Close waits for; guarded by lifeMu
-	closed  bool                  // guarded by lifeMu
-	running map[*call[V]]struct{} // whose functions run; guarded by lifeMu
-	idle    chan struct{}         // closed when flights is 0 after Close
-	abandon chan struct{}         // closed when Close waits no longer
-	down    chan struct{}         // closed when the subscriptions are
+	flights int           // what Close waits for; guarded by lifeMu
+	closed  bool          // guarded by lifeMu
+	idle    chan struct{} // closed when flights is 0 after Close
+	abandon chan struct{} // closed when Close waits no longer
+	down    chan struct{} // closed when the subscriptions are
 
 	abandonOnce, closeOnce sync.Once
 }
@@ -88,7 +89,6 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 	g := &Group[V]{
 		set:      defaults(),
 		instance: rand.Text(),
-		running:  map[*call[V]]struct{}{},
 		idle:     make(chan struct{}),
 		abandon:  make(chan struct{}),
 		down:     make(chan struct{}),
@@ -162,8 +162,8 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 
 func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
 	for {
-		r, role, err := g.local.DoAsync(ctx, key, func(ctx context.Context, end func(result[V], error, bool) int) {
-			g.fly(ctx, key, arrived, fn, end)
+		r, role, err := g.local.DoAsync(ctx, key, func(flight context.Context, end func(result[V], error, bool) int) {
+			g.fly(flight, ctx, key, arrived, fn, end)
 		})
 		if role != coalesce.LocalFollower {
 			return r, err
@@ -254,6 +254,9 @@ func (g *Group[V]) Close(ctx context.Context) error {
 			g.subs.close()
 			g.redis.sender.close()
 			g.workers.close()
+			g.expiries.close()
+			g.renewals.close()
+			g.redis.watch.close()
 			close(g.down)
 		}()
 	})
@@ -271,30 +274,10 @@ func (g *Group[V]) Close(ctx context.Context) error {
 
 // abandonAll ends every call, whatever it waits for.
 func (g *Group[V]) abandonAll() {
-	g.lifeMu.Lock()
-	defer g.lifeMu.Unlock()
-	close(g.abandon)
-	for c := range g.running {
-		go c.happens(closing)
+	close(g.abandon) // a call that is not in the list yet will look
+	for _, c := range g.expiries.owners() {
+		go c.(*call[V]).happens(closing)
 	}
-}
-
-// runs notes that c's function is about to run, so that abandonAll ends it.
-func (g *Group[V]) runs(c *call[V]) {
-	g.lifeMu.Lock()
-	defer g.lifeMu.Unlock()
-	g.running[c] = struct{}{}
-	select {
-	case <-g.abandon:
-		go c.happens(closing)
-	default:
-	}
-}
-
-func (g *Group[V]) ran(c *call[V]) {
-	g.lifeMu.Lock()
-	defer g.lifeMu.Unlock()
-	delete(g.running, c)
 }
 
 // enter keeps Close waiting until leave is called.

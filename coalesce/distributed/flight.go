@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -36,7 +37,7 @@ type call[V any] struct {
 	flight string // the id of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
 	deadline detached.Context
-	timer    *time.Timer // of deadline
+	expiry   alarm // of deadline
 	started  time.Time
 
 	waiter  *waiter // on the key's channel, if it was subscribed before the join
@@ -48,7 +49,7 @@ type call[V any] struct {
 	led     time.Time // when this was known here
 	lost    bool      // a followed flight went away without an outcome
 	unsure  bool      // the join failed, and may have taken the lease all the same
-	renewal *renewal
+	renewal alarm
 
 	observed func(Flight) // nil when nobody observes
 	trace    string       // "" when nobody observes; else "+" and what goes with the lease
@@ -69,15 +70,28 @@ const (
 
 type state[V any] func(*call[V]) state[V]
 
-// fly starts a local flight, whose first caller arrived then.
-func (g *Group[V]) fly(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool) int) {
+// fly starts a local flight, whose first caller arrived then and may leave when
+// caller ends.
+//
+// The first join is sent on the caller's own goroutine, where that can't keep the
+// caller for longer than its deadline and the Redis timeout: a wake-up before it
+// costs as much as the join itself. All that may last is done on another.
+func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool) int) {
 	if err := g.enter(); err != nil {
 		ended(result[V]{}, err, true)
 		return
 	}
 	g.active.Add(1)
 	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, ended: ended, key: key, started: arrived, lag: unknownLag}
-	g.workers.run(func() { c.proceed((*call[V]).starting) })
+	next := state[V]((*call[V]).starting)
+	if deadline, ok := caller.Deadline(); g.redis.prompt && (!ok || time.Until(deadline) > g.set.redisTimeout) {
+		next = c.step(c.step(next))
+		if next == nil {
+			return
+		}
+		defer runtime.Gosched() // a function that does little has ended after it
+	}
+	g.workers.run(func() { c.proceed(next) })
 }
 
 // starting is the first state.
@@ -88,25 +102,40 @@ func (c *call[V]) starting() state[V] {
 	}
 	c.keys = newKeys(g.set.namespace, c.key)
 	c.deadline.First, c.deadline.Until = c.ctx, c.started.Add(g.set.flightTimeout)
-	c.timer = time.AfterFunc(time.Until(c.deadline.Until), c.expire)
+	g.expiries.set(&c.expiry, c, c.deadline.Until)
+	select {
+	case <-g.abandon:
+		c.happens(closing)
+	default:
+	}
 	return (*call[V]).joining
 }
 
-func (c *call[V]) expire() {
+// rings makes call a ringer.
+func (c *call[V]) rings(a *alarm) {
+	if a == &c.renewal {
+		c.renew()
+		return
+	}
 	c.deadline.End(context.DeadlineExceeded)
 	c.happens(late)
 }
 
 // proceed goes on until the call has ended, or another goroutine goes on.
 func (c *call[V]) proceed(next state[V]) {
+	for next != nil {
+		next = c.step(next)
+	}
+}
+
+func (c *call[V]) step(current state[V]) (next state[V]) {
 	defer func() {
 		if value := recover(); value != nil {
 			c.panicked(value)
+			next = nil
 		}
 	}()
-	for next != nil {
-		next = next(c)
-	}
+	return current(c)
 }
 
 // panicked ends a call that panicked itself: an observer or a log handler did. The
@@ -131,9 +160,7 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
 	if c.over.Swap(true) {
 		return false
 	}
-	if c.timer != nil {
-		c.timer.Stop()
-	}
+	c.g.expiries.stop(&c.expiry)
 	c.deadline.End(context.Canceled)
 	if c.waiter != nil {
 		c.waiter.close()

@@ -26,7 +26,7 @@ func (c *call[V]) leading() state[V] {
 	if c.lost {
 		c.g.set.log.InfoContext(c.ctx, "fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
 	}
-	c.renewal = c.renew()
+	c.renewLater()
 	return c.execute(coalesce.Leader)
 }
 
@@ -74,7 +74,6 @@ type execution[V any] struct {
 func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
-	c.g.runs(c)
 	e.unwatch = c.local.(*detached.Context).AfterFunc(func() { c.happens(left) }) // what the local tier gives
 	if c.happens(begins) {
 		return nil
@@ -141,13 +140,14 @@ func (c *call[V]) happens(ev event) (over bool) {
 
 // stopped lets go of what goes on while the function runs.
 func (c *call[V]) stopped() {
-	if c.running.unwatch != nil {
-		c.running.unwatch()
+	e := &c.running
+	e.mu.Lock()
+	e.over = true
+	e.mu.Unlock()
+	if e.unwatch != nil {
+		e.unwatch()
 	}
-	c.g.ran(c)
-	if c.renewal != nil {
-		c.renewal.stop()
-	}
+	c.g.renewals.stop(&c.renewal)
 }
 
 // decide returns how the call ends; nil: the function goes on.
@@ -401,57 +401,41 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 	return done == 1, err
 }
 
-// renewal extends a lease at every third of its TTL. Its timer first fires
-// then: a shorter flight costs nothing.
-type renewal struct {
-	mu      sync.Mutex
-	stopped bool
-	timer   *time.Timer
+// renewLater has the lease renewed when a third of its TTL has passed. A flight
+// that is shorter costs nothing.
+func (c *call[V]) renewLater() {
+	c.g.renewals.set(&c.renewal, c, time.Now().Add(c.g.set.leaseTTL/3))
 }
 
-func (c *call[V]) renew() *renewal {
-	g := c.g
-	every := g.set.leaseTTL / 3
-	r := &renewal{}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.timer = time.AfterFunc(every, func() {
-		r.mu.Lock()
-		if r.stopped {
-			r.mu.Unlock()
-			return
+func (c *call[V]) renew() {
+	g, e := c.g, &c.running
+	e.mu.Lock()
+	if e.over {
+		e.mu.Unlock()
+		return
+	}
+	g.hold()
+	e.mu.Unlock()
+	defer g.leave()
+
+	asked := time.Now()
+	reply, err := g.redis.mustRun(c.ctx, renewScript,
+		[]string{c.keys.lease, c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
+	held, _ := reply.(int64)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.over:
+		// A finish that overtook this renewal released the lease.
+	case err == nil && held == 0:
+		g.leaseLost.Add(1)
+		c.leaseIs(LeaseLost, asked)
+		g.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
+	default:
+		if err == nil {
+			c.leaseIs(LeaseRenewed, asked)
 		}
-		g.hold()
-		r.mu.Unlock()
-		defer g.leave()
-
-		asked := time.Now()
-		reply, err := g.redis.mustRun(c.ctx, renewScript,
-			[]string{c.keys.lease, c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
-		held, _ := reply.(int64)
-
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		switch {
-		case r.stopped:
-			// A finish that overtook this renewal released the lease.
-		case err == nil && held == 0:
-			g.leaseLost.Add(1)
-			c.leaseIs(LeaseLost, asked)
-			g.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
-		default:
-			if err == nil {
-				c.leaseIs(LeaseRenewed, asked)
-			}
-			r.timer.Reset(every)
-		}
-	})
-	return r
-}
-
-func (r *renewal) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopped = true
-	r.timer.Stop()
+		c.renewLater()
+	}
 }

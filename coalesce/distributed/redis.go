@@ -36,7 +36,10 @@ type commander struct {
 	timeout  time.Duration
 	observer Observer // may be nil
 	sender   *sender
-	breaker  *gobreaker.TwoStepCircuitBreaker[any]
+	// prompt: the client comes back when a command's context ends.
+	prompt  bool
+	watch   alarms // of what runs here
+	breaker *gobreaker.TwoStepCircuitBreaker[any]
 
 	mu       sync.Mutex
 	failures map[string]uint64 // by kind
@@ -48,6 +51,7 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 		timeout:  s.redisTimeout,
 		observer: s.observer,
 		sender:   newSender(client, s.redisTimeout),
+		prompt:   keepsDeadlines(client),
 		failures: map[string]uint64{},
 		breaker: gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 			MaxRequests: 1,
@@ -78,6 +82,18 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 			},
 		}),
 	}
+}
+
+// keepsDeadlines says whether the client is known to come back when a command's
+// context ends.
+func keepsDeadlines(client redis.UniversalClient) bool {
+	switch client := client.(type) {
+	case *redis.Client:
+		return client.Options().ContextTimeoutEnabled
+	case *redis.ClusterClient:
+		return client.Options().ContextTimeoutEnabled
+	}
+	return false
 }
 
 // may asks the breaker for a caller who would rather do without Redis than wait
@@ -133,15 +149,16 @@ func (c *commander) runHere(ctx context.Context, done func(error), late func(fai
 		reply, err := c.send(r)
 		return reply, err, true
 	}
-	timer := time.AfterFunc(r.allowed, func() {
+	r.late = func() {
 		c.sender.giveUp(r)
 		late(func() error {
 			_, err := c.sent(r, nil, context.DeadlineExceeded, began)
 			return err
 		})
-	})
+	}
+	c.watch.set(&r.alarm, r, began.Add(r.allowed))
 	c.sender.run([]*request{r})
-	inTime := timer.Stop()
+	inTime := c.watch.stop(&r.alarm)
 	c.sender.end(r.batch)
 	if !inTime {
 		return nil, nil, false

@@ -56,7 +56,13 @@ type request struct {
 	reply any // these are set before done is closed
 	err   error
 	done  chan struct{} // nil when the one who asks sends it
+
+	alarm alarm  // of one who sends it himself
+	late  func() // is called when it goes off
 }
+
+// rings makes request a ringer.
+func (r *request) rings(*alarm) { r.late() }
 
 // newRequest makes a request that the caller's leaving does not stop: it may
 // take the lease, and somebody must see the reply.
