@@ -256,7 +256,6 @@ func (g *Group[V]) Close(ctx context.Context) error {
 			g.workers.close()
 			g.expiries.close()
 			g.renewals.close()
-			g.redis.watch.close()
 			close(g.down)
 		}()
 	})
@@ -336,18 +335,19 @@ type finishing struct {
 	ended map[string][]*endedFlight // by channel; the slices are never changed
 }
 
-// endedFlight is guarded by finishing.mu, except for the id.
+// endedFlight is guarded by finishing.mu, except for what never changes.
 type endedFlight struct {
 	flight string
-	over   bool // Redis has released the lease, or will not be told
+	at     time.Time // its function ended
+	over   bool      // Redis has released the lease, or will not be told
 
 	// Made for those who wait; nil before.
 	wanted   chan struct{} // capacity one: a caller waits for the release
 	released chan struct{} // closed when it is over
 }
 
-func (f *finishing) add(channel, flight string) *endedFlight {
-	e := &endedFlight{flight: flight}
+func (f *finishing) add(channel, flight string, at time.Time) *endedFlight {
+	e := &endedFlight{flight: flight, at: at}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ended == nil {

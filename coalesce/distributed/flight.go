@@ -31,14 +31,18 @@ type call[V any] struct {
 	local  context.Context // ends when the last local caller has left
 	ctx    context.Context // has the values of local, and the observer's
 	fn     func(context.Context) (V, error)
-	ended  func(r result[V], err error, returned bool) int // ends the local flight
+	tell   func(r result[V], err error, returned bool) int // ends the local flight
 	key    string
 	keys   keys
+	names  names
 	flight string // the id of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
-	deadline detached.Context
+	deadline detached.Timed
 	expiry   alarm // of deadline
 	started  time.Time
+
+	asked *request       // the join that is on its way
+	ended []*endedFlight // of this replica, when it was sent
 
 	waiter  *waiter // on the key's channel, if it was subscribed before the join
 	leader  string  // the flight that is followed
@@ -76,13 +80,13 @@ type state[V any] func(*call[V]) state[V]
 // The first join is sent on the caller's own goroutine, where that can't keep the
 // caller for longer than its deadline and the Redis timeout: a wake-up before it
 // costs as much as the join itself. All that may last is done on another.
-func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), ended func(result[V], error, bool) int) {
+func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), tell func(result[V], error, bool) int) {
 	if err := g.enter(); err != nil {
-		ended(result[V]{}, err, true)
+		tell(result[V]{}, err, true)
 		return
 	}
 	g.active.Add(1)
-	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, ended: ended, key: key, started: arrived, lag: unknownLag}
+	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, tell: tell, key: key, started: arrived, lag: unknownLag}
 	next := state[V]((*call[V]).starting)
 	if deadline, ok := caller.Deadline(); g.redis.prompt && (!ok || time.Until(deadline) > g.set.redisTimeout) {
 		next = c.step(c.step(next))
@@ -101,6 +105,7 @@ func (c *call[V]) starting() state[V] {
 		c.ctx, c.trace, c.observed = g.observeFlight(c.ctx, c.key)
 	}
 	c.keys = newKeys(g.set.namespace, c.key)
+	c.flight, c.names = c.keys.flight(), c.keys.names()
 	c.deadline.First, c.deadline.Until = c.ctx, c.started.Add(g.set.flightTimeout)
 	g.expiries.set(&c.expiry, c, c.deadline.Until)
 	select {
@@ -178,8 +183,8 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
 	c.count(r.role, err)
 	c.g.active.Add(-1)
 	c.g.leave()
-	c.told = c.ended(r, err, returned)
-	c.ended = nil // it holds the result, and the function's context may be kept
+	c.told = c.tell(r, err, returned)
+	c.tell = nil // it holds the result, and the function's context may be kept
 	return true
 }
 
@@ -213,12 +218,9 @@ func (c *call[V]) joining() state[V] {
 		return c.end(result[V]{}, coalesce.ErrFlightTimeout)
 	}
 	if c.waiter == nil {
-		c.waiter = g.subs.existing(c.keys.channel)
+		c.waiter = g.subs.existing(c.keys.channel())
 	}
-	if c.flight == "" {
-		c.flight = newFlightID()
-	}
-	maxAge := g.set.maxAge
+	maxAge := g.set.args.maxAge
 	if c.unusable {
 		maxAge = 0
 	}
@@ -226,21 +228,30 @@ func (c *call[V]) joining() state[V] {
 	if err != nil {
 		return c.withoutRedis(err)
 	}
-	ended := g.finishing.on(c.keys.channel)
-	sent := time.Now()
-	late := func(failure func() error) {
-		c.proceed(func(c *call[V]) state[V] { return c.notJoined(failure()) })
-	}
-	reply, err, here := g.redis.runHere(c.ctx, done, late, joinScript,
-		[]string{c.keys.lease, c.keys.attempts, c.keys.latest, c.keys.detached(c.flight)},
-		c.flight, g.set.args.replicaID, g.set.args.leaseTTL, g.set.args.flightTimeout,
-		g.set.args.attempts, maxAge.Microseconds(), c.keys.results, c.trace)
-	if !here {
+	c.ended = g.finishing.on(c.keys.channel())
+	n := &c.names
+	r := g.redis.request(c.ctx, 0, joinScript, []any{"evalsha", joinScript.hash, 4,
+		n.lease, n.attempts, n.latest, n.detached,
+		n.flight, g.set.args.replicaID, g.set.args.leaseTTL, g.set.args.flightTimeout,
+		g.set.args.attempts, maxAge, c.keys.results(), c.trace})
+	r.breaker = done
+	r.then = func() { g.workers.run(func() { c.proceed((*call[V]).joined) }) }
+	c.asked = r
+	if !g.redis.sender.sendHere(r) {
 		return nil
 	}
+	return c.joined()
+}
+
+// joined goes on when the join has been answered.
+func (c *call[V]) joined() state[V] {
+	g, sent, ended := c.g, c.asked.began, c.ended
+	reply, err := g.redis.result(c.asked)
+	c.asked, c.ended = nil, nil
 	word, rest, err := words(reply, err)
 	if err != nil {
-		return c.notJoined(err)
+		c.unsure = !neverSent(err)
+		return c.withoutRedis(err)
 	}
 	switch word {
 	case "lead":
@@ -275,12 +286,6 @@ func (c *call[V]) joining() state[V] {
 		return c.end(result[V]{}, coalesce.ErrPoisoned)
 	}
 	return c.withoutRedis(fmt.Errorf("%w: unexpected reply %q", coalesce.ErrUnavailable, word))
-}
-
-// notJoined goes on after a join that failed.
-func (c *call[V]) notJoined(err error) state[V] {
-	c.unsure = !neverSent(err)
-	return c.withoutRedis(err)
 }
 
 // afterOwn waits until the flight that this replica has ended is ended in

@@ -11,7 +11,7 @@ func (c *call[V]) following() state[V] {
 	g := c.g
 	w := c.waiter
 	if w == nil {
-		w = g.subs.subscribe(c.keys.channel)
+		w = g.subs.subscribe(c.keys.channel())
 		c.waiter = w
 	}
 	// A lease that lasts has been renewed, or lost and its outcome missed.
@@ -77,7 +77,7 @@ func (c *call[V]) peek(bytes int) (next state[V], running time.Duration, done bo
 	g := c.g
 	sent := time.Now()
 	word, rest, err := words(g.redis.mustFetch(c.ctx, bytes, peekScript,
-		[]string{c.keys.lease, c.keys.result(c.leader), c.keys.detached(c.leader)}, c.leader))
+		[]string{c.keys.lease(), c.keys.resultOf(c.leader), c.keys.detachedOf(c.leader)}, c.leader))
 	if err != nil {
 		return c.withoutRedis(err), 0, false
 	}

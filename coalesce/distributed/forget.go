@@ -25,8 +25,8 @@ func (g *Group[V]) Forget(ctx context.Context, key string) error {
 	defer g.leave()
 	k := newKeys(g.set.namespace, key)
 	notice := string([]byte{wireVersion, controlForget, byte(len(g.instance))}) + g.instance + key
-	_, err := g.redis.mustRun(ctx, forgetScript, []string{k.lease, k.latest, k.attempts},
-		k.detachments, controlChannel(g.set.namespace), notice)
+	_, err := g.redis.mustRun(ctx, forgetScript, []string{k.lease(), k.latest(), k.attempts()},
+		k.detachments(), controlChannel(g.set.namespace), notice)
 	// Last, because a caller that came before the lease was dropped may have
 	// joined it and be in the local tier now.
 	g.local.Forget(key)

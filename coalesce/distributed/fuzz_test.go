@@ -37,7 +37,7 @@ func FuzzErrorPayload(f *testing.F) {
 			t.Fatalf("%q: %q is not what errors.Is says", payload, remote.Names)
 		}
 		// From a nested group it goes on as it came.
-		again, bad := errorOutcome(kindError, newFlightID(), err).remoteError()
+		again, bad := errorOutcome(kindError, someFlight(), err).remoteError()
 		if bad != nil || again.Error() != strings.ToValidUTF8(err.Error(), "\ufffd") {
 			t.Fatalf("%q became %q, %v", err, again, bad)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,8 +57,8 @@ const (
 
 // execution is a call's while its function runs.
 type execution[V any] struct {
-	role    coalesce.Role
-	unwatch func() bool // stops waiting for the last local caller to leave
+	role     coalesce.Role
+	watching detached.Callback // of the context that ends when the last local caller leaves
 
 	mu       sync.Mutex
 	began    bool
@@ -74,7 +75,7 @@ type execution[V any] struct {
 func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
-	e.unwatch = c.local.(*detached.Context).AfterFunc(func() { c.happens(left) }) // what the local tier gives
+	c.local.(*detached.Context).Notify(&e.watching, c) // what the local tier gives
 	if c.happens(begins) {
 		return nil
 	}
@@ -98,6 +99,9 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	return nil
 }
 
+// ContextEnded makes call a detached.Ender: its last local caller has left.
+func (c *call[V]) ContextEnded() { c.happens(left) }
+
 // happens notes an event, and acts on all that happened unless another goroutine
 // does. It says whether the call is over.
 func (c *call[V]) happens(ev event) (over bool) {
@@ -113,7 +117,7 @@ func (c *call[V]) happens(ev event) (over bool) {
 	e.began = e.began || ev == begins
 	if !e.began || e.deciding || e.over {
 		defer e.mu.Unlock()
-		if e.over {
+		if e.over && ev == back {
 			e.back = returned[V]{} // nobody wants it
 		}
 		return e.over
@@ -144,9 +148,7 @@ func (c *call[V]) stopped() {
 	e.mu.Lock()
 	e.over = true
 	e.mu.Unlock()
-	if e.unwatch != nil {
-		e.unwatch()
-	}
+	c.local.(*detached.Context).Dismiss(&e.watching)
 	c.g.renewals.stop(&c.renewal)
 }
 
@@ -157,9 +159,7 @@ func (c *call[V]) decide(happened event) func() {
 	none := result[V]{role: e.role}
 	switch {
 	case happened&back != 0:
-		r := e.back
-		e.back = returned[V]{}
-		return func() { c.returned(r) }
+		return c.cameBack
 	case happened&closing != 0:
 		return func() {
 			if leased {
@@ -212,6 +212,13 @@ func observeFunction[V any](observer Observer, run Run, fn func(context.Context)
 // while others join a flight that has ended.
 const fewCallers = 8
 
+// cameBack takes what the function returned.
+func (c *call[V]) cameBack() {
+	r := c.running.back
+	c.running.back = returned[V]{}
+	c.returned(r)
+}
+
 // returned gives the result to the local callers and then to the followers.
 func (c *call[V]) returned(r returned[V]) {
 	g := c.g
@@ -220,7 +227,7 @@ func (c *call[V]) returned(r returned[V]) {
 		c.endWith(result, r.err, !r.lost)
 		return
 	}
-	ended := g.finishing.add(c.keys.channel, c.flight)
+	ended := g.finishing.add(c.keys.channel(), c.flight, r.ended)
 	// Another local flight may follow this one: after a Forget, a reconnect, or
 	// when this one's callers have left. Those who come from now on must not join
 	// that either.
@@ -230,10 +237,14 @@ func (c *call[V]) returned(r returned[V]) {
 	if c.told <= fewCallers {
 		runtime.Gosched() // their turn
 	}
-	c.finish(r, ended, func() {
-		g.finishing.release(c.keys.channel, ended)
-		g.leave()
-	})
+	c.finish(r, ended)
+}
+
+// released is called once, when Redis has the end of a flight, or will not be
+// told.
+func (c *call[V]) released(ended *endedFlight) {
+	c.g.finishing.release(c.keys.channel(), ended)
+	c.g.leave()
 }
 
 // outcome is how the function ended, as it travels. An error whose methods
@@ -268,6 +279,9 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	return o
 }
 
+// Places among the arguments of finish.
+const finishMessage, finishAge = 13, 17
+
 // finish releases the lease and publishes the outcome. While Redis does not
 // take it, it tries again: for as long as the flight timeout, because until it
 // is released the flight counts as one whose leader died; when the group is
@@ -277,10 +291,14 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 // has ended, and a try that was given up may still reach Redis, late. They must
 // not get its result: from the second try on, or over an age, followers are only
 // given notice, and learn the outcome's age as they fetch it.
-//
-// When Redis has it, or will not be told, released is called.
-func (c *call[V]) finish(r returned[V], ended *endedFlight, released func()) {
+func (c *call[V]) finish(r returned[V], ended *endedFlight) {
 	g := c.g
+	asked := false
+	defer func() {
+		if !asked { // something panics
+			c.released(ended)
+		}
+	}()
 	o := c.outcome(r)
 	o.finished = c.clock.at(r.ended)
 	encoded := o.encode()
@@ -296,40 +314,48 @@ func (c *call[V]) finish(r returned[V], ended *endedFlight, released func()) {
 	}
 	// By Redis' clock; too early by the time that the reply to the join took.
 	earliest := c.begun + r.ended.Sub(c.led).Microseconds()
-	k := c.keys
-	keys := []string{k.lease, k.attempts, k.result(c.flight), k.latest, k.detached(c.flight)}
-	args := func(message string) []any {
-		return []any{c.flight, encoded, notice, k.channel, g.subs.publish, message,
-			g.set.args.handoffTTL, maxAge,
-			earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
-	}
-	asked := time.Now()
-	tried := func(failure func() error) {
-		defer released()
-		err := c.insist(g.set.flightTimeout, ended, asked, failure(), func() error {
-			_, err := g.redis.mustRun(c.ctx, finishScript, keys, args("again")...)
-			return err
-		})
-		if err != nil {
-			g.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+	n := &c.names
+	args := []any{"evalsha", finishScript.hash, 5,
+		n.lease, n.attempts, c.keys.result(), n.latest, n.detached,
+		n.flight, encoded, notice, c.keys.channel(), g.subs.publish, message,
+		g.set.args.handoffTTL, maxAge,
+		earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
+	f := g.redis.request(c.ctx, len(encoded), finishScript, args)
+	f.breaker = g.redis.must()
+	f.then = func() {
+		if f.err == nil && g.set.observer == nil {
+			c.finished(f, ended) // takes no time
+			return
 		}
-	}
-	late := func(failure func() error) {
-		c.proceed(func(*call[V]) state[V] {
-			tried(failure)
-			return nil
+		g.workers.run(func() {
+			c.proceed(func(*call[V]) state[V] {
+				c.finished(f, ended)
+				return nil
+			})
 		})
 	}
-	asking := true
-	defer func() {
-		if asking { // something panics
-			released()
-		}
-	}()
-	_, err, here := g.redis.runHere(c.ctx, g.redis.must(), late, finishScript, keys, args(message)...)
-	asking = false
+	here := g.redis.sender.sendHere(f)
+	asked = true
 	if here {
-		tried(func() error { return err })
+		c.finished(f, ended)
+	}
+}
+
+// finished goes on when the first try has been answered.
+func (c *call[V]) finished(f *request, ended *endedFlight) {
+	defer c.released(ended)
+	g := c.g
+	_, err := g.redis.result(f)
+	err = c.insist(g.set.flightTimeout, ended, f.began, err, func() error {
+		args := slices.Clone(f.args)
+		args[finishMessage], args[finishAge] = "again", time.Since(ended.at).Microseconds()
+		again := g.redis.request(c.ctx, f.bytes, finishScript, args)
+		again.breaker = g.redis.must()
+		_, err := g.redis.wait(again)
+		return err
+	})
+	if err != nil {
+		g.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
 	}
 }
 
@@ -394,8 +420,8 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 	}
 	k := c.keys
 	reply, err := c.g.redis.mustRun(c.ctx, abandonScript,
-		[]string{k.lease, k.attempts, k.detached(c.flight)},
-		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel, force, c.g.subs.publish,
+		[]string{k.lease(), k.attempts(), k.detached()},
+		c.flight, outcome{kind: kindAbandoned, flight: c.flight}.encode(), k.channel(), force, c.g.subs.publish,
 		c.g.set.handoffTTL().Milliseconds())
 	done, _ := reply.(int64)
 	return done == 1, err
@@ -420,7 +446,7 @@ func (c *call[V]) renew() {
 
 	asked := time.Now()
 	reply, err := g.redis.mustRun(c.ctx, renewScript,
-		[]string{c.keys.lease, c.keys.detached(c.flight)}, c.flight, g.set.leaseTTL.Milliseconds())
+		[]string{c.keys.lease(), c.keys.detached()}, c.flight, g.set.leaseTTL.Milliseconds())
 	held, _ := reply.(int64)
 
 	e.mu.Lock()

@@ -35,7 +35,7 @@ type settings struct {
 
 // arguments are settings as the scripts want them: made once, since each call
 // would make an interface of each.
-type arguments struct{ replicaID, leaseTTL, flightTimeout, attempts, handoffTTL any }
+type arguments struct{ replicaID, leaseTTL, flightTimeout, attempts, handoffTTL, maxAge any }
 
 func (s *settings) arguments() arguments {
 	return arguments{
@@ -44,6 +44,7 @@ func (s *settings) arguments() arguments {
 		flightTimeout: s.flightTimeout.Milliseconds(),
 		attempts:      s.maxTakeovers + 1,
 		handoffTTL:    s.handoffTTL().Milliseconds(),
+		maxAge:        s.maxAge.Microseconds(),
 	}
 }
 

@@ -119,11 +119,27 @@ func (c *commander) mustRun(ctx context.Context, script *script, keys []string, 
 	return c.mustFetch(ctx, 0, script, keys, args...)
 }
 
-// mustFetch is mustRun for a reply of about so many bytes.
+// mustFetch is mustRun for a command that moves about so many bytes.
 func (c *commander) mustFetch(ctx context.Context, bytes int, script *script, keys []string, args ...any) (any, error) {
-	r := newRequest(ctx, allowed(c.timeout, bytes+sizeOf(args)), script, keys, args)
+	r := c.request(ctx, bytes, script, script.evalsha(keys, args...))
 	r.breaker = c.must()
-	return c.send(r)
+	return c.wait(r)
+}
+
+// wait sends r and waits for its answer.
+func (c *commander) wait(r *request) (any, error) {
+	done := make(chan struct{})
+	r.then = func() { close(done) }
+	c.sender.send(r)
+	<-done
+	return c.result(r)
+}
+
+// request returns one that moves about so many bytes, and is not yet sent. Its
+// caller's leaving does not stop it: it may take the lease, and somebody must see
+// the reply.
+func (c *commander) request(ctx context.Context, bytes int, script *script, args []any) *request {
+	return &request{script: script, args: args, bytes: bytes, ctx: ctx}
 }
 
 // allowed is how long a command may take that moves so many bytes. Redis copies
@@ -131,40 +147,6 @@ func (c *commander) mustFetch(ctx context.Context, bytes int, script *script, ke
 // a timeout that is meant for a hang must not call that one.
 func allowed(timeout time.Duration, bytes int) time.Duration {
 	return timeout + time.Duration(bytes>>14)*time.Millisecond
-}
-
-// runHere sends a script on its caller's goroutine, which spares two wake-ups,
-// unless others are waiting to be sent: then it waits its turn with them.
-//
-// Most clients ignore a context's deadline while they read, retry, or dial. One
-// that has not come back when the Redis timeout passes is not waited for: late
-// is called, on another goroutine, with what counts and returns the error. Once
-// the client is back, runHere returns false, and its caller, whose place late has
-// taken, must end.
-func (c *commander) runHere(ctx context.Context, done func(error), late func(failure func() error), script *script, keys []string, args ...any) (reply any, err error, here bool) {
-	began := time.Now()
-	r := newRequest(ctx, allowed(c.timeout, sizeOf(args)), script, keys, args)
-	r.breaker = done
-	if !c.sender.begin(r) {
-		reply, err := c.send(r)
-		return reply, err, true
-	}
-	r.late = func() {
-		c.sender.giveUp(r)
-		late(func() error {
-			_, err := c.sent(r, nil, context.DeadlineExceeded, began)
-			return err
-		})
-	}
-	c.watch.set(&r.alarm, r, began.Add(r.allowed))
-	c.sender.run([]*request{r})
-	inTime := c.watch.stop(&r.alarm)
-	c.sender.end(r.batch)
-	if !inTime {
-		return nil, nil, false
-	}
-	reply, err = c.sent(r, r.reply, r.err, began)
-	return reply, err, true
 }
 
 // serverFailure leaves out what is one slot's trouble: while a slot moves to
@@ -176,57 +158,29 @@ func serverFailure(err error) error {
 	return err
 }
 
-// send lets one of the sender's goroutines send r, and keeps the Redis timeout
-// whatever the client does.
-func (c *commander) send(r *request) (any, error) {
-	began := time.Now()
-	r.done = make(chan struct{})
-	c.sender.send(r)
-	timer := timers.Get().(*time.Timer)
-	timer.Reset(r.allowed)
-	defer func() {
-		timer.Stop()
-		timers.Put(timer)
-	}()
-	select {
-	case <-r.done:
-		return c.sent(r, r.reply, r.err, began)
-	case <-timer.C:
-	}
-	if c.sender.giveUp(r) {
-		return c.sent(r, nil, errNotSent, began)
-	}
-	return c.sent(r, nil, context.DeadlineExceeded, began)
-}
-
-// timers are stopped ones.
-var timers = sync.Pool{New: func() any {
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	return timer
-}}
-
-// sent counts what became of a command. The breaker comes first: it waits for
-// its probe's end, and an observer may panic.
-func (c *commander) sent(r *request, reply any, err error, began time.Time) (any, error) {
+// result returns what became of r, which has been answered, and counts it, once.
+// The breaker comes first: it waits for its probe's end, and an observer may
+// panic.
+func (c *commander) result(r *request) (any, error) {
+	err := r.err
 	r.breaker(serverFailure(err))
 	kind := ""
 	if err != nil {
 		kind = failureKind(err)
 	}
 	if c.observer != nil {
-		c.observer.Command(Command{Step: r.script.step, Took: time.Since(began), Kind: kind})
+		c.observer.Command(Command{Step: r.script.step, Took: time.Since(r.began), Kind: kind})
 	}
 	if err != nil {
 		c.count(kind)
 		if cluster, ok := c.client.(*redis.ClusterClient); ok {
 			// A master that is gone does not make the client look for its
 			// successor. It does so in the background, and not too often.
-			cluster.ReloadState(&r.ctx)
+			cluster.ReloadState(r.ctx)
 		}
 		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, err)
 	}
-	return reply, nil
+	return r.reply, nil
 }
 
 // load stores every script at the server, so that the first use of each costs

@@ -35,9 +35,26 @@ var (
 // script is one step.
 type script struct {
 	*redis.Script
-	step string
+	step   string
+	source string
+	hash   any // of source
 }
 
 func newScript(step, source string) *script {
-	return &script{redis.NewScript(source), step}
+	s := redis.NewScript(source)
+	return &script{s, step, source, s.Hash()}
+}
+
+// firstKey is the place of the first key among the arguments of EVALSHA: before
+// it are that word, the script's hash and the number of keys.
+const firstKey = 3
+
+// evalsha returns the arguments of a command that runs the script.
+func (s *script) evalsha(keys []string, args ...any) []any {
+	all := make([]any, 0, firstKey+len(keys)+len(args))
+	all = append(all, "evalsha", s.hash, len(keys))
+	for _, key := range keys {
+		all = append(all, key)
+	}
+	return append(all, args...)
 }

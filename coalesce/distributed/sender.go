@@ -2,6 +2,7 @@ package distributed
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,9 +29,13 @@ const (
 //
 // Its goroutines are kept, because the client's calls are deep: a fresh one
 // would grow its stack for each script.
+//
+// Most clients ignore a context's deadline while they read, retry, or dial. One
+// that has not come back when a script's time has passed is not waited for.
 type sender struct {
 	client  redis.UniversalClient
 	timeout time.Duration
+	watch   alarms // of what is not answered
 
 	mu     sync.Mutex
 	work   sync.Cond // queue, free or closed has changed
@@ -39,51 +44,35 @@ type sender struct {
 	closed bool
 }
 
-// request is one script on its way.
+// request is one script on its way. It is answered once: by whoever takes its
+// alarm out of the sender's watch.
 type request struct {
-	script *script
-	keys   []string
-	args   []any
-	// allowed is how long it may take: the Redis timeout, and more if it moves
-	// many bytes.
-	allowed time.Duration
-	ctx     detached.Context // ends when it is given up
-	breaker func(error)      // is told what became of it
+	script  *script
+	args    []any           // of EVALSHA, that word included
+	bytes   int             // that the command moves, about; of a small one 0
+	ctx     context.Context // whose values the command has; its end stops nothing
+	breaker func(error)     // is told what became of it
+	// then is called when there is an answer, on a goroutine that it must not
+	// keep, unless whoever sent it goes on himself.
+	then func()
+
+	sender *sender
+	began  time.Time
+	alarm  alarm
 
 	batch   *batch // guarded by sender.mu; nil until it is sent
 	givenUp bool   // before it was sent; guarded by sender.mu
 
-	reply any // these are set before done is closed
+	reply any // the answer
 	err   error
-	done  chan struct{} // nil when the one who asks sends it
-
-	alarm alarm  // of one who sends it himself
-	late  func() // is called when it goes off
-}
-
-// rings makes request a ringer.
-func (r *request) rings(*alarm) { r.late() }
-
-// newRequest makes a request that the caller's leaving does not stop: it may
-// take the lease, and somebody must see the reply.
-func newRequest(ctx context.Context, allowed time.Duration, script *script, keys []string, args []any) *request {
-	return &request{
-		script: script, keys: keys, args: args, allowed: allowed,
-		ctx: detached.Context{First: ctx, Until: time.Now().Add(allowed)},
-	}
-}
-
-func (r *request) answered() {
-	if r.done != nil {
-		close(r.done)
-	}
 }
 
 // batch is what one goroutine has under way.
 type batch struct {
 	requests []*request
-	kept     bool // the goroutine is one of those that are kept
-	over     bool // another may take its place; guarded by sender.mu
+	kept     bool           // the goroutine is one of those that are kept
+	over     bool           // another may take its place; guarded by sender.mu
+	ctx      detached.Timed // of one that has a single request: ends when that is given up
 }
 
 func newSender(client redis.UniversalClient, timeout time.Duration) *sender {
@@ -102,36 +91,87 @@ func (s *sender) close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.work.Broadcast()
+	s.watch.close()
 }
 
-// send puts r on its way. Its done is closed when its reply is there.
+// send puts r on its way. Its then is called.
 func (s *sender) send(r *request) {
-	if r.size() > largest {
-		r.batch = &batch{over: true} // takes nobody's place
-		go s.run([]*request{r})
+	if r.bytes > largest {
+		r.batch = &batch{requests: []*request{r}, over: true} // takes nobody's place
+		s.expect(r)
+		go s.run(r.batch)
 		return
 	}
+	s.expect(r)
 	s.mu.Lock()
 	s.queue = append(s.queue, r)
 	s.mu.Unlock()
 	s.work.Signal()
 }
 
-// begin lets the caller run r itself, and end its batch, unless others are
-// before it.
-func (s *sender) begin(r *request) bool {
-	if r.size() > largest {
-		r.batch = &batch{over: true} // takes nobody's place
-		return true
+// sendHere sends r on this goroutine, which spares two wake-ups, unless others
+// are before it. It says whether there is an answer. If not, r's then is called.
+func (s *sender) sendHere(r *request) (answered bool) {
+	b := s.begin(r)
+	if b == nil {
+		return false
 	}
+	var reply any
+	var err error
+	defer func() { // of a hook that panics, too
+		if answered = s.watch.stop(&r.alarm); answered {
+			r.reply, r.err = reply, err
+		}
+		s.end(b)
+	}()
+	reply, err = s.runAlone(b, r)
+	return
+}
+
+// begin returns r's batch, if it may be sent at once. Otherwise r waits its turn.
+func (s *sender) begin(r *request) *batch {
+	if r.bytes > largest {
+		r.batch = &batch{over: true} // takes nobody's place
+		s.expect(r)
+		return r.batch
+	}
+	s.expect(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.free == 0 || len(s.queue) > 0 {
-		return false
+		s.queue = append(s.queue, r)
+		s.work.Signal()
+		return nil
 	}
 	s.free--
 	r.batch = &batch{}
-	return true
+	return r.batch
+}
+
+// expect sees to it that r is answered when its time has passed.
+func (s *sender) expect(r *request) {
+	r.sender, r.began = s, time.Now()
+	s.watch.set(&r.alarm, r, s.due(r))
+}
+
+// due is when r is given up.
+func (s *sender) due(r *request) time.Time { return r.began.Add(allowed(s.timeout, r.bytes)) }
+
+// rings makes request a ringer.
+func (r *request) rings(*alarm) {
+	r.err = context.DeadlineExceeded
+	if r.sender.giveUp(r) {
+		r.err = errNotSent
+	}
+	r.then()
+}
+
+// answer gives r its answer, unless it has been given up.
+func (r *request) answer(reply any, err error) {
+	if r.sender.watch.stop(&r.alarm) {
+		r.reply, r.err = reply, err
+		r.then()
+	}
 }
 
 // end makes room for another batch, once, and says whether there was before.
@@ -152,21 +192,24 @@ func (s *sender) end(b *batch) (late bool) {
 // giveUp says whether r was not sent: then it never will be. If it was, Redis
 // or the client hangs, and the others need not wait for it.
 func (s *sender) giveUp(r *request) (unsent bool) {
-	r.ctx.End(context.DeadlineExceeded)
 	s.mu.Lock()
 	b := r.batch
 	r.givenUp = b == nil
 	s.mu.Unlock()
-	if b != nil && !s.end(b) && b.kept {
+	if b == nil {
+		return true
+	}
+	b.ctx.End(context.DeadlineExceeded)
+	if !s.end(b) && b.kept {
 		go s.loop()
 	}
-	return b == nil
+	return false
 }
 
 // loop sends what is queued until the sender is closed, or a batch was late.
 func (s *sender) loop() {
 	for b := s.take(); b != nil; b = s.take() {
-		s.run(b.requests)
+		s.run(b)
 		if s.end(b) {
 			return
 		}
@@ -202,39 +245,50 @@ func (s *sender) take() *batch {
 	}
 }
 
-// run sends requests in one round trip.
-func (s *sender) run(requests []*request) {
-	if len(requests) == 1 {
-		r := requests[0]
-		r.reply, r.err = r.script.Run(&r.ctx, s.client, r.keys, r.args...).Result()
-		r.answered()
+// run sends a batch in one round trip.
+func (s *sender) run(b *batch) {
+	if len(b.requests) == 1 {
+		r := b.requests[0]
+		r.answer(s.runAlone(b, r))
 		return
 	}
-	ctx, cancel := context.WithTimeout(&detached.Context{First: requests[0].ctx.First}, s.timeout)
+	ctx, cancel := context.WithTimeout(&detached.Context{First: b.requests[0].ctx}, s.timeout)
 	defer cancel()
 	pipe := s.client.Pipeline()
-	commands := make([]*redis.Cmd, len(requests))
-	for i, r := range requests {
-		commands[i] = r.script.EvalSha(ctx, pipe, r.keys, r.args...)
+	commands := make([]*redis.Cmd, len(b.requests))
+	for i, r := range b.requests {
+		commands[i] = command(ctx, r.args)
+		_ = pipe.Process(ctx, commands[i])
 	}
 	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, r := range requests {
-		r.reply, r.err = commands[i].Result()
-		if redis.HasErrorPrefix(r.err, "NOSCRIPT") {
-			r.reply, r.err = r.script.Eval(ctx, s.client, r.keys, r.args...).Result()
-		}
-		r.answered()
+	for i, r := range b.requests {
+		r.answer(s.loaded(ctx, r, commands[i]))
 	}
 }
 
-func (r *request) size() int { return sizeOf(r.args) }
+func (s *sender) runAlone(b *batch, r *request) (any, error) {
+	b.ctx.First, b.ctx.Until = r.ctx, s.due(r)
+	cmd := command(&b.ctx, r.args)
+	_ = s.client.Process(&b.ctx, cmd) // the command has the error
+	return s.loaded(&b.ctx, r, cmd)
+}
 
-func sizeOf(args []any) int {
-	size := 0
-	for _, arg := range args {
-		if b, ok := arg.([]byte); ok {
-			size += len(b)
-		}
+// loaded returns the result of r's command, which it sends again, with the
+// script, where Redis does not have that.
+func (s *sender) loaded(ctx context.Context, r *request, cmd *redis.Cmd) (any, error) {
+	reply, err := cmd.Result()
+	if err == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
+		return reply, err
 	}
-	return size
+	args := slices.Clone(r.args)
+	args[0], args[1] = "eval", r.script.source
+	cmd = command(ctx, args)
+	_ = s.client.Process(ctx, cmd)
+	return cmd.Result()
+}
+
+func command(ctx context.Context, args []any) *redis.Cmd {
+	cmd := redis.NewCmd(ctx, args...)
+	cmd.SetFirstKeyPos(firstKey)
+	return cmd
 }

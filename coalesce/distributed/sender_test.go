@@ -52,6 +52,13 @@ func (r *heldRedis) hold(cmds ...redis.Cmder) {
 	<-r.released
 }
 
+func newRequest(script *script, key string, bytes int) *request {
+	return &request{
+		script: script, args: script.evalsha([]string{key}, make([]byte, bytes)), bytes: bytes,
+		ctx: context.Background(),
+	}
+}
+
 // TestAScriptThatWasGivenUpBeforeItWasSentNeverIs gives one up while all that
 // send are busy. Nobody would release a lease that it took later.
 func TestAScriptThatWasGivenUpBeforeItWasSentNeverIs(t *testing.T) {
@@ -61,27 +68,31 @@ func TestAScriptThatWasGivenUpBeforeItWasSentNeverIs(t *testing.T) {
 	client.AddHook(held)
 	s := newSender(client, time.Minute)
 	defer s.close()
-	send := func(key string) *request {
-		r := newRequest(context.Background(), time.Minute, joinScript, []string{key}, nil)
-		r.done = make(chan struct{})
-		s.send(r)
+	type sent struct {
+		*request
+		answered chan struct{}
+	}
+	send := func(key string) sent {
+		r := sent{newRequest(joinScript, key, 0), make(chan struct{})}
+		r.then = func() { close(r.answered) }
+		s.send(r.request)
 		return r
 	}
-	var busy []*request
+	var busy []sent
 	for range senders {
 		busy = append(busy, send("busy"))
 		<-held.kept
 	}
 	late, last := send("given up"), send("last")
-	if !s.giveUp(late) {
+	if !s.giveUp(late.request) {
 		t.Error("it was sent, though all that send were busy")
 	}
-	if s.giveUp(busy[0]) {
+	if s.giveUp(busy[0].request) {
 		t.Error("what is on its way was not sent")
 	}
 	close(held.released)
 	for _, r := range append(busy, last) {
-		<-r.done
+		<-r.answered
 	}
 	held.mu.Lock()
 	defer held.mu.Unlock()
@@ -91,7 +102,7 @@ func TestAScriptThatWasGivenUpBeforeItWasSentNeverIs(t *testing.T) {
 		}
 	}
 	select {
-	case <-late.done:
+	case <-late.answered:
 		t.Error("it has a reply")
 	default:
 	}
@@ -106,15 +117,16 @@ func TestALargeScriptThatIsGivenUpWasSent(t *testing.T) {
 	client.AddHook(held)
 	s := newSender(client, time.Minute)
 	defer s.close()
-	r := newRequest(context.Background(), time.Minute, finishScript, []string{"k"}, []any{make([]byte, largest+1)})
-	r.done = make(chan struct{})
+	r := newRequest(finishScript, "k", largest+1)
+	answered := make(chan struct{})
+	r.then = func() { close(answered) }
 	s.send(r)
 	<-held.kept
 	if s.giveUp(r) {
 		t.Error("what is on its way was not sent")
 	}
 	close(held.released)
-	<-r.done
+	<-answered
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.free != senders {

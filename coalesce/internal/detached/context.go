@@ -9,27 +9,37 @@ import (
 )
 
 // Context has the values of another context, and an end of its own: it is
-// context.WithCancel(context.WithoutCancel(first)), or WithDeadline, as a part
-// of its owner instead of five allocations, and makes a channel only for those
-// who ask for it. Whoever sets Until calls End when it comes.
+// context.WithCancel(context.WithoutCancel(first)) as a part of its owner
+// instead of four allocations, and makes a channel only for those who ask for it.
 type Context struct {
 	First context.Context // whose values it has
-	Until time.Time       // zero: no deadline
 
 	mu    sync.Mutex
 	done  chan struct{}
 	err   error
-	after []*callback // in no order
+	after *Callback // the first of those to be called at the end
 }
 
-// callback is a function to be called at the end.
-type callback struct {
-	call func()
-	at   int // its place in after; -1: in none
+// Timed is a Context with a deadline. Whoever sets Until calls End when it comes.
+type Timed struct {
+	Context
+	Until time.Time
+}
+
+// Deadline makes Timed a context.Context.
+func (t *Timed) Deadline() (time.Time, bool) { return t.Until, true }
+
+// Ender is told when a context has ended, on a goroutine of its own.
+type Ender interface{ ContextEnded() }
+
+// Callback is an Ender's place with a Context. The zero value has none.
+type Callback struct {
+	ender      Ender
+	prev, next *Callback
 }
 
 // Deadline makes Context a context.Context.
-func (c *Context) Deadline() (time.Time, bool) { return c.Until, !c.Until.IsZero() }
+func (c *Context) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // Done makes Context a context.Context.
 func (c *Context) Done() <-chan struct{} {
@@ -60,30 +70,49 @@ func (c *Context) Value(key any) any { return context.WithoutCancel(c.First).Val
 // know: without it, each context derived from this one would take a goroutine
 // that waits for this one's end.
 func (c *Context) AfterFunc(f func()) (stop func() bool) {
+	cb := new(Callback)
+	c.Notify(cb, ender(f))
+	return func() bool { return c.Dismiss(cb) }
+}
+
+type ender func()
+
+func (f ender) ContextEnded() { f() }
+
+// Notify has e told of the end, by way of cb, which is its own and has no place
+// yet.
+func (c *Context) Notify(cb *Callback, e Ender) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		go f()
-		return func() bool { return false }
+		go e.ContextEnded()
+		return
 	}
-	cb := &callback{f, len(c.after)}
-	c.after = append(c.after, cb)
-	return func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if cb.at < 0 {
-			return false
-		}
-		// The last one takes its place: of a hundred thousand contexts, each
-		// leaves as fast as of two.
-		last := len(c.after) - 1
-		moved := c.after[last]
-		moved.at = cb.at
-		c.after[cb.at], c.after[last] = moved, nil
-		c.after = c.after[:last]
-		cb.at = -1
-		return true
+	cb.ender, cb.next = e, c.after
+	if cb.next != nil {
+		cb.next.prev = cb
 	}
+	c.after = cb
+}
+
+// Dismiss takes back what Notify asked for with cb, and says whether it was in
+// time.
+func (c *Context) Dismiss(cb *Callback) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cb.ender == nil {
+		return false
+	}
+	if cb.prev == nil {
+		c.after = cb.next
+	} else {
+		cb.prev.next = cb.next
+	}
+	if cb.next != nil {
+		cb.next.prev = cb.prev
+	}
+	*cb = Callback{}
+	return true
 }
 
 // End ends the context with err, unless it has ended.
@@ -97,9 +126,11 @@ func (c *Context) End(err error) {
 	if c.done != nil {
 		close(c.done)
 	}
-	for _, cb := range c.after {
-		cb.at = -1
-		go cb.call()
+	for cb := c.after; cb != nil; {
+		next := cb.next
+		go cb.ender.ContextEnded()
+		*cb = Callback{}
+		cb = next
 	}
 	c.after = nil
 }

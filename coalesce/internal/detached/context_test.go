@@ -73,7 +73,7 @@ func TestDeadlineIsWhatItIsSetTo(t *testing.T) {
 		t.Error("it has a deadline of its own accord")
 	}
 	until := time.Now().Add(time.Minute)
-	if got, ok := (&detached.Context{First: t.Context(), Until: until}).Deadline(); !ok || !got.Equal(until) {
+	if got, ok := (&detached.Timed{Context: detached.Context{First: t.Context()}, Until: until}).Deadline(); !ok || !got.Equal(until) {
 		t.Errorf("its deadline is %v, %v", got, ok)
 	}
 }
