@@ -98,6 +98,10 @@ func measurePairs(b *bench, s *section, addr string) {
 		must(err)
 	}
 	const each = 16 // keys of a worker, used in turn
+	keys := make([]string, pairsAtOnce*each)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("pair-%d", i)
+	}
 	recorded := recordSteps(addr, call, pairsAtOnce*each)
 	automatic := value(client.AutoPipeline())
 	defer func() { _ = automatic.Close() }()
@@ -133,7 +137,7 @@ func measurePairs(b *bench, s *section, addr string) {
 	rates := interleave(rounds, []contender{
 		{"fleetcall", func() float64 {
 			before := group.Stats().Distributed
-			all := rate(pairsAtOnce, lasting, func(worker, i int) { call(fmt.Sprintf("pair-%d-%d", worker, i)) })
+			all := rate(pairsAtOnce, lasting, func(worker, i int) { call(keys[worker*each+i%each]) })
 			after := group.Stats().Distributed
 			// A call that fell back sent no pair.
 			return all * float64(after.Leaders-before.Leaders) / float64(after.Requests-before.Requests)

@@ -27,7 +27,7 @@ func (c *call[V]) leading() state[V] {
 	if c.lost {
 		c.g.set.log.InfoContext(c.ctx, "fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
 	}
-	c.renewLater()
+	c.renewAfter(c.led)
 	return c.execute(coalesce.Leader)
 }
 
@@ -234,8 +234,8 @@ func (c *call[V]) returned(r returned[V]) {
 	g.local.Forget(c.key)
 	g.hold()
 	c.endWith(result, r.err, !r.lost)
-	if c.told <= fewCallers {
-		runtime.Gosched() // their turn
+	if c.told <= fewCallers && !g.redis.sender.busy() {
+		runtime.Gosched() // their turn; where the outcome has to wait for its own, they have it then
 	}
 	c.finish(r, ended)
 }
@@ -427,10 +427,10 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 	return done == 1, err
 }
 
-// renewLater has the lease renewed when a third of its TTL has passed. A flight
-// that is shorter costs nothing.
-func (c *call[V]) renewLater() {
-	c.g.renewals.set(&c.renewal, c, time.Now().Add(c.g.set.leaseTTL/3))
+// renewAfter has the lease renewed when a third of its TTL has passed since then. A
+// flight that is shorter costs nothing.
+func (c *call[V]) renewAfter(then time.Time) {
+	c.g.renewals.set(&c.renewal, c, then.Add(c.g.set.leaseTTL/3))
 }
 
 func (c *call[V]) renew() {
@@ -462,6 +462,6 @@ func (c *call[V]) renew() {
 		if err == nil {
 			c.leaseIs(LeaseRenewed, asked)
 		}
-		c.renewLater()
+		c.renewAfter(time.Now())
 	}
 }

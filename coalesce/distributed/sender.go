@@ -148,6 +148,13 @@ func (s *sender) begin(r *request) *batch {
 	return r.batch
 }
 
+// busy says whether what is sent now has to wait its turn.
+func (s *sender) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.free == 0 || len(s.queue) > 0
+}
+
 // expect sees to it that r is answered when its time has passed.
 func (s *sender) expect(r *request) {
 	r.sender, r.began = s, time.Now()
