@@ -129,57 +129,74 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 // coalesce.ErrUnavailable.
 func (g *Group[V]) Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, coalesce.Role, error) {
 	arrived := time.Now()
-	var r result[V]
-	var err error
-	if g.set.observer == nil {
-		r, err = g.call(ctx, key, arrived, fn)
-	} else {
-		r, err = g.observed(ctx, key, arrived, fn)
+	if g.set.observer != nil {
+		return g.observed(ctx, key, arrived, fn)
 	}
-	return r.val, r.role, err
+	r, role, err := g.call(ctx, key, arrived, fn)
+	return r.val, role, err
 }
 
-func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (r result[V], err error) {
-	returned := false
+func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (_ V, role coalesce.Role, err error) {
+	var r *result[V]
 	defer func() {
 		var value any
-		if !returned {
+		flight := ""
+		if r != nil {
+			flight = r.flight
+		} else {
 			value = recover()
 			err = coalesce.ErrGoexit
 			if panicked, ok := value.(*coalesce.PanicError); ok {
 				err = panicked
 			}
 		}
-		g.set.observer.Called(ctx, Call{Key: key, Flight: r.flight, Role: r.role, Err: err, Wait: time.Since(arrived)})
+		g.set.observer.Called(ctx, Call{Key: key, Flight: flight, Role: role, Err: err, Wait: time.Since(arrived)})
 		if value != nil {
 			panic(value)
 		}
 	}()
-	r, err = g.call(ctx, key, arrived, fn)
-	returned = true
-	return r, err
+	r, role, err = g.call(ctx, key, arrived, fn)
+	return r.val, role, err
 }
 
-func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (result[V], error) {
+// call returns a result that all callers of the local flight share. It is never
+// nil. Of a herd, all but one only follow: what their stacks need counts.
+func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn func(context.Context) (V, error)) (*result[V], coalesce.Role, error) {
 	for {
-		r, role, err := g.local.DoAsync(ctx, key, func(flight context.Context, end func(result[V], error, bool) int) {
-			g.fly(flight, ctx, key, arrived, fn, end)
-		})
-		if role != coalesce.LocalFollower {
-			return r, err
+		if err := ctx.Err(); err != nil {
+			return new(result[V]), 0, err
+		}
+		joined := g.local.Join(key)
+		if joined.Leads() {
+			return g.lead(ctx, joined, key, arrived, fn)
+		}
+		r, err := joined.Wait(ctx)
+		if r == nil {
+			return new(result[V]), coalesce.LocalFollower, err
 		}
 		maxAge := g.set.maxAge
 		if err != nil {
 			maxAge = 0
 		}
 		if r.finished.IsZero() || !arrived.After(r.finished.Add(maxAge)) {
-			r.role = role
-			return r, err
+			return r, coalesce.LocalFollower, err
 		}
 		// The local flight was there when this caller joined it, but what it
 		// got is older: its message had been missed, or its function had
 		// ended a moment ago.
 	}
+}
+
+// lead starts the local flight and waits for it.
+func (g *Group[V]) lead(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (*result[V], coalesce.Role, error) {
+	joined.Start(ctx, func(flight context.Context, end func(result[V], error, bool) int) {
+		g.fly(flight, ctx, key, arrived, fn, end)
+	})
+	r, err := joined.Wait(ctx)
+	if r == nil {
+		r = new(result[V])
+	}
+	return r, r.role, err
 }
 
 // Stats returns the counts of both tiers since New or ResetStats. They are exact

@@ -179,32 +179,45 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	return ch
 }
 
-// DoAsync is Do for work that is done elsewhere. start must see to it that end
-// is called, from any goroutine, and return without waiting for that. With
-// returned false, end's err is a *coalesce.PanicError, with which every caller
-// panics, or coalesce.ErrGoexit, which exits their goroutines. end says how many
-// callers it told. Later calls of end do nothing.
-func (g *Group[K, V]) DoAsync(ctx context.Context, key K, start func(ctx context.Context, end func(val V, err error, returned bool) (callers int))) (V, coalesce.Role, error) {
-	if err := ctx.Err(); err != nil {
-		var zero V
-		return zero, 0, err
-	}
+// Joined is a caller's part in a flight, for work that is done elsewhere.
+type Joined[K comparable, V any] struct {
+	s    *shard[K, V]
+	f    *flight[K, V]
+	done <-chan struct{} // nil: the caller is the leader
+}
+
+// Join is Do for work that is done elsewhere, step by step: a follower, of whom
+// there may be a herd, needs no stack for what the leader does. Whoever joins
+// must Wait, and start the flight before that if he leads it.
+func (g *Group[K, V]) Join(key K) Joined[K, V] {
 	s, hash := g.shard(key)
 	f, done := g.join(s, key, hash)
-	role := coalesce.LocalFollower
-	if done == nil {
-		role = coalesce.Leader
-		f.ctx = &detached.Context{First: ctx}
-		s.start(f, start)
+	return Joined[K, V]{s, f, done}
+}
+
+// Leads says whether the caller must start the flight.
+func (j Joined[K, V]) Leads() bool { return j.done == nil }
+
+// Start calls start with what the flight's work runs under. start must see to it
+// that end is called, from any goroutine, and return without waiting for that.
+// With returned false, end's err is a *coalesce.PanicError, with which every
+// caller panics, or coalesce.ErrGoexit, which exits their goroutines. end says
+// how many callers it told. Later calls of end do nothing.
+func (j Joined[K, V]) Start(ctx context.Context, start func(ctx context.Context, end func(val V, err error, returned bool) (callers int))) {
+	j.f.ctx = &detached.Context{First: ctx}
+	j.s.start(j.f, start)
+}
+
+// Wait returns the flight's result, which all of its callers share, or nil and
+// ctx.Err() when ctx ends first.
+func (j Joined[K, V]) Wait(ctx context.Context) (*V, error) {
+	if j.done != nil && ctx.Done() == nil {
+		<-j.done
+	} else if err := j.s.wait(ctx, j.f, j.done); err != nil {
+		return nil, err
 	}
-	if done != nil && ctx.Done() == nil {
-		<-done
-	} else if err := s.wait(ctx, f, done); err != nil {
-		var zero V
-		return zero, role, err
-	}
-	f.unwind()
-	return f.val, role, f.err
+	j.f.unwind()
+	return &j.f.val, j.f.err
 }
 
 // Forget makes the next call for key start a new flight. Callers of the
