@@ -16,7 +16,9 @@ func startRedis() (addr string, stop func()) {
 }
 
 // newClient returns a client as a service makes it: with go-redis' defaults.
-func newClient(addr string) *redis.Client { return redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true}) }
+func newClient(addr string) *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true})
+}
 
 // newObserver returns a client that asks a Redis what it does: it waits until
 // Redis is done with megabytes.

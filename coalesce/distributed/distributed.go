@@ -120,8 +120,10 @@ func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error)
 //
 // fn runs under a context with the values of its first caller, which ends with
 // the flight timeout, or when all callers of this replica have left and no
-// other replica waits. When ctx ends first, Do returns ctx.Err() at once. When
-// fn panics, Do panics with a *coalesce.PanicError on this replica; elsewhere
+// other replica waits. When ctx ends first, Do returns ctx.Err() at once, or, when
+// this caller's command is on its way to Redis, once that is answered: a Redis that
+// hangs keeps it from noticing its cancellation, but not its deadline, for up to
+// the Redis timeout. When fn panics, Do panics with a *coalesce.PanicError on this replica; elsewhere
 // it returns coalesce.ErrRemotePanic.
 //
 // Do returns coalesce.ErrFlightTimeout, coalesce.ErrPoisoned,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -426,4 +427,48 @@ func TestCloseDoesNotWaitForARedisThatHangs(t *testing.T) {
 		t.Errorf("Close again: %v", err)
 	}
 	client.Close()
+}
+
+// TestACallerLeavesThoughItsJoinHangs has callers leave a Redis that hangs: one
+// whose client may keep it does not send its command itself, and one who does
+// keeps its deadline.
+func TestACallerLeavesThoughItsJoinHangs(t *testing.T) {
+	const redisTimeout = 3 * time.Second
+	f := newFleet[string](t, 2, distributed.WithRedisTimeout(redisTimeout))
+	f.server.Freeze()
+	defer f.server.Thaw()
+	for i, keepsDeadlines := range []bool{true, false} {
+		leaving := map[string]func() (context.Context, context.CancelFunc){
+			"deadline": func() (context.Context, context.CancelFunc) {
+				return context.WithTimeout(t.Context(), 100*time.Millisecond)
+			},
+			"cancelled": func() (context.Context, context.CancelFunc) {
+				ctx, cancel := context.WithCancel(t.Context())
+				time.AfterFunc(100*time.Millisecond, cancel)
+				return ctx, cancel
+			},
+		}
+		var all sync.WaitGroup
+		for how, leave := range leaving {
+			all.Go(func() {
+				ctx, cancel := leave()
+				defer cancel()
+				began := time.Now()
+				_, _, err := f.groups[i].Do(ctx, how, value)
+				most := redisTimeout / 2
+				sends := how == "cancelled" && keepsDeadlines
+				if sends {
+					most = 2 * redisTimeout // its own command ends with the Redis timeout
+				}
+				// By then, it may find a result instead: its replica ran its own function.
+				if err != ctx.Err() && (err != nil || !sends) {
+					t.Errorf("%s, client keeps deadlines: %v: %v", how, keepsDeadlines, err)
+				}
+				if took := time.Since(began); took > most {
+					t.Errorf("%s, client keeps deadlines: %v: it left after %v", how, keepsDeadlines, took)
+				}
+			})
+		}
+		all.Wait()
+	}
 }
