@@ -60,6 +60,12 @@ type flight[K comparable, V any] struct {
 	// after the leader has.
 	ctx *detached.Context
 
+	// What a goroutine runs for a caller who can leave. The first is made once,
+	// for as often as the flight is used again.
+	goRun func()
+	fn    func(context.Context) (V, error)
+	shard *shard[K, V]
+
 	// Guarded by the shard's mu.
 	done     chan struct{} // closed at the end; made by the first who must wait
 	waiters  int32         // callers that have not left
@@ -115,8 +121,7 @@ func (g *Group[K, V]) lead(ctx context.Context, s *shard[K, V], f *flight[K, V],
 		// under its own context.
 		s.run(ctx, f, fn, true)
 	} else {
-		f.ctx = &detached.Context{First: ctx}
-		go s.run(f.ctx, f, fn, false)
+		f.run(s, &detached.Context{First: ctx}, fn)
 		// A function that does little has ended when this goroutine gets its
 		// turn again: then nobody needs to be woken.
 		runtime.Gosched()
@@ -160,8 +165,7 @@ func (g *Group[K, V]) DoChan(ctx context.Context, key K, fn func(context.Context
 	role := coalesce.LocalFollower
 	if done == nil {
 		role = coalesce.Leader
-		f.ctx = &detached.Context{First: ctx}
-		go s.run(f.ctx, f, fn, false)
+		f.run(s, &detached.Context{First: ctx}, fn)
 	}
 	go func() {
 		err := s.wait(ctx, f, done)
@@ -330,6 +334,19 @@ func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.
 	returned = true
 }
 
+// run has a goroutine call fn, for callers who can leave.
+func (f *flight[K, V]) run(s *shard[K, V], ctx *detached.Context, fn func(context.Context) (V, error)) {
+	f.ctx, f.fn, f.shard = ctx, fn, s
+	if f.goRun == nil {
+		f.goRun = func() {
+			fn := f.fn
+			f.fn = nil
+			f.shard.run(f.ctx, f, fn, false)
+		}
+	}
+	go f.goRun()
+}
+
 // start calls start, and ends f if that does not return.
 func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V, error, bool) int)) {
 	returned := false
@@ -380,7 +397,7 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) (
 // it, can hold it.
 func (g *Group[K, V]) recycle(f *flight[K, V]) {
 	if !f.followed {
-		*f = flight[K, V]{}
+		*f = flight[K, V]{goRun: f.goRun}
 		g.spare.Put(f)
 	}
 }
