@@ -20,7 +20,7 @@ func TestLoneCallerThatCannotLeaveAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestLoneCallerThatCanLeaveAllocatesThreeTimesAtMost(t *testing.T) {
+func TestALoneCallerThatCanLeaveAllocatesItsContextAlone(t *testing.T) {
 	var g local.Group[string, int]
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
