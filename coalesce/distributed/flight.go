@@ -89,9 +89,10 @@ func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Tim
 	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, tell: tell, key: key, started: arrived, lag: unknownLag}
 	next := state[V]((*call[V]).starting)
 	if deadline, ok := caller.Deadline(); g.redis.prompt && (!ok || time.Until(deadline) > g.set.redisTimeout) {
-		next = c.step(c.step(next))
-		if next == nil {
-			return
+		for range 2 { // starting and joining
+			if next = c.step(next); next == nil {
+				return
+			}
 		}
 		defer runtime.Gosched() // a function that does little has ended after it
 	}

@@ -3,6 +3,9 @@ package distributed_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +52,24 @@ func (p panicking) Lease(l distributed.Lease) {
 	}
 }
 
+// logged is a log that several goroutines write.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // TestAnObserversPanicEndsOneCallOnce has an observer that panics, wherever it
 // may: the call ends, for everybody who counts it, once.
 func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
@@ -80,7 +101,8 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 		"as the join hangs":              {where: "failed join", fn: returns, hangs: true, panics: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			opts := []distributed.Option{distributed.WithObserver(panicking{where: tt.where}), distributed.WithFlightTimeout(timeout)}
+			var log logged
+			opts := []distributed.Option{distributed.WithObserver(panicking{where: tt.where}), distributed.WithFlightTimeout(timeout), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))}
 			if tt.hangs {
 				opts = append(opts, distributed.WithRedisTimeout(100*time.Millisecond), distributed.WithFlightTimeout(10*time.Second))
 			}
@@ -114,6 +136,9 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 			defer cancel()
 			if err := g.Close(closing); err != nil {
 				t.Errorf("Close: %v", err)
+			}
+			if tt.panics && strings.Contains(log.String(), "panic") {
+				t.Errorf("its caller saw the panic, which was logged all the same:\n%s", log.String())
 			}
 			if st := g.Stats(); st.Distributed.Requests != 1 || st.Distributed.ActiveFlights != 0 || st.Local.ActiveFlights != 0 {
 				t.Errorf("%+v", st)
