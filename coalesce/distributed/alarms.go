@@ -77,6 +77,7 @@ func (l *alarms) close() {
 	defer l.mu.Unlock()
 	if l.timer != nil {
 		l.timer.Stop()
+		l.due = time.Time{}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,10 @@ type result[V any] struct {
 // New returns a Group that talks to the client's Redis. It returns at once,
 // whether Redis is there or not. The client stays the caller's: Close does not
 // close it.
+//
+// With a redis.Client whose ContextTimeoutEnabled is set, a caller sends its
+// flight's first command itself, which spares a wake-up. The client's hooks must
+// then keep the command's context, too: they would keep that caller.
 func New[V any](client redis.UniversalClient, opts ...Option) (*Group[V], error) {
 	if client == nil {
 		return nil, errors.New("fleetcall: New: the Redis client must not be nil")
@@ -191,10 +196,19 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 
 // lead starts the local flight and waits for it.
 func (g *Group[V]) lead(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (*result[V], coalesce.Role, error) {
+	var goOn func()
 	joined.Start(ctx, func(flight context.Context, end func(result[V], error, bool) int) {
-		g.fly(flight, ctx, key, arrived, fn, end)
+		goOn = g.fly(flight, ctx, key, arrived, fn, end)
 	})
+	if goOn != nil && ctx.Err() == nil {
+		g.workers.run(goOn)
+		goOn = nil
+		runtime.Gosched() // a function that does little has ended after it
+	}
 	r, err := joined.Wait(ctx)
+	if goOn != nil {
+		g.workers.run(goOn) // this caller has left; for others, if there are any
+	}
 	if r == nil {
 		r = new(result[V])
 	}
@@ -380,7 +394,7 @@ func (f *finishing) add(channel, flight string, at time.Time) *endedFlight {
 func (f *finishing) release(channel string, e *endedFlight) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if all := f.ended[channel]; len(all) == 1 {
+	if all := f.ended[channel]; len(all) == 1 && all[0] == e {
 		delete(f.ended, channel)
 	} else {
 		f.ended[channel] = slices.DeleteFunc(slices.Clone(all), func(other *endedFlight) bool { return other == e })

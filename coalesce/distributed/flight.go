@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -75,15 +74,16 @@ const (
 type state[V any] func(*call[V]) state[V]
 
 // fly starts a local flight, whose first caller arrived then and may leave when
-// caller ends.
+// caller ends. It returns what goes on with it, on a goroutine of its own, unless
+// that is under way.
 //
-// The first join is sent on the caller's own goroutine, where that can't keep the
-// caller for longer than its deadline and the Redis timeout: a wake-up before it
-// costs as much as the join itself. All that may last is done on another.
-func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), tell func(result[V], error, bool) int) {
+// The first join is sent on the caller's own goroutine, where the client can't
+// keep the caller for longer than its deadline and the Redis timeout: a wake-up
+// before it costs as much as the join itself.
+func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), tell func(result[V], error, bool) int) (goOn func()) {
 	if err := g.enter(); err != nil {
 		tell(result[V]{}, err, true)
-		return
+		return nil
 	}
 	g.active.Add(1)
 	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, tell: tell, key: key, started: arrived, lag: unknownLag}
@@ -91,12 +91,11 @@ func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Tim
 	if deadline, ok := caller.Deadline(); g.redis.prompt && (!ok || time.Until(deadline) > g.set.redisTimeout) {
 		for range 2 { // starting and joining
 			if next = c.step(next); next == nil {
-				return
+				return nil
 			}
 		}
-		defer runtime.Gosched() // a function that does little has ended after it
 	}
-	g.workers.run(func() { c.proceed(next) })
+	return func() { c.proceed(next) }
 }
 
 // starting is the first state.
@@ -264,7 +263,7 @@ func (c *call[V]) joined() state[V] {
 		c.leader, c.ttl = text(rest, 0), time.Duration(number(rest, 1))*time.Millisecond
 		for _, e := range ended {
 			if e.flight == c.leader {
-				return c.afterOwn(e)
+				return func(c *call[V]) state[V] { return c.afterOwn(e) } // takes its time
 			}
 		}
 		if g.set.observer != nil {
@@ -276,7 +275,8 @@ func (c *call[V]) joined() state[V] {
 		o, err := decodeOutcome(text(rest, 0))
 		if err == nil && o.kind == kindValue && o.codec == g.set.codec.Name() {
 			c.leader = strings.Clone(o.flight)
-			return c.receive(o, coalesce.Cached, finishedAt(sent, number(rest, 1)))
+			finished := finishedAt(sent, number(rest, 1))
+			return func(c *call[V]) state[V] { return c.receive(o, coalesce.Cached, finished) } // large ones take their time
 		}
 		g.garbage.Add(1)
 		return c.withoutLatest()

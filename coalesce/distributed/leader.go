@@ -76,6 +76,9 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
 	c.local.(*detached.Context).Notify(&e.watching, c) // what the local tier gives
+	if c.local.Err() != nil {
+		c.happens(left) // before the function begins, for nobody here
+	}
 	if c.happens(begins) {
 		return nil
 	}

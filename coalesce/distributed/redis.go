@@ -38,7 +38,6 @@ type commander struct {
 	sender   *sender
 	// prompt: the client comes back when a command's context ends.
 	prompt  bool
-	watch   alarms // of what runs here
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
 
 	mu       sync.Mutex
@@ -85,15 +84,18 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 }
 
 // keepsDeadlines says whether the client is known to come back when a command's
-// context ends.
+// context ends, if its hooks do. A ClusterClient is not: it asks a node what
+// commands there are under a context of its own.
 func keepsDeadlines(client redis.UniversalClient) bool {
-	switch client := client.(type) {
-	case *redis.Client:
-		return client.Options().ContextTimeoutEnabled
-	case *redis.ClusterClient:
-		return client.Options().ContextTimeoutEnabled
+	c, ok := client.(*redis.Client)
+	if !ok {
+		return false
 	}
-	return false
+	o := c.Options()
+	return o.ContextTimeoutEnabled &&
+		o.ReadTimeout >= 0 && o.WriteTimeout >= 0 && // else none is kept
+		o.Limiter == nil && o.OnConnect == nil && // they may do anything
+		o.CredentialsProvider == nil && o.CredentialsProviderContext == nil && o.StreamingCredentialsProvider == nil
 }
 
 // may asks the breaker for a caller who would rather do without Redis than wait
@@ -184,7 +186,7 @@ func (c *commander) result(r *request) (any, error) {
 }
 
 // load stores every script at the server, so that the first use of each costs
-// one round trip too. What fails here is made up for by script.Run.
+// one round trip too. What fails here is made up for when a script is sent.
 func (c *commander) load(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()

@@ -97,16 +97,15 @@ func (s *sender) close() {
 // send puts r on its way. Its then is called.
 func (s *sender) send(r *request) {
 	if r.bytes > largest {
-		r.batch = &batch{requests: []*request{r}, over: true} // takes nobody's place
-		s.expect(r)
-		go s.run(r.batch)
+		b := s.begin(r)
+		b.requests = []*request{r}
+		go s.run(b)
 		return
 	}
 	s.expect(r)
 	s.mu.Lock()
-	s.queue = append(s.queue, r)
-	s.mu.Unlock()
-	s.work.Signal()
+	defer s.mu.Unlock()
+	s.enqueue(r)
 }
 
 // sendHere sends r on this goroutine, which spares two wake-ups, unless others
@@ -116,19 +115,16 @@ func (s *sender) sendHere(r *request) (answered bool) {
 	if b == nil {
 		return false
 	}
-	var reply any
-	var err error
-	defer func() { // of a hook that panics, too
-		if answered = s.watch.stop(&r.alarm); answered {
-			r.reply, r.err = reply, err
-		}
-		s.end(b)
-	}()
-	reply, err = s.runAlone(b, r)
-	return
+	reply, err := s.runAlone(b, r)
+	if answered = s.watch.stop(&r.alarm); answered {
+		r.reply, r.err = reply, err
+	}
+	s.end(b)
+	return answered
 }
 
-// begin returns r's batch, if it may be sent at once. Otherwise r waits its turn.
+// begin returns r's batch, if it may be sent at once. Otherwise r waits its turn,
+// or has been given up.
 func (s *sender) begin(r *request) *batch {
 	if r.bytes > largest {
 		r.batch = &batch{over: true} // takes nobody's place
@@ -138,14 +134,22 @@ func (s *sender) begin(r *request) *batch {
 	s.expect(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free == 0 || len(s.queue) > 0 {
-		s.queue = append(s.queue, r)
-		s.work.Signal()
+	switch {
+	case r.givenUp:
+		return nil
+	case s.free == 0 || len(s.queue) > 0:
+		s.enqueue(r)
 		return nil
 	}
 	s.free--
 	r.batch = &batch{}
 	return r.batch
+}
+
+// enqueue has r wait its turn. s is locked.
+func (s *sender) enqueue(r *request) {
+	s.queue = append(s.queue, r)
+	s.work.Signal()
 }
 
 // busy says whether what is sent now has to wait its turn.
@@ -261,23 +265,39 @@ func (s *sender) run(b *batch) {
 	}
 	ctx, cancel := context.WithTimeout(&detached.Context{First: b.requests[0].ctx}, s.timeout)
 	defer cancel()
-	pipe := s.client.Pipeline()
 	commands := make([]*redis.Cmd, len(b.requests))
+	err := process(func() {
+		pipe := s.client.Pipeline()
+		for i, r := range b.requests {
+			commands[i] = command(ctx, r.args)
+			_ = pipe.Process(ctx, commands[i])
+		}
+		_, _ = pipe.Exec(ctx) // each command has its own error
+	})
 	for i, r := range b.requests {
-		commands[i] = command(ctx, r.args)
-		_ = pipe.Process(ctx, commands[i])
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, r := range b.requests {
-		r.answer(s.loaded(ctx, r, commands[i]))
+		if err != nil {
+			r.answer(nil, err)
+		} else {
+			r.answer(s.loaded(ctx, r, commands[i]))
+		}
 	}
 }
 
 func (s *sender) runAlone(b *batch, r *request) (any, error) {
 	b.ctx.First, b.ctx.Until = r.ctx, s.due(r)
 	cmd := command(&b.ctx, r.args)
-	_ = s.client.Process(&b.ctx, cmd) // the command has the error
+	if err := process(func() { _ = s.client.Process(&b.ctx, cmd) }); err != nil { // the command has its own
+		return nil, err
+	}
 	return s.loaded(&b.ctx, r, cmd)
+}
+
+// process has the client do what it does, and makes a panic an error: a hook of
+// the client may do anything, and somebody waits for the answer.
+func process(do func()) (err error) {
+	defer recoverAs(&err)
+	do()
+	return nil
 }
 
 // loaded returns the result of r's command, which it sends again, with the
@@ -290,7 +310,9 @@ func (s *sender) loaded(ctx context.Context, r *request, cmd *redis.Cmd) (any, e
 	args := slices.Clone(r.args)
 	args[0], args[1] = "eval", r.script.source
 	cmd = command(ctx, args)
-	_ = s.client.Process(ctx, cmd)
+	if err := process(func() { _ = s.client.Process(ctx, cmd) }); err != nil {
+		return nil, err
+	}
 	return cmd.Result()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -132,4 +133,36 @@ func TestALargeScriptThatIsGivenUpWasSent(t *testing.T) {
 	if s.free != senders {
 		t.Errorf("%d batches may begin, not %d", s.free, senders)
 	}
+}
+
+// TestAScriptThatWasGivenUpBeforeItCouldBeginNeverIsSent has a time that has passed
+// when a script is sent.
+func TestAScriptThatWasGivenUpBeforeItCouldBeginNeverIsSent(t *testing.T) {
+	held := &heldRedis{released: make(chan struct{}), kept: make(chan struct{}, 100_000)}
+	close(held.released)
+	client := redis.NewClient(&redis.Options{})
+	defer client.Close()
+	client.AddHook(held)
+	s := newSender(client, time.Nanosecond)
+	unsent := map[string]bool{}
+	for i := range 20_000 {
+		r := newRequest(joinScript, strconv.Itoa(i), 0)
+		answered := make(chan struct{})
+		r.then = func() { close(answered) }
+		if !s.sendHere(r) {
+			<-answered
+		}
+		if r.err == errNotSent {
+			unsent[strconv.Itoa(i)] = true
+		}
+	}
+	s.close()
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	for _, key := range held.keys {
+		if unsent[key] {
+			t.Fatalf("script %s was said not to be sent, and was", key)
+		}
+	}
+	t.Logf("%d of 20,000 were given up before they were sent", len(unsent))
 }
