@@ -14,7 +14,7 @@ func nothing(context.Context) ([]byte, error) { return nil, nil }
 // measureLone compares a call that has nobody to merge with, to the bare round
 // trip of the join it sends, on a client of the same settings.
 func measureLone(b *bench, s *section, addr string) {
-	calls, rounds := 300, b.rounds(7)
+	calls, rounds := 50, b.rounds(60)
 	if b.quick {
 		calls = 50
 	}
@@ -83,7 +83,7 @@ const pairsAtOnce = 256
 // measurePairs compares the rate of calls with different keys to the rate of
 // their two commands, sent in each way that go-redis offers.
 func measurePairs(b *bench, s *section, addr string) {
-	lasting, rounds := time.Second, b.rounds(5)
+	lasting, rounds := time.Second, b.rounds(9)
 	if b.quick {
 		lasting = 200 * time.Millisecond
 	}

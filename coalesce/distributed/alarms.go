@@ -15,12 +15,19 @@ type alarms struct {
 	mu          sync.Mutex
 	first, last *alarm // in the order of their times
 	timer       *time.Timer
-	due         time.Time // when the timer goes off; zero: it does not
+	due         moment // when the timer goes off; 0: it does not
 }
+
+// moment is a time.Time of this process in a third of the space.
+type moment time.Duration
+
+var epoch = time.Now().Add(-time.Nanosecond) // no moment is 0
+
+func momentOf(t time.Time) moment { return moment(t.Sub(epoch)) }
 
 // alarm is a part of its owner. It is guarded by the mu of its list.
 type alarm struct {
-	at         time.Time
+	at         moment
 	owner      ringer // nil: it is not set
 	prev, next *alarm
 }
@@ -29,11 +36,12 @@ type alarm struct {
 type ringer interface{ rings(a *alarm) }
 
 // set sets a, which is not set.
-func (l *alarms) set(a *alarm, owner ringer, at time.Time) {
+func (l *alarms) set(a *alarm, owner ringer, t time.Time) {
+	at := momentOf(t)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	prev := l.last
-	for prev != nil && prev.at.After(at) {
+	for prev != nil && prev.at > at {
 		prev = prev.prev
 	}
 	a.at, a.owner, a.prev = at, owner, prev
@@ -77,29 +85,30 @@ func (l *alarms) close() {
 	defer l.mu.Unlock()
 	if l.timer != nil {
 		l.timer.Stop()
-		l.due = time.Time{}
+		l.due = 0
 	}
 }
 
 // arm sees to it that the timer goes off in time for the first one. It may go off
 // too early, for one that was stopped: that is rarer than stopping one.
 func (l *alarms) arm() {
-	if l.first == nil || !l.due.IsZero() && !l.due.After(l.first.at) {
+	if l.first == nil || l.due != 0 && l.due <= l.first.at {
 		return
 	}
 	l.due = l.first.at
+	in := time.Duration(l.due - momentOf(time.Now()))
 	if l.timer == nil {
-		l.timer = time.AfterFunc(time.Until(l.due), l.ring)
+		l.timer = time.AfterFunc(in, l.ring)
 	} else {
-		l.timer.Reset(time.Until(l.due))
+		l.timer.Reset(in)
 	}
 }
 
 func (l *alarms) ring() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.due = time.Time{}
-	for now := time.Now(); l.first != nil && !l.first.at.After(now); {
+	l.due = 0
+	for now := momentOf(time.Now()); l.first != nil && l.first.at <= now; {
 		a, owner := l.first, l.first.owner
 		l.remove(a)
 		go owner.rings(a)

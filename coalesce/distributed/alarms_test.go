@@ -80,7 +80,7 @@ func TestAlarmsThatAreStoppedLeaveTheTimerAlone(t *testing.T) {
 		var l alarms
 		defer l.close()
 		var b bell
-		armed := map[time.Time]bool{}
+		armed := map[moment]bool{}
 		for range 5000 {
 			l.set(&b.alarm, &b, time.Now().Add(time.Second))
 			armed[l.due] = true

@@ -196,10 +196,7 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 
 // lead starts the local flight and waits for it.
 func (g *Group[V]) lead(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (*result[V], coalesce.Role, error) {
-	var goOn func()
-	joined.Start(ctx, func(flight context.Context, end func(result[V], error, bool) int) {
-		goOn = g.fly(flight, ctx, key, arrived, fn, end)
-	})
+	goOn := g.fly(ctx, joined, key, arrived, fn)
 	if goOn != nil && ctx.Err() == nil {
 		g.workers.run(goOn)
 		goOn = nil

@@ -11,6 +11,7 @@ import (
 
 	"fleetcall/coalesce"
 	"fleetcall/coalesce/internal/detached"
+	"fleetcall/coalesce/local"
 )
 
 // call is one local flight's way through the protocol. It is in one of these
@@ -26,15 +27,15 @@ import (
 // another takes its place; while it runs the function, happens decides what
 // becomes of the call.
 type call[V any] struct {
-	g      *Group[V]
-	local  context.Context // ends when the last local caller has left
-	ctx    context.Context // has the values of local, and the observer's
-	fn     func(context.Context) (V, error)
-	tell   func(r result[V], err error, returned bool) int // ends the local flight
-	key    string
-	keys   keys
-	names  names
-	flight string // the id of the flight this call leads, if it comes to that
+	g       *Group[V]
+	local   *detached.Context // ends when the last local caller has left
+	ctx     context.Context   // has the values of local, and the observer's
+	fn      func(context.Context) (V, error)
+	callers local.Joined[string, result[V]] // of the local flight
+	key     string
+	keys    keys
+	names   names
+	flight  string // the id of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
 	deadline detached.Timed
 	expiry   alarm // of deadline
@@ -74,21 +75,22 @@ const (
 type state[V any] func(*call[V]) state[V]
 
 // fly starts a local flight, whose first caller arrived then and may leave when
-// caller ends. It returns what goes on with it, on a goroutine of its own, unless
+// ctx ends. It returns what goes on with it, on a goroutine of its own, unless
 // that is under way.
 //
 // The first join is sent on the caller's own goroutine, where the client can't
 // keep the caller for longer than its deadline and the Redis timeout: a wake-up
 // before it costs as much as the join itself.
-func (g *Group[V]) fly(ctx, caller context.Context, key string, arrived time.Time, fn func(context.Context) (V, error), tell func(result[V], error, bool) int) (goOn func()) {
+func (g *Group[V]) fly(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (goOn func()) {
+	flight := joined.Start(ctx)
 	if err := g.enter(); err != nil {
-		tell(result[V]{}, err, true)
+		joined.End(result[V]{}, err, true)
 		return nil
 	}
 	g.active.Add(1)
-	c := &call[V]{g: g, local: ctx, ctx: ctx, fn: fn, tell: tell, key: key, started: arrived, lag: unknownLag}
+	c := &call[V]{g: g, local: flight, ctx: flight, fn: fn, callers: joined, key: key, started: arrived, lag: unknownLag}
 	next := state[V]((*call[V]).starting)
-	if deadline, ok := caller.Deadline(); g.redis.prompt && (!ok || time.Until(deadline) > g.set.redisTimeout) {
+	if deadline, ok := ctx.Deadline(); g.redis.prompt && (!ok || time.Until(deadline) > g.set.redisTimeout) {
 		for range 2 { // starting and joining
 			if next = c.step(next); next == nil {
 				return nil
@@ -183,8 +185,8 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
 	c.count(r.role, err)
 	c.g.active.Add(-1)
 	c.g.leave()
-	c.told = c.tell(r, err, returned)
-	c.tell = nil // it holds the result, and the function's context may be kept
+	c.told = c.callers.End(r, err, returned)
+	c.callers = local.Joined[string, result[V]]{} // it holds the result, and the function's context may be kept
 	return true
 }
 

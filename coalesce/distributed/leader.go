@@ -75,7 +75,7 @@ type execution[V any] struct {
 func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
-	c.local.(*detached.Context).Notify(&e.watching, c) // what the local tier gives
+	c.local.Notify(&e.watching, c)
 	if c.local.Err() != nil {
 		c.happens(left) // before the function begins, for nobody here
 	}
@@ -151,7 +151,7 @@ func (c *call[V]) stopped() {
 	e.mu.Lock()
 	e.over = true
 	e.mu.Unlock()
-	c.local.(*detached.Context).Dismiss(&e.watching)
+	c.local.Dismiss(&e.watching)
 	c.g.renewals.stop(&c.renewal)
 }
 

