@@ -62,8 +62,7 @@ type call[V any] struct {
 	cause    string // why the function runs without the lease
 
 	running execution[V]
-	over    atomic.Bool // its callers have been told
-	told    int         // how many they were
+	over    atomic.Bool // its callers have been told, or are about to be
 }
 
 // Causes of a fallback, besides the kinds of Redis' failures.
@@ -84,7 +83,7 @@ type state[V any] func(*call[V]) state[V]
 func (g *Group[V]) fly(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (goOn func()) {
 	flight := joined.Start(ctx)
 	if err := g.enter(); err != nil {
-		joined.End(result[V]{}, err, true)
+		joined.End(result[V]{}, err, true).Tell()
 		return nil
 	}
 	g.active.Add(1)
@@ -163,9 +162,16 @@ func (c *call[V]) end(r result[V], err error) state[V] {
 }
 
 // endWith ends the call and then its callers' wait, unless that has been done.
-func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
+func (c *call[V]) endWith(r result[V], err error, returned bool) bool {
+	ended, first := c.land(r, err, returned)
+	ended.Tell()
+	return first
+}
+
+// land ends the call, unless that has been done. Its callers are to be told.
+func (c *call[V]) land(r result[V], err error, returned bool) (ended local.Ended, first bool) {
 	if c.over.Swap(true) {
-		return false
+		return local.Ended{}, false
 	}
 	c.g.expiries.stop(&c.expiry)
 	c.deadline.End(context.Canceled)
@@ -185,9 +191,9 @@ func (c *call[V]) endWith(r result[V], err error, returned bool) (ended bool) {
 	c.count(r.role, err)
 	c.g.active.Add(-1)
 	c.g.leave()
-	c.told = c.callers.End(r, err, returned)
+	ended = c.callers.End(r, err, returned)
 	c.callers = local.Joined[string, result[V]]{} // it holds the result, and the function's context may be kept
-	return true
+	return ended, true
 }
 
 func (c *call[V]) count(role coalesce.Role, err error) {

@@ -210,9 +210,9 @@ func observeFunction[V any](observer Observer, run Run, fn func(context.Context)
 	}
 }
 
-// fewCallers are so many that their turn comes before the followers'. Those of a
-// herd would keep the outcome from the followers for as long as all of them run,
-// while others join a flight that has ended.
+// fewCallers are so many that their turn comes before the followers'. Telling a
+// herd, and the turns of all of its callers, would keep the outcome from the
+// followers, while others join a flight that has ended.
 const fewCallers = 8
 
 // cameBack takes what the function returned.
@@ -222,7 +222,7 @@ func (c *call[V]) cameBack() {
 	c.returned(r)
 }
 
-// returned gives the result to the local callers and then to the followers.
+// returned gives the result to the local callers, and to the followers.
 func (c *call[V]) returned(r returned[V]) {
 	g := c.g
 	result := result[V]{val: r.val, role: c.running.role, flight: c.flight, finished: r.ended}
@@ -236,8 +236,19 @@ func (c *call[V]) returned(r returned[V]) {
 	// that either.
 	g.local.Forget(c.key)
 	g.hold()
-	c.endWith(result, r.err, !r.lost)
-	if c.told <= fewCallers && !g.redis.sender.busy() {
+	landed, _ := c.land(result, r.err, !r.lost)
+	if landed.Callers > fewCallers {
+		g.workers.run(func() {
+			c.proceed(func(*call[V]) state[V] {
+				c.finish(r, ended)
+				return nil
+			})
+		})
+		landed.Tell()
+		return
+	}
+	landed.Tell()
+	if !g.redis.sender.busy() {
 		runtime.Gosched() // their turn; where the outcome has to wait for its own, they have it then
 	}
 	c.finish(r, ended)

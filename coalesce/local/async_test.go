@@ -16,7 +16,11 @@ import (
 func doAsync(g *local.Group[string, int], ctx context.Context, key string, start func(ctx context.Context, end func(int, error, bool) int)) (int, error) {
 	joined := g.Join(key)
 	if joined.Leads() {
-		start(joined.Start(ctx), joined.End)
+		start(joined.Start(ctx), func(val int, err error, returned bool) int {
+			ended := joined.End(val, err, returned)
+			ended.Tell()
+			return ended.Callers
+		})
 	}
 	val, err := joined.Wait(ctx)
 	if val == nil {

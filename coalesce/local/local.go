@@ -209,11 +209,29 @@ func (j Joined[K, V]) Start(ctx context.Context) *detached.Context {
 	return j.f.ctx
 }
 
-// End ends the flight, unless it has ended, and says how many callers it told.
+// End ends the flight, unless it has ended: whoever comes now starts another.
 // With returned false, err is a *coalesce.PanicError, with which every caller
 // panics, or coalesce.ErrGoexit, which exits their goroutines.
-func (j Joined[K, V]) End(val V, err error, returned bool) (callers int) {
+func (j Joined[K, V]) End(val V, err error, returned bool) Ended {
 	return j.s.finish(j.f, val, err, returned)
+}
+
+// Ended is a flight that has ended, and whose callers are to be told.
+type Ended struct {
+	Callers int
+
+	done chan struct{}
+	ctx  *detached.Context
+}
+
+// Tell lets the callers return. Of a herd, that takes its time.
+func (e Ended) Tell() {
+	if e.done != nil {
+		close(e.done)
+	}
+	if e.ctx != nil {
+		e.ctx.End(context.Canceled)
+	}
 }
 
 // Wait returns the flight's result, which all of its callers share, or nil and
@@ -329,7 +347,7 @@ func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.
 		if !returned {
 			err = lost.Error(recover())
 		}
-		s.finish(f, val, err, returned)
+		s.finish(f, val, err, returned).Tell()
 		if panicked, ok := err.(*coalesce.PanicError); inline && !returned && ok {
 			panic(panicked)
 		}
@@ -351,16 +369,15 @@ func (f *flight[K, V]) run(s *shard[K, V], ctx *detached.Context, fn func(contex
 	go f.goRun()
 }
 
-// finish ends f, unless it has ended, and tells whoever waits. Then f is its
-// leader's, who may let it go. Where err was not returned by a function, it says
-// if there was a panic or a Goexit.
-func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) (callers int) {
+// finish ends f, unless it has ended. Then f is its leader's, who may let it go.
+// Where err was not returned by a function, it says if there was a panic or a
+// Goexit.
+func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) Ended {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if f.finished {
-		s.mu.Unlock()
-		return 0
+		return Ended{}
 	}
-	callers = int(f.waiters)
 	s.flights.remove(f)
 	s.active--
 	s.waiting -= f.waiters
@@ -373,15 +390,7 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) (
 	}
 	f.val, f.err = val, err
 	f.finished = true
-	done, ctx := f.done, f.ctx
-	s.mu.Unlock()
-	if done != nil {
-		close(done)
-	}
-	if ctx != nil {
-		ctx.End(context.Canceled)
-	}
-	return callers
+	return Ended{int(f.waiters), f.done, f.ctx}
 }
 
 // recycle lets a finished flight be used again, if only its leader, who calls
