@@ -14,7 +14,7 @@ func nothing(context.Context) ([]byte, error) { return nil, nil }
 // measureLone compares a call that has nobody to merge with, to the bare round
 // trip of the join it sends, on a client of the same settings.
 func measureLone(b *bench, s *section, addr string) {
-	calls, rounds := 50, b.rounds(60)
+	calls, rounds := 300, b.rounds(11)
 	if b.quick {
 		calls = 50
 	}
@@ -30,8 +30,9 @@ func measureLone(b *bench, s *section, addr string) {
 	}
 	recorded := recordSteps(addr, call, calls)
 
-	// Each has its turn for a whole round: a call is faster or slower by as much
-	// as is measured here, according to what the connections did a moment before.
+	// Each has its turn for a long round: a call is faster or slower by as much
+	// as is measured here, according to what the connections did a moment before,
+	// and those after a garbage collection have their memory to get anew.
 	next := 0
 	ourCall := func(int) {
 		next++
