@@ -48,7 +48,7 @@ func measureLone(b *bench, s *section, addr string) {
 				call(i)
 				*all = append(*all, float64(time.Since(began)))
 				after(i)
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // lone: nobody is near
 			}
 			return median((*all)[begin:])
 		}
