@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,17 +96,22 @@ func TestRecordedStepsAreAFlightsOwn(t *testing.T) {
 }
 
 func TestThePageShowsEveryFigureAndPlot(t *testing.T) {
-	b := &bench{quick: true}
+	var b bench
 	s := b.section("local", "Local tier")
 	s.ratio("too slow", 300e6, 100e6, "some/peer", 1.1, false, milliseconds)
 	s.limit("few enough", 1, 2)
-	s.tables = append(s.tables, table{title: "A table", columns: []string{"a"}, rows: [][]string{{"cell"}}})
-	l := line{name: "p50"}
+	s.Tables = append(s.Tables, table{Title: "A table", Columns: []string{"a"}, Rows: [][]string{{"cell"}}})
+	l := line{Name: "p50"}
 	l.add(1, 2)
 	l.add(1000, 3)
-	s.charts = append(s.charts, chart{file: "chart.svg", title: "A chart", lines: []line{l}})
+	s.Charts = append(s.Charts, chart{File: "chart.svg", Title: "A chart", Lines: []line{l}})
+	b.Facts.PairCPU = 1e3
+	found := findings{Facts: facts{Waiter: 2048}} // another part's
+	if err := found.add(value(json.Marshal(b.findings))); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	if err := b.writePage(dir, time.Minute); err != nil {
+	if err := found.writePage(dir, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
@@ -115,6 +122,7 @@ func TestThePageShowsEveryFigureAndPlot(t *testing.T) {
 		"too slow: 300.00 ms beside 100.00 ms some/peer, ratio 3.00, target ≤ 1.10",
 		"| too slow | 300.00 ms | 100.00 ms some/peer | 3.00 | ≤ 1.10 | MISSED |",
 		"| few enough | 1 | – |  | ≤ 2 | met |", "| cell |", "plots/chart.svg",
+		"holds 2 KiB", "take 1 µs",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page lacks %q", want)
@@ -126,6 +134,39 @@ func TestThePageShowsEveryFigureAndPlot(t *testing.T) {
 	}
 	if !strings.Contains(string(svg), "<svg") || !strings.Contains(string(svg), "A chart") {
 		t.Error("chart.svg is not the chart")
+	}
+}
+
+// TestAShortRunWritesThePage runs the program as make bench does, each part in a
+// process of its own, with rounds that are too short for figures.
+func TestAShortRunWritesThePage(t *testing.T) {
+	dir := t.TempDir()
+	bench, binary := filepath.Join(dir, "bench"), filepath.Join(dir, "fleetcall")
+	for program, source := range map[string]string{bench: ".", binary: "../cmd/fleetcall"} {
+		build := exec.Command("go", "build", "-o", program, ".")
+		build.Dir = source
+		if output, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, output)
+		}
+	}
+	output, err := exec.Command(bench, "-quick", "-binary", binary, "-docs", dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("bench: %v\n%s", err, output)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"herd of 1,000 on one key", "one SET and one PUBLISH behind x/sync", "lone caller, p50", "different keys, 256 at once",
+		"commands of a flight, hot key | 4 |", "Replicas: one flight", "One hot product",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(string(text), "<no value>") {
+		t.Error("the page names a section that no part has")
 	}
 }
 

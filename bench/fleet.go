@@ -114,8 +114,6 @@ func measureFleet(b *bench) {
 	go func() { cold <- coldCommands(b.quick) }()
 
 	measureHerdOfReplicas(b, s, addr)
-	measureLone(b, s, addr)
-	measurePairs(b, s, addr)
 	s.limit(coldTitle(b.quick), <-cold, map[bool]float64{true: 8, false: 10}[b.quick])
 }
 
@@ -166,7 +164,7 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 	payload := make([]byte, 100)
 	var all []*flights
 	commands := map[string]float64{}
-	for _, peer := range append(fleetPeers(), floor()) {
+	for _, peer := range append(fleetPeers(), floors()...) {
 		f := newFlights(addr, peer, fleetReplicas, fleetCallers, fleetFunction, payload)
 		defer f.close()
 		f.round(2)
@@ -192,8 +190,8 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 		}
 	}
 	t := table{
-		title:   fmt.Sprintf("%d replicas × %d callers, a function of %v", fleetReplicas, fleetCallers, fleetFunction),
-		columns: []string{"", "runs a flight", "commands a flight", "beyond the function, p50", "p99"},
+		Title:   fmt.Sprintf("%d replicas × %d callers, a function of %v", fleetReplicas, fleetCallers, fleetFunction),
+		Columns: []string{"", "runs a flight", "commands a flight", "beyond the function, p50", "p99"},
 	}
 	// The best of the peers as they come, and of those behind x/sync.
 	best50, best99 := map[bool]string{}, map[bool]string{}
@@ -201,11 +199,11 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 		name, kind := f.peer.name, f.peer.asItComes
 		m50, m99 := median(p50[name]), median(p99[name])
 		if failed := f.failed.Load(); failed > 0 {
-			t.note += fmt.Sprintf("%s: %s calls failed. ", name, thousands(int(failed)))
+			t.Note += fmt.Sprintf("%s: %s calls failed. ", name, thousands(int(failed)))
 		}
 		runs := float64(f.executions) / float64(flown[name])
 		t.add(name, count(runs), count(commands[name]), milliseconds(m50), milliseconds(m99))
-		if strings.HasPrefix(name, "fleetcall") || commands[name] == 0 {
+		if strings.HasPrefix(name, "fleetcall") || f.peer.floor {
 			continue
 		}
 		if best50[kind] == "" || m50 < median(p50[best50[kind]]) {
@@ -215,7 +213,7 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 			best99[kind] = name
 		}
 	}
-	s.tables = append(s.tables, t)
+	s.Tables = append(s.Tables, t)
 	for _, asItComes := range []bool{true, false} {
 		for _, name := range []string{oursHot, oursCold} {
 			key := strings.TrimPrefix(name, "fleetcall, ")

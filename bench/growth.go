@@ -65,11 +65,11 @@ func measureGrowth(b *bench) {
 // growReplicas is one hot key, and more and more replicas that want it.
 func growReplicas(b *bench, s *section) {
 	t := table{
-		title:   "Replicas: one flight of a hot key, 10 callers each, 100 bytes, a function of 20 ms",
-		columns: []string{"replicas", "commands", "bytes through Redis", "Redis' CPU", "beyond the function, p50", "p99"},
+		Title:   "Replicas: one flight of a hot key, 10 callers each, 100 bytes, a function of 20 ms",
+		Columns: []string{"replicas", "commands", "bytes through Redis", "Redis' CPU", "beyond the function, p50", "p99"},
 	}
-	commands := chart{file: "commands.svg", title: "Commands of one flight", x: "replicas", y: "commands", lines: []line{{name: "hot key"}, {name: "cold key (without unsubscribe)"}}}
-	waits := chart{file: "replicas.svg", title: "Wait beyond the function", x: "replicas", y: "milliseconds", lines: []line{{name: "p50"}, {name: "p99"}}}
+	commands := chart{File: "commands.svg", Title: "Commands of one flight", X: "replicas", Y: "commands", Lines: []line{{Name: "hot key"}, {Name: "cold key (without unsubscribe)"}}}
+	waits := chart{File: "replicas.svg", Title: "Wait beyond the function", X: "replicas", Y: "milliseconds", Lines: []line{{Name: "p50"}, {Name: "p99"}}}
 	sizes, n := []int{1, 2, 4, 8, 16, 32}, 15
 	if b.quick {
 		sizes, n = []int{1, 4}, 3
@@ -88,10 +88,10 @@ func growReplicas(b *bench, s *section) {
 		x := float64(replicas)
 		p50, p99 := quantile(hot.waits, 0.5), quantile(hot.waits, 0.99)
 		t.add(strconv.Itoa(replicas), count(hotCommands), size(u.in+u.out), microseconds(u.cpu), milliseconds(float64(p50)), milliseconds(float64(p99)))
-		commands.lines[0].add(x, hotCommands)
-		commands.lines[1].add(x, coldCommands)
-		waits.lines[0].add(x, float64(p50)/1e6)
-		waits.lines[1].add(x, float64(p99)/1e6)
+		commands.Lines[0].add(x, hotCommands)
+		commands.Lines[1].add(x, coldCommands)
+		waits.Lines[0].add(x, float64(p50)/1e6)
+		waits.Lines[1].add(x, float64(p99)/1e6)
 		xs, cpu, through = append(xs, x), append(cpu, u.cpu), append(through, u.in+u.out)
 		hot.close()
 		cold.close()
@@ -100,23 +100,23 @@ func growReplicas(b *bench, s *section) {
 	base, each := fit(xs, cpu)
 	_, bytesEach := fit(xs, through)
 	at1000 := base + 1000*each
-	t.note = fmt.Sprintf("A hot key costs one command more for each replica, its join, and a cold one three: straight lines, 1 + N and 3N − 1 "+
+	t.Note = fmt.Sprintf("A hot key costs one command more for each replica, its join, and a cold one three: straight lines, 1 + N and 3N − 1 "+
 		"(and an unsubscribe for each follower, 30 s later). Redis works %s for a flight and %s more for each replica, for its join and its copy of the "+
 		"message. A flight of 1,000 replicas takes %s of Redis' one core and moves %s through it: the waits bend where the joins of one moment "+
 		"take that core longer than a round trip takes, and from there on grow in proportion.",
 		microseconds(base), microseconds(each), milliseconds(at1000), size(1000*bytesEach))
-	b.facts.replicaCPU, b.facts.flightCPU = each, base
-	s.tables = append(s.tables, t)
-	s.charts = append(s.charts, commands, waits)
+	b.Facts.ReplicaCPU, b.Facts.FlightCPU = each, base
+	s.Tables = append(s.Tables, t)
+	s.Charts = append(s.Charts, commands, waits)
 }
 
 // growWaiters is one replica with more and more callers of one key.
 func growWaiters(b *bench, s *section) {
 	t := table{
-		title:   "Waiting callers: one key, one replica",
-		columns: []string{"callers", "memory each", "beyond the function, p50", "p99"},
+		Title:   "Waiting callers: one key, one replica",
+		Columns: []string{"callers", "memory each", "beyond the function, p50", "p99"},
 	}
-	waits := chart{file: "waiters.svg", title: "Wait beyond the function", x: "callers of one key at one replica", y: "milliseconds", lines: []line{{name: "p50"}, {name: "p99"}}}
+	waits := chart{File: "waiters.svg", Title: "Wait beyond the function", X: "callers of one key at one replica", Y: "milliseconds", Lines: []line{{Name: "p50"}, {Name: "p99"}}}
 	sizes := []int{10, 100, 1_000, 10_000, 100_000}
 	if b.quick {
 		sizes = []int{10, 100}
@@ -136,23 +136,23 @@ func growWaiters(b *bench, s *section) {
 			shown = size(last)
 		}
 		t.add(thousands(callers), shown, milliseconds(float64(p50)), milliseconds(float64(p99)))
-		waits.lines[0].add(float64(callers), float64(p50)/1e6)
-		waits.lines[1].add(float64(callers), float64(p99)/1e6)
+		waits.Lines[0].add(float64(callers), float64(p50)/1e6)
+		waits.Lines[1].add(float64(callers), float64(p99)/1e6)
 	}
-	t.note = "They send no command: the slope is that of waking goroutines, one after another, on the cores there are, " +
+	t.Note = "They send no command: the slope is that of waking goroutines, one after another, on the cores there are, " +
 		"and it bends where their memory no longer fits. A caller's memory is its goroutine's stack."
-	b.facts.waiter = last
-	s.tables = append(s.tables, t)
-	s.charts = append(s.charts, waits)
+	b.Facts.Waiter = last
+	s.Tables = append(s.Tables, t)
+	s.Charts = append(s.Charts, waits)
 }
 
 // growKeys is one replica with more and more keys in flight, a caller each.
 func growKeys(b *bench, s *section) {
 	t := table{
-		title:   "Keys in flight: one replica, one caller each, a function of 100 ms",
-		columns: []string{"keys", "memory a flight", "fell back", "beyond the function, p50", "p99"},
+		Title:   "Keys in flight: one replica, one caller each, a function of 100 ms",
+		Columns: []string{"keys", "memory a flight", "fell back", "beyond the function, p50", "p99"},
 	}
-	waits := chart{file: "keys.svg", title: "Wait beyond the function", x: "keys in flight at one replica", y: "milliseconds", lines: []line{{name: "p50"}, {name: "p99"}}}
+	waits := chart{File: "keys.svg", Title: "Wait beyond the function", X: "keys in flight at one replica", Y: "milliseconds", Lines: []line{{Name: "p50"}, {Name: "p99"}}}
 	sizes := []int{1, 10, 100, 1_000, 10_000}
 	if b.quick {
 		sizes = []int{1, 10}
@@ -169,14 +169,14 @@ func growKeys(b *bench, s *section) {
 		waited, fallbacks := manyKeys(addr, keys)
 		p50, p99 := quantile(waited, 0.5), quantile(waited, 0.99)
 		t.add(thousands(keys), shown, thousands(fallbacks), milliseconds(float64(p50)), milliseconds(float64(p99)))
-		waits.lines[0].add(float64(keys), float64(p50)/1e6)
-		waits.lines[1].add(float64(keys), float64(p99)/1e6)
+		waits.Lines[0].add(float64(keys), float64(p50)/1e6)
+		waits.Lines[1].add(float64(keys), float64(p99)/1e6)
 	}
-	t.note = "Each key costs its join and finish, whoever else is in flight: the wait is the queue for Redis and the cores, and grows in proportion once there is one. " +
+	t.Note = "Each key costs its join and finish, whoever else is in flight: the wait is the queue for Redis and the cores, and grows in proportion once there is one. " +
 		"It bends at the Redis timeout (250 ms): what would wait longer falls back to its own run."
-	b.facts.flight = last
-	s.tables = append(s.tables, t)
-	s.charts = append(s.charts, waits)
+	b.Facts.Flight = last
+	s.Tables = append(s.Tables, t)
+	s.Charts = append(s.Charts, waits)
 }
 
 // manyKeys calls for n keys at once and returns what the callers waited beyond
@@ -250,11 +250,11 @@ func memory() float64 {
 // growPayload is three replicas with larger and larger results.
 func growPayload(b *bench, s *section) {
 	t := table{
-		title:   "Payload: one flight of a hot key, 3 replicas, 10 callers each, a function of 20 ms",
-		columns: []string{"payload", "runs a flight", "commands", "bytes through Redis", "times the payload", "beyond the function, p50", "p99"},
+		Title:   "Payload: one flight of a hot key, 3 replicas, 10 callers each, a function of 20 ms",
+		Columns: []string{"payload", "runs a flight", "commands", "bytes through Redis", "times the payload", "beyond the function, p50", "p99"},
 	}
-	bytes := chart{file: "bytes.svg", title: "Bytes through Redis, 3 replicas", x: "payload, bytes", y: "bytes in and out", lines: []line{{name: "fleetcall"}}}
-	waits := chart{file: "payload.svg", title: "Wait beyond the function, 3 replicas", x: "payload, bytes", y: "milliseconds", lines: []line{{name: "p50"}, {name: "p99"}}}
+	bytes := chart{File: "bytes.svg", Title: "Bytes through Redis, 3 replicas", X: "payload, bytes", Y: "bytes in and out", Lines: []line{{Name: "fleetcall"}}}
+	waits := chart{File: "payload.svg", Title: "Wait beyond the function, 3 replicas", X: "payload, bytes", Y: "milliseconds", Lines: []line{{Name: "p50"}, {Name: "p99"}}}
 	sizes := []int{100, 1 << 10, 10 << 10, 64 << 10, 512 << 10, 1 << 20, 8 << 20}
 	if b.quick {
 		sizes = []int{100, 512 << 10}
@@ -275,16 +275,16 @@ func growPayload(b *bench, s *section) {
 		f.close()
 		p50, p99 := quantile(f.waits, 0.5), quantile(f.waits, 0.99)
 		t.add(size(float64(payload)), count(runs), count(commands), size(u.in+u.out), count((u.in+u.out)/float64(payload)), milliseconds(float64(p50)), milliseconds(float64(p99)))
-		bytes.lines[0].add(float64(payload), u.in+u.out)
-		waits.lines[0].add(float64(payload), float64(p50)/1e6)
-		waits.lines[1].add(float64(payload), float64(p99)/1e6)
+		bytes.Lines[0].add(float64(payload), u.in+u.out)
+		waits.Lines[0].add(float64(payload), float64(p50)/1e6)
+		waits.Lines[1].add(float64(payload), float64(p99)/1e6)
 	}
-	t.note = "A payload goes to Redis once and from it once for each other replica: N times in all, and the line is straight as soon as it outweighs the commands' own bytes. " +
+	t.Note = "A payload goes to Redis once and from it once for each other replica: N times in all, and the line is straight as soon as it outweighs the commands' own bytes. " +
 		"Over 64 KiB it is fetched (a peek more for each follower) instead of published. " +
 		"Runs above one are flights in which Redis took longer than it may (250 ms, and 64 ms for each MiB): the breaker opens, and each replica runs its own for a second. " +
 		"At 1,000 replicas, 1 MiB is a gigabyte through one network card: there the answer is a smaller result, or a cache of one's own."
-	s.tables = append(s.tables, t)
-	s.charts = append(s.charts, bytes, waits)
+	s.Tables = append(s.Tables, t)
+	s.Charts = append(s.Charts, bytes, waits)
 }
 
 // fit returns the least-squares line through the points.

@@ -23,6 +23,7 @@ const (
 	samber  = "samber/go-singleflightx"
 	cancels = "resenje.org/singleflight"
 	sturdy  = "viccon/sturdyc"
+	channel = "a closed channel"
 )
 
 // localKeys are as many as a busy replica may have in flight.
@@ -101,6 +102,22 @@ func localGroups() (staying, leaving map[string]doLocal) {
 	return staying, leaving
 }
 
+// closedChannel merges one herd's calls, and does nothing else: no group can be
+// faster.
+func closedChannel() doLocal {
+	var led atomic.Bool
+	var val int
+	done := make(chan struct{})
+	return func(_ string, j job) int {
+		if led.CompareAndSwap(false, true) {
+			val, _ = j.plain()
+			close(done)
+		}
+		<-done
+		return val
+	}
+}
+
 // measureLocal fills the report's section on the first tier.
 func measureLocal(b *bench) {
 	serialOps, herds := 200_000, []int{1_000, 100_000}
@@ -109,8 +126,8 @@ func measureLocal(b *bench) {
 	}
 	staying, leaving := localGroups()
 	t := table{
-		title:   "One process, different keys",
-		columns: []string{"library", "callers can leave", "serial ns", "allocations", "two cores ns"},
+		Title:   "One process, different keys",
+		Columns: []string{"library", "callers can leave", "serial ns", "allocations", "two cores ns"},
 	}
 
 	serial := interleave(b.rounds(9), contend(staying, func(do doLocal) float64 { return serially(do, serialOps) }))
@@ -132,23 +149,24 @@ func measureLocal(b *bench) {
 	s.limit("  its allocations", allocations(leaving[ours]), 3)
 
 	herdTable := table{
-		title:   "One process, one key: from the release of a herd of callers until all have returned",
-		columns: []string{"library"},
+		Title:   "One process, one key: from the release of a herd of callers until all have returned",
+		Columns: []string{"library"},
 	}
 	times := make([]map[string]float64, len(herds))
 	for i, n := range herds {
-		herdTable.columns = append(herdTable.columns, fmt.Sprintf("%s callers", thousands(n)))
+		herdTable.Columns = append(herdTable.Columns, fmt.Sprintf("%s callers", thousands(n)))
 		all := contend(staying, func(do doLocal) float64 { return herd(do, n) })
 		all = append(all, contender{cancels, func() float64 { return herd(leaving[cancels], n) }})
 		all = append(all, contender{ours + " (can leave)", func() float64 { return herd(leaving[ours], n) }})
-		rounds := 15
+		all = append(all, contender{channel, func() float64 { return herd(closedChannel(), n) }})
+		rounds := 51
 		if n > 10_000 {
-			rounds = 7
+			rounds = 11
 		}
 		times[i] = interleave(b.rounds(rounds), all)
 		s.atMost(fmt.Sprintf("herd of %s on one key", thousands(n)), times[i], ours, xsync, 1, milliseconds)
 	}
-	for _, name := range []string{ours, ours + " (can leave)", xsync, samber, cancels, sturdy} {
+	for _, name := range []string{ours, ours + " (can leave)", xsync, samber, cancels, sturdy, channel} {
 		row := []string{name}
 		for i := range herds {
 			row = append(row, milliseconds(times[i][name]))
@@ -156,7 +174,7 @@ func measureLocal(b *bench) {
 		herdTable.add(row...)
 	}
 	s.limit("allocations of a follower", followerAllocations(), 0)
-	s.tables = append(s.tables, t, herdTable)
+	s.Tables = append(s.Tables, t, herdTable)
 }
 
 func contend(groups map[string]doLocal, round func(doLocal) float64) []contender {

@@ -3,30 +3,50 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"time"
 
+	"fleetcall/internal/process"
 	"fleetcall/internal/testserver"
 )
 
 // bench is one run.
 type bench struct {
-	binary   string // fleetcall's path
-	quick    bool   // short rounds: to see that it works, not for figures
-	sections []*section
-	facts    facts
+	binary string // fleetcall's path
+	quick  bool   // short rounds: to see that it works, not for figures
+	findings
+}
+
+// findings are what was measured. A part's go from its process to the one that
+// writes the page as JSON.
+type findings struct {
+	Sections []*section
+	Facts    facts
 }
 
 // facts are figures that the page's text quotes.
 type facts struct {
-	flightCPU, replicaCPU float64 // nanoseconds of Redis for a flight, and for each of its replicas
-	pairCPU               float64 // nanoseconds of a busy Redis for a join and a finish
-	waiter, flight        float64 // bytes of memory
+	FlightCPU, ReplicaCPU float64 `json:",omitzero"` // nanoseconds of Redis for a flight, and for each of its replicas
+	PairCPU               float64 `json:",omitzero"` // nanoseconds of a busy Redis for a join and a finish
+	Waiter, Flight        float64 `json:",omitzero"` // bytes of memory
+}
+
+// add adds a part's findings, which are JSON.
+func (f *findings) add(part []byte) error {
+	found := findings{Facts: f.Facts} // what the part leaves out stays
+	if err := json.Unmarshal(part, &found); err != nil {
+		return fmt.Errorf("reading what was measured: %w", err)
+	}
+	f.Sections, f.Facts = append(f.Sections, found.Sections...), found.Facts
+	return nil
 }
 
 // rounds returns how many rounds to measure, n when there is time.
@@ -39,8 +59,8 @@ func (b *bench) rounds(n int) int {
 
 // section adds a section to the report.
 func (b *bench) section(part, title string) *section {
-	s := &section{part: part, title: title}
-	b.sections = append(b.sections, s)
+	s := &section{Part: part, Title: title}
+	b.Sections = append(b.Sections, s)
 	return s
 }
 
@@ -48,27 +68,28 @@ var parts = []struct {
 	name    string
 	measure func(*bench)
 }{
+	{"local", measureLocal},
 	{"fleet", measureFleet},
+	{"lone", measureLone},
+	{"keys", measureKeys},
 	{"growth", measureGrowth},
 	{"program", measureProgram},
-	// Last: the runtime keeps what it made for a hundred thousand goroutines, and
-	// each garbage collection after it looks at that.
-	{"local", measureLocal},
 }
 
 // options are the command line's.
 type options struct {
 	binary, docs, only, profile string
-	quick                       bool
+	quick, json                 bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/fleetcall", "path of the program, as make build makes it")
 	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and its plots into this directory")
-	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, growth, program")
-	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile to this file")
+	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, lone, keys, growth, program")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the only part to this file")
 	flag.BoolVar(&o.quick, "quick", false, "short rounds: to see that it works, not for figures")
+	flag.BoolVar(&o.json, "json", false, "print the only part's findings as JSON")
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -76,7 +97,80 @@ func main() {
 	}
 }
 
-func run(o options) (err error) {
+// run measures the parts. Each has a process of its own: what one leaves behind,
+// such as the runtime's memory of a hundred thousand goroutines, slows what is
+// measured after it.
+func run(o options) error {
+	names, err := o.parts()
+	if err != nil {
+		return err
+	}
+	if o.json || o.profile != "" {
+		if len(names) != 1 {
+			return errors.New("-json and -cpuprofile want one part: -only")
+		}
+		return measurePart(o, names[0])
+	}
+	for _, line := range machine() {
+		fmt.Println(line)
+	}
+	begin := time.Now()
+	var all findings
+	for _, name := range names {
+		part, err := inProcess(o, name)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		before := len(all.Sections)
+		if err := all.add(part); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		for _, s := range all.Sections[before:] {
+			s.print(os.Stdout)
+		}
+	}
+	if o.docs == "" {
+		return nil
+	}
+	return all.writePage(o.docs, time.Since(begin))
+}
+
+// parts returns which parts to measure.
+func (o options) parts() ([]string, error) {
+	var known []string
+	for _, part := range parts {
+		known = append(known, part.name)
+	}
+	if o.only == "" {
+		return known, nil
+	}
+	names := strings.Split(o.only, ",")
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("-only names %q, which is none of %s", name, strings.Join(known, ", "))
+		}
+	}
+	return names, nil
+}
+
+// inProcess measures a part in a process of its own and returns its findings,
+// as JSON.
+func inProcess(o options, name string) ([]byte, error) {
+	var out bytes.Buffer
+	child, err := process.Start(process.Spec{
+		Path:   value(os.Executable()),
+		Args:   []string{"-json", "-only", name, "-binary", o.binary, fmt.Sprintf("-quick=%v", o.quick)},
+		Stdout: &out, Stderr: os.Stderr,
+	})
+	if err != nil {
+		return nil, err
+	}
+	<-child.Done()
+	return out.Bytes(), child.Err()
+}
+
+// measurePart measures a part in this process.
+func measurePart(o options, name string) (err error) {
 	defer testserver.Recover(&err)
 	if o.profile != "" {
 		file, err := os.Create(o.profile)
@@ -89,26 +183,21 @@ func run(o options) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	for _, line := range machine() {
-		fmt.Println(line)
-	}
-	begin := time.Now()
 	b := &bench{binary: o.binary, quick: o.quick}
+	begin := time.Now()
 	for _, part := range parts {
-		if o.only != "" && !strings.Contains(","+o.only+",", ","+part.name+",") {
-			continue
+		if part.name == name {
+			part.measure(b)
 		}
-		began := time.Now()
-		part.measure(b)
-		s := b.sections[len(b.sections)-1]
-		s.took = time.Since(began)
-		s.print(os.Stdout)
 	}
-	if len(b.sections) == 0 {
-		return errors.New("-only names no part")
+	for _, s := range b.Sections {
+		s.Took = time.Since(begin)
+		if !o.json {
+			s.print(os.Stdout)
+		}
 	}
-	if o.docs == "" {
+	if !o.json {
 		return nil
 	}
-	return b.writePage(o.docs, time.Since(begin))
+	return json.NewEncoder(os.Stdout).Encode(b.findings)
 }

@@ -17,20 +17,20 @@ var pageSource string
 var page = template.Must(template.New("benchmarks.md").Parse(pageSource))
 
 // writePage writes benchmarks.md and its plots into a directory.
-func (b *bench) writePage(docs string, took time.Duration) error {
+func (f *findings) writePage(docs string, took time.Duration) error {
 	plots := filepath.Join(docs, "plots")
 	if err := os.MkdirAll(plots, 0o755); err != nil {
 		return err
 	}
-	for _, s := range b.sections {
-		for _, c := range s.charts {
+	for _, s := range f.Sections {
+		for _, c := range s.Charts {
 			if err := c.draw(plots); err != nil {
 				return err
 			}
 		}
 	}
 	var text strings.Builder
-	if err := page.Execute(&text, b.view(took)); err != nil {
+	if err := page.Execute(&text, f.view(took)); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(docs, "benchmarks.md"), []byte(text.String()), 0o644)
@@ -49,25 +49,24 @@ type view struct {
 	PairCPU, PairRate  string
 }
 
-func (b *bench) view(took time.Duration) view {
+func (f *findings) view(took time.Duration) view {
 	v := view{Machine: machine(), Took: took.Round(time.Second), Section: map[string]string{}}
-	for _, s := range b.sections {
-		v.Section[s.part] = s.markdown()
-		for _, c := range s.checks {
-			if c.met {
+	for _, s := range f.Sections {
+		v.Section[s.Part] = s.markdown()
+		for _, c := range s.Checks {
+			if c.Met {
 				v.Met++
 				continue
 			}
 			v.Missed++
-			v.MissedFigures = append(v.MissedFigures, strings.TrimSpace(c.what)+": "+c.measured())
+			v.MissedFigures = append(v.MissedFigures, strings.TrimSpace(c.What)+": "+c.measured())
 		}
 	}
-	f := b.facts
-	v.FlightCPU, v.EachCPU = microseconds(f.flightCPU), microseconds(f.replicaCPU)
-	v.PairCPU, v.PairRate = microseconds(f.pairCPU), thousands(int(1e9/max(f.pairCPU, 1)))
-	v.Waiter, v.Flight = size(f.waiter), size(f.flight)
+	v.FlightCPU, v.EachCPU = microseconds(f.Facts.FlightCPU), microseconds(f.Facts.ReplicaCPU)
+	v.PairCPU, v.PairRate = microseconds(f.Facts.PairCPU), thousands(int(1e9/max(f.Facts.PairCPU, 1)))
+	v.Waiter, v.Flight = size(f.Facts.Waiter), size(f.Facts.Flight)
 	for _, replicas := range []int{3, 30, 1000} {
-		busy := f.flightCPU + float64(replicas)*f.replicaCPU
+		busy := f.Facts.FlightCPU + float64(replicas)*f.Facts.ReplicaCPU
 		v.Capacity = append(v.Capacity, thousands(replicas)+" replicas: "+thousands(int(1e9/max(busy, 1)))+" flights a second")
 	}
 	return v
@@ -76,14 +75,14 @@ func (b *bench) view(took time.Duration) view {
 // markdown returns the section's checks, tables and plots.
 func (s *section) markdown() string {
 	var parts []string
-	if len(s.checks) > 0 {
+	if len(s.Checks) > 0 {
 		parts = append(parts, s.markdownChecks())
 	}
-	for _, t := range s.tables {
+	for _, t := range s.Tables {
 		parts = append(parts, t.markdown())
 	}
-	for _, c := range s.charts {
-		parts = append(parts, "!["+c.title+"](plots/"+c.file+")\n")
+	for _, c := range s.Charts {
+		parts = append(parts, "!["+c.Title+"](plots/"+c.File+")\n")
 	}
 	return strings.Join(parts, "\n")
 }

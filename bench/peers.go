@@ -37,6 +37,7 @@ type fleetPeer struct {
 	// asItComes is a peer alone; else x/sync merges the callers of a replica
 	// before it, which it does not do by itself.
 	asItComes bool
+	floor     bool
 	make      func(addr string) replica
 }
 
@@ -66,17 +67,72 @@ func fleetPeers() []fleetPeer {
 	return all
 }
 
-// floor is what 300 callers wait that are merged in their process alone: no
-// Redis, and a run of the function for each replica.
-func floor() fleetPeer {
-	return fleetPeer{name: "x/sync alone (no Redis)", make: merged(func(string) replica {
-		return replica{
-			do: func(ctx context.Context, _ string, fn func(context.Context) ([]byte, error)) ([]byte, error) {
-				return fn(ctx)
-			},
-			close: func() {},
+// floors are no peers: nothing of their kind can be faster.
+func floors() []fleetPeer {
+	return []fleetPeer{
+		{name: bareFloor, floor: true, make: merged(newBare)},
+		{name: "x/sync alone (no Redis)", floor: true, make: merged(newApart)},
+	}
+}
+
+const bareFloor = "one SET and one PUBLISH behind x/sync"
+
+// newApart merges nothing across the fleet: each replica runs the function.
+func newApart(string) replica {
+	return replica{close: func() {}, do: func(ctx context.Context, _ string, fn func(context.Context) ([]byte, error)) ([]byte, error) {
+		return fn(ctx)
+	}}
+}
+
+// newBare sends the least that a replica must: one command to learn who leads,
+// and, as the leader, one message with the result. It promises nothing: what
+// errs, ends early or comes late is lost.
+func newBare(addr string) replica {
+	const channel = "results"
+	client := newClient(addr)
+	subscription := client.Subscribe(background(), channel)
+	value(subscription.Receive(background()))
+	var mu sync.Mutex
+	results := map[string]chan []byte{}
+	result := func(key string) chan []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if results[key] == nil {
+			results[key] = make(chan []byte, 1)
 		}
-	})}
+		return results[key]
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		for message := range subscription.Channel() {
+			key, sent, _ := strings.Cut(message.Payload, "\n")
+			result(key) <- []byte(sent)
+		}
+	})
+	return replica{
+		close: func() {
+			_ = subscription.Close()
+			done.Wait()
+			_ = client.Close()
+		},
+		do: func(ctx context.Context, key string, fn func(context.Context) ([]byte, error)) ([]byte, error) {
+			leads, err := client.SetNX(ctx, key, "", lifetime).Result()
+			if err != nil {
+				return nil, err
+			}
+			if leads {
+				val, err := fn(ctx)
+				done.Go(func() { _ = client.Publish(background(), channel, key+"\n"+string(val)).Err() })
+				return val, err
+			}
+			select {
+			case val := <-result(key):
+				return val, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+	}
 }
 
 // patient gives every call of a peer its time and no more: one whose wake-up was

@@ -47,12 +47,12 @@ func measureProgram(b *bench) {
 
 	for _, delay := range delays {
 		t := table{
-			title:   fmt.Sprintf("One hot product, a query of %v, %v a cell", delay, lasting),
-			columns: []string{"", "connections", "requests/s", "p50", "p99", "p99.9", "queries", "failed"},
+			Title:   fmt.Sprintf("One hot product, a query of %v, %v a cell", delay, lasting),
+			Columns: []string{"", "connections", "requests/s", "p50", "p99", "p99.9", "queries", "failed"},
 		}
 		latency := chart{
-			file: fmt.Sprintf("program-%dms.svg", delay.Milliseconds()), title: fmt.Sprintf("p99 behind nginx, a query of %v", delay),
-			x: "connections", y: "milliseconds",
+			File: fmt.Sprintf("program-%dms.svg", delay.Milliseconds()), Title: fmt.Sprintf("p99 behind nginx, a query of %v", delay),
+			X: "connections", Y: "milliseconds",
 		}
 		for _, d := range deployments {
 			f := value(fleet.Start(background(), fleet.Config{
@@ -60,7 +60,7 @@ func measureProgram(b *bench) {
 				DatabaseURL: postgres.URL(), RedisURL: redis.URL(),
 				Env: []string{"QUERY_DELAY=" + delay.String(), "LOG_LEVEL=error"},
 			}))
-			l := line{name: d.name}
+			l := line{Name: d.name}
 			addr := strings.TrimPrefix(f.URL(), "http://")
 			url := f.URL() + "/product/coalesced/1"
 			load(url, addr, 10, 300*time.Millisecond) // warms connections and pools
@@ -73,11 +73,11 @@ func measureProgram(b *bench) {
 					milliseconds(float64(a.p999)), thousands(queries), thousands(a.failed))
 				l.add(float64(n), float64(a.p99)/1e6)
 			}
-			latency.lines = append(latency.lines, l)
+			latency.Lines = append(latency.Lines, l)
 			must(f.Close())
 		}
-		s.tables = append(s.tables, t)
-		s.charts = append(s.charts, latency)
+		s.Tables = append(s.Tables, t)
+		s.Charts = append(s.Charts, latency)
 	}
 }
 

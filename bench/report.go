@@ -11,22 +11,22 @@ import (
 
 // section is one part of the report.
 type section struct {
-	part   string // as -only names it
-	title  string
-	checks []check
-	tables []table
-	charts []chart
-	took   time.Duration
+	Part   string // as -only names it
+	Title  string
+	Checks []check
+	Tables []table
+	Charts []chart
+	Took   time.Duration
 }
 
 // check is one figure beside its target and its peer.
 type check struct {
-	what, ours, peer, ratio, target string
-	met                             bool
+	What, Ours, Peer, Ratio, Target string
+	Met                             bool
 }
 
 func (c check) verdict() string {
-	if c.met {
+	if c.Met {
 		return "met"
 	}
 	return "MISSED"
@@ -34,20 +34,20 @@ func (c check) verdict() string {
 
 // measured is the figure in a sentence's end.
 func (c check) measured() string {
-	if c.ratio == "" {
-		return c.ours + ", target " + c.target
+	if c.Ratio == "" {
+		return c.Ours + ", target " + c.Target
 	}
-	return c.ours + " beside " + c.peer + ", ratio " + c.ratio + ", target " + c.target
+	return c.Ours + " beside " + c.Peer + ", ratio " + c.Ratio + ", target " + c.Target
 }
 
 type table struct {
-	title   string
-	columns []string
-	rows    [][]string
-	note    string
+	Title   string
+	Columns []string
+	Rows    [][]string
+	Note    string
 }
 
-func (t *table) add(row ...string) { t.rows = append(t.rows, row) }
+func (t *table) add(row ...string) { t.Rows = append(t.Rows, row) }
 
 // atMost checks that one median is at most limit times another's.
 func (s *section) atMost(what string, medians map[string]float64, ours, peer string, limit float64, unit func(float64) string) {
@@ -61,36 +61,36 @@ func (s *section) ratio(what string, ours, peer float64, peerName string, limit 
 	if atLeast {
 		sign, met = "≥", ratio >= limit
 	}
-	s.checks = append(s.checks, check{
-		what: what, ours: unit(ours), peer: unit(peer) + " " + peerName,
-		ratio: fmt.Sprintf("%.2f", ratio), target: fmt.Sprintf("%s %.2f", sign, limit), met: met,
+	s.Checks = append(s.Checks, check{
+		What: what, Ours: unit(ours), Peer: unit(peer) + " " + peerName,
+		Ratio: fmt.Sprintf("%.2f", ratio), Target: fmt.Sprintf("%s %.2f", sign, limit), Met: met,
 	})
 }
 
 // limit checks a figure that needs no peer.
 func (s *section) limit(what string, ours, limit float64) {
-	s.checks = append(s.checks, check{
-		what: what, ours: count(ours), peer: "–", ratio: "", target: "≤ " + count(limit), met: ours <= limit,
+	s.Checks = append(s.Checks, check{
+		What: what, Ours: count(ours), Peer: "–", Ratio: "", Target: "≤ " + count(limit), Met: ours <= limit,
 	})
 }
 
 func (s *section) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s  (measured in %s)\n", strings.ToUpper(s.title), s.took.Round(time.Second))
-	if len(s.checks) > 0 {
+	fmt.Fprintf(w, "\n%s  (measured in %s)\n", strings.ToUpper(s.Title), s.Took.Round(time.Second))
+	if len(s.Checks) > 0 {
 		rows := [][]string{}
-		for _, c := range s.checks {
-			rows = append(rows, []string{c.what, c.ours, c.peer, c.ratio, c.target, c.verdict()})
+		for _, c := range s.Checks {
+			rows = append(rows, []string{c.What, c.Ours, c.Peer, c.Ratio, c.Target, c.verdict()})
 		}
-		printTable(w, table{columns: []string{"figure", "fleetcall", "peer", "ratio", "target", ""}, rows: rows})
+		printTable(w, table{Columns: []string{"figure", "fleetcall", "peer", "ratio", "target", ""}, Rows: rows})
 	}
-	for _, t := range s.tables {
+	for _, t := range s.Tables {
 		printTable(w, t)
 	}
 }
 
 func printTable(w io.Writer, t table) {
-	widths := make([]int, len(t.columns))
-	for _, row := range append([][]string{t.columns}, t.rows...) {
+	widths := make([]int, len(t.Columns))
+	for _, row := range append([][]string{t.Columns}, t.Rows...) {
 		for i, cell := range row {
 			widths[i] = max(widths[i], len([]rune(cell)))
 		}
@@ -103,15 +103,15 @@ func printTable(w io.Writer, t table) {
 		return strings.TrimRight(b.String(), " ")
 	}
 	fmt.Fprintln(w)
-	if t.title != "" {
-		fmt.Fprintln(w, t.title)
+	if t.Title != "" {
+		fmt.Fprintln(w, t.Title)
 	}
-	fmt.Fprintln(w, line(t.columns))
-	for _, row := range t.rows {
+	fmt.Fprintln(w, line(t.Columns))
+	for _, row := range t.Rows {
 		fmt.Fprintln(w, line(row))
 	}
-	if t.note != "" {
-		fmt.Fprintln(w, wrap(t.note, 100))
+	if t.Note != "" {
+		fmt.Fprintln(w, wrap(t.Note, 100))
 	}
 }
 
@@ -138,25 +138,25 @@ func wrap(text string, columns int) string {
 
 func (t table) markdown() string {
 	var b strings.Builder
-	if t.title != "" {
-		fmt.Fprintf(&b, "**%s**\n\n", t.title)
+	if t.Title != "" {
+		fmt.Fprintf(&b, "**%s**\n\n", t.Title)
 	}
 	line := func(row []string) { fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | ")) }
-	line(t.columns)
-	b.WriteString("|" + strings.Repeat("---|", len(t.columns)) + "\n")
-	for _, row := range t.rows {
+	line(t.Columns)
+	b.WriteString("|" + strings.Repeat("---|", len(t.Columns)) + "\n")
+	for _, row := range t.Rows {
 		line(row)
 	}
-	if t.note != "" {
-		b.WriteString("\n" + wrap(t.note, 90) + "\n")
+	if t.Note != "" {
+		b.WriteString("\n" + wrap(t.Note, 90) + "\n")
 	}
 	return b.String()
 }
 
 func (s *section) markdownChecks() string {
-	t := table{columns: []string{"figure", "fleetcall", "peer", "ratio", "target", ""}}
-	for _, c := range s.checks {
-		t.add(strings.TrimSpace(c.what), c.ours, c.peer, c.ratio, c.target, c.verdict())
+	t := table{Columns: []string{"figure", "fleetcall", "peer", "ratio", "target", ""}}
+	for _, c := range s.Checks {
+		t.add(strings.TrimSpace(c.What), c.Ours, c.Peer, c.Ratio, c.Target, c.verdict())
 	}
 	return t.markdown()
 }

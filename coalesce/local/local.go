@@ -315,17 +315,18 @@ func (g *Group[K, V]) shard(key K) (s *shard[K, V], hash uint64) {
 // that it must run. Only a follower gets the flight's done channel.
 func (g *Group[K, V]) join(s *shard[K, V], key K, hash uint64) (f *flight[K, V], done <-chan struct{}) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.requests++
 	s.waiting++
-	if f := s.flights.find(key, hash); f != nil {
+	if f = s.flights.find(key, hash); f != nil {
 		s.followers++
 		f.waiters++
 		f.followed = true
 		if f.done == nil {
 			f.done = make(chan struct{})
 		}
-		return f, f.done
+		done = f.done
+		s.mu.Unlock()
+		return f, done
 	}
 	f, _ = g.spare.Get().(*flight[K, V])
 	if f == nil {
@@ -334,6 +335,7 @@ func (g *Group[K, V]) join(s *shard[K, V], key K, hash uint64) (f *flight[K, V],
 	f.key, f.hash, f.waiters = key, hash, 1
 	s.flights.insert(f)
 	s.active++
+	s.mu.Unlock()
 	return f, nil
 }
 
@@ -374,8 +376,8 @@ func (f *flight[K, V]) run(s *shard[K, V], ctx *detached.Context, fn func(contex
 // Goexit.
 func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) Ended {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if f.finished {
+		s.mu.Unlock()
 		return Ended{}
 	}
 	s.flights.remove(f)
@@ -390,7 +392,9 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) E
 	}
 	f.val, f.err = val, err
 	f.finished = true
-	return Ended{int(f.waiters), f.done, f.ctx}
+	ended := Ended{int(f.waiters), f.done, f.ctx}
+	s.mu.Unlock()
+	return ended
 }
 
 // recycle lets a finished flight be used again, if only its leader, who calls

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const pairsAtOnce = 256
+
+// measureKeys compares the rate of calls with different keys to the rate of
+// their two commands, sent in each way that go-redis offers.
+func measureKeys(b *bench) {
+	s := b.section("keys", "Different keys at once")
+	addr, stopRedis := startRedis()
+	defer stopRedis()
+	lasting, rounds := time.Second, b.rounds(9)
+	if b.quick {
+		lasting = 200 * time.Millisecond
+	}
+	group, stop := newGroup(addr)
+	defer stop()
+	client := newClient(addr)
+	defer func() { _ = client.Close() }()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	call := func(key string) {
+		_, _, err := group.Do(ctx, key, nothing)
+		must(err)
+	}
+	const each = 16 // keys of a worker, used in turn
+	keys := make([]string, pairsAtOnce*each)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("pair-%d", i)
+	}
+	recorded := recordSteps(addr, call, pairsAtOnce*each)
+	automatic := value(client.AutoPipeline())
+	defer func() { _ = automatic.Close() }()
+
+	bare := func(send redis.Cmdable) func(worker, i int) {
+		doer := send.(interface {
+			Do(context.Context, ...any) *redis.Cmd
+		})
+		return func(worker, i int) {
+			pair := recorded[worker*each+i%each]
+			must(doer.Do(ctx, pair.join...).Err())
+			must(doer.Do(ctx, pair.finish...).Err())
+		}
+	}
+	// Four workers send what 256 callers would, 64 joins and then their 64
+	// finishes in a pipeline each: a finish goes after the reply to its join.
+	const workers = 4
+	const deep = pairsAtOnce / workers
+	pipelined := func() float64 {
+		return deep * rate(workers, lasting, func(worker, _ int) {
+			pairs := recorded[worker*deep*each:]
+			for _, step := range []func(steps) []any{func(s steps) []any { return s.join }, func(s steps) []any { return s.finish }} {
+				_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+					for i := range deep {
+						pipe.Do(ctx, step(pairs[i*each])...)
+					}
+					return nil
+				})
+				must(err)
+			}
+		})
+	}
+	rates := interleave(rounds, []contender{
+		{"fleetcall", func() float64 {
+			before := group.Stats().Distributed
+			all := rate(pairsAtOnce, lasting, func(worker, i int) { call(keys[worker*each+i%each]) })
+			after := group.Stats().Distributed
+			// A call that fell back sent no pair.
+			return all * float64(after.Leaders-before.Leaders) / float64(after.Requests-before.Requests)
+		}},
+		{"plain", func() float64 { return rate(pairsAtOnce, lasting, bare(client)) }},
+		{"auto-pipelined", func() float64 { return rate(pairsAtOnce, lasting, bare(automatic)) }},
+		{"pipelined", pipelined},
+	})
+	t := table{
+		Title:   fmt.Sprintf("Calls with different keys a second, %d at once, one replica", pairsAtOnce),
+		Columns: []string{"", "a second", "fleetcall's share"},
+	}
+	fastest := "plain"
+	for _, name := range []string{"fleetcall", "plain", "auto-pipelined", "pipelined"} {
+		t.add(map[string]string{"fleetcall": "fleetcall"}[name]+map[bool]string{true: "bare join and finish, " + name}[name != "fleetcall"],
+			perSecond(rates[name]), fmt.Sprintf("%.2f", rates["fleetcall"]/rates[name]))
+		if name != "fleetcall" && rates[name] > rates[fastest] {
+			fastest = name
+		}
+	}
+	pairs := 0.0
+	busy := usedBy(addr, 1, func() { pairs = pipelined() * lasting.Seconds() })
+	b.Facts.PairCPU = busy.cpu / pairs
+	fallbacks := group.Stats().Distributed.Fallbacks
+	t.Note = fmt.Sprintf("%s calls of fleetcall fell back to running without Redis, and are not counted.", thousands(int(fallbacks)))
+	s.Tables = append(s.Tables, t)
+	s.ratio(fmt.Sprintf("different keys, %d at once", pairsAtOnce), rates["fleetcall"], rates[fastest], "bare, "+fastest, 0.7, true, perSecond)
+}
+
+// rate lets workers work for a while and returns how often a second they did.
+func rate(workers int, lasting time.Duration, work func(worker, i int)) float64 {
+	var wg sync.WaitGroup
+	counts := make([]int, workers)
+	begin := time.Now()
+	for worker := range workers {
+		wg.Go(func() {
+			for time.Since(begin) < lasting {
+				work(worker, counts[worker])
+				counts[worker]++
+			}
+		})
+	}
+	wg.Wait()
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return float64(total) / time.Since(begin).Seconds()
+}
