@@ -55,12 +55,12 @@ func measureKeys(b *bench) {
 	const workers = 4
 	const deep = pairsAtOnce / workers
 	pipelined := func() float64 {
-		return deep * rate(workers, lasting, func(worker, _ int) {
+		return deep * rate(workers, lasting, func(worker, round int) {
 			pairs := recorded[worker*deep*each:]
 			for _, step := range []func(steps) []any{func(s steps) []any { return s.join }, func(s steps) []any { return s.finish }} {
 				_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 					for i := range deep {
-						pipe.Do(ctx, step(pairs[i*each])...)
+						pipe.Do(ctx, step(pairs[i*each+round%each])...)
 					}
 					return nil
 				})

@@ -14,7 +14,7 @@ func measureLone(b *bench) {
 	s := b.section("lone", "A lone caller")
 	addr, stopRedis := startRedis()
 	defer stopRedis()
-	calls, rounds := 300, b.rounds(11)
+	calls, rounds := 300, b.rounds(25)
 	if b.quick {
 		calls = 50
 	}
