@@ -120,7 +120,10 @@ func (c *call[V]) starting() state[V] {
 // rings makes call a ringer.
 func (c *call[V]) rings(a *alarm) {
 	if a == &c.renewal {
-		c.renew()
+		c.proceed(func(*call[V]) state[V] {
+			c.renew()
+			return nil
+		})
 		return
 	}
 	c.deadline.End(context.DeadlineExceeded)

@@ -47,6 +47,8 @@ func (p panicking) Lease(l distributed.Lease) {
 	switch l.State {
 	case distributed.LeaseTaken:
 		p.at("taken")
+	case distributed.LeaseRenewed:
+		p.at("renewed")
 	case distributed.LeaseReleased:
 		p.at("released")
 	}
@@ -90,6 +92,8 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 		"as Redis has answered the join": {where: "join", fn: returns, panics: true},
 		"as the lease is taken":          {where: "taken", fn: returns, panics: true},
 		"as the function is to run":      {where: "run", fn: returns, panics: true},
+		"as Redis answers a renewal":     {where: "renew", fn: waits, panics: true},
+		"as the lease is renewed":        {where: "renewed", fn: waits, panics: true},
 		"as the function has returned":   {where: "ran", fn: returns, panics: true},
 		"as the flight has ended":        {where: "landed", fn: returns, panics: true},
 		"as it has ended by its timeout": {where: "landed", fn: waits, panics: true},
@@ -105,6 +109,9 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 			opts := []distributed.Option{distributed.WithObserver(panicking{where: tt.where}), distributed.WithFlightTimeout(timeout), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))}
 			if tt.hangs {
 				opts = append(opts, distributed.WithRedisTimeout(100*time.Millisecond), distributed.WithFlightTimeout(10*time.Second))
+			}
+			if strings.HasPrefix(tt.where, "renew") {
+				opts = append(opts, distributed.WithLeaseTTL(timeout/2))
 			}
 			f := newFleet[string](t, 1, opts...)
 			g := f.groups[0]
