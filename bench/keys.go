@@ -17,7 +17,7 @@ func measureKeys(b *bench) {
 	s := b.section("keys", "Different keys at once")
 	addr, stopRedis := startRedis()
 	defer stopRedis()
-	lasting, rounds := time.Second, b.rounds(9)
+	lasting, rounds := 500*time.Millisecond, b.rounds(19)
 	if b.quick {
 		lasting = 200 * time.Millisecond
 	}

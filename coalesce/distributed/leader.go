@@ -317,8 +317,8 @@ func (c *call[V]) finish(r returned[V], ended *endedFlight) {
 	o.finished = c.clock.at(r.ended)
 	encoded := o.encode()
 	notice := noticeOf(o, len(encoded)).encode()
-	message := "inline"
-	if len(o.payload) > g.set.inlineLimit || time.Since(r.ended) > g.set.redisTimeout {
+	age, message := time.Since(r.ended), "inline"
+	if len(o.payload) > g.set.inlineLimit || age > g.set.redisTimeout {
 		// Too large, or too old to be given to whoever joined since.
 		message = "notice"
 	}
@@ -333,7 +333,7 @@ func (c *call[V]) finish(r returned[V], ended *endedFlight) {
 		n.lease, n.attempts, c.keys.result(), n.latest, n.detached,
 		n.flight, encoded, notice, c.keys.channel(), g.subs.publish, message,
 		g.set.args.handoffTTL, maxAge,
-		earliest, time.Since(r.ended).Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
+		earliest, age.Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
 	f := g.redis.request(c.ctx, len(encoded), finishScript, args)
 	f.breaker = g.redis.must()
 	f.then = func() {
