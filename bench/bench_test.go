@@ -71,24 +71,17 @@ func TestFlightsCostTheProtocolsCommandsAndRunOnce(t *testing.T) {
 }
 
 func TestRecordedStepsAreAFlightsOwn(t *testing.T) {
-	addr, stop := startRedis()
-	defer stop()
-	group, stopGroup := newGroup(addr)
-	defer stopGroup()
-	client := newClient(addr)
-	defer func() { _ = client.Close() }()
-	recorded := recordSteps(addr, func(key string) {
-		_, _, err := group.Do(t.Context(), key, nothing)
-		must(err)
-	}, 2)
+	us := startBeside()
+	defer us.close()
+	recorded := recordSteps(us.addr, us.call, 2)
 	for i, pair := range recorded {
-		join, err := client.Do(t.Context(), pair.join...).Slice()
+		join, err := us.client.Do(t.Context(), pair.join...).Slice()
 		if err != nil || len(join) == 0 || join[0] != "lead" {
 			t.Errorf("join %d is answered %v, %v; want lead", i, join, err)
 		}
 	}
 	for i, pair := range recorded {
-		finish, err := client.Do(t.Context(), pair.finish...).Slice()
+		finish, err := us.client.Do(t.Context(), pair.finish...).Slice()
 		if err != nil || len(finish) == 0 || finish[0] != int64(1) {
 			t.Errorf("finish %d is answered %v, %v; want that it held its lease", i, finish, err)
 		}

@@ -15,29 +15,19 @@ const pairsAtOnce = 256
 // their two commands, sent in each way that go-redis offers.
 func measureKeys(b *bench) {
 	s := b.section("keys", "Different keys at once")
-	addr, stopRedis := startRedis()
-	defer stopRedis()
 	lasting, rounds := 500*time.Millisecond, b.rounds(19)
 	if b.quick {
 		lasting = 200 * time.Millisecond
 	}
-	group, stop := newGroup(addr)
-	defer stop()
-	client := newClient(addr)
-	defer func() { _ = client.Close() }()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	call := func(key string) {
-		_, _, err := group.Do(ctx, key, nothing)
-		must(err)
-	}
+	us := startBeside()
+	defer us.close()
 	const each = 16 // keys of a worker, used in turn
 	keys := make([]string, pairsAtOnce*each)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("pair-%d", i)
 	}
-	recorded := recordSteps(addr, call, pairsAtOnce*each)
-	automatic := value(client.AutoPipeline())
+	recorded := recordSteps(us.addr, us.call, pairsAtOnce*each)
+	automatic := value(us.client.AutoPipeline())
 	defer func() { _ = automatic.Close() }()
 
 	bare := func(send redis.Cmdable) func(worker, i int) {
@@ -46,8 +36,8 @@ func measureKeys(b *bench) {
 		})
 		return func(worker, i int) {
 			pair := recorded[worker*each+i%each]
-			must(doer.Do(ctx, pair.join...).Err())
-			must(doer.Do(ctx, pair.finish...).Err())
+			must(doer.Do(us.ctx, pair.join...).Err())
+			must(doer.Do(us.ctx, pair.finish...).Err())
 		}
 	}
 	// Four workers send what 256 callers would, 64 joins and then their 64
@@ -58,9 +48,9 @@ func measureKeys(b *bench) {
 		return deep * rate(workers, lasting, func(worker, round int) {
 			pairs := recorded[worker*deep*each:]
 			for _, step := range []func(steps) []any{func(s steps) []any { return s.join }, func(s steps) []any { return s.finish }} {
-				_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+				_, err := us.client.Pipelined(us.ctx, func(pipe redis.Pipeliner) error {
 					for i := range deep {
-						pipe.Do(ctx, step(pairs[i*each+round%each])...)
+						pipe.Do(us.ctx, step(pairs[i*each+round%each])...)
 					}
 					return nil
 				})
@@ -70,13 +60,13 @@ func measureKeys(b *bench) {
 	}
 	rates := interleave(rounds, []contender{
 		{"fleetcall", func() float64 {
-			before := group.Stats().Distributed
-			all := rate(pairsAtOnce, lasting, func(worker, i int) { call(keys[worker*each+i%each]) })
-			after := group.Stats().Distributed
+			before := us.group.Stats().Distributed
+			all := rate(pairsAtOnce, lasting, func(worker, i int) { us.call(keys[worker*each+i%each]) })
+			after := us.group.Stats().Distributed
 			// A call that fell back sent no pair.
 			return all * float64(after.Leaders-before.Leaders) / float64(after.Requests-before.Requests)
 		}},
-		{"plain", func() float64 { return rate(pairsAtOnce, lasting, bare(client)) }},
+		{"plain", func() float64 { return rate(pairsAtOnce, lasting, bare(us.client)) }},
 		{"auto-pipelined", func() float64 { return rate(pairsAtOnce, lasting, bare(automatic)) }},
 		{"pipelined", pipelined},
 	})
@@ -93,9 +83,9 @@ func measureKeys(b *bench) {
 		}
 	}
 	pairs := 0.0
-	busy := usedBy(addr, 1, func() { pairs = pipelined() * lasting.Seconds() })
+	busy := usedBy(us.addr, 1, func() { pairs = pipelined() * lasting.Seconds() })
 	b.Facts.PairCPU = busy.cpu / pairs
-	fallbacks := group.Stats().Distributed.Fallbacks
+	fallbacks := us.group.Stats().Distributed.Fallbacks
 	t.Note = fmt.Sprintf("%s calls of fleetcall fell back to running without Redis, and are not counted.", thousands(int(fallbacks)))
 	s.Tables = append(s.Tables, t)
 	s.ratio(fmt.Sprintf("different keys, %d at once", pairsAtOnce), rates["fleetcall"], rates[fastest], "bare, "+fastest, 0.7, true, perSecond)

@@ -12,23 +12,13 @@ func nothing(context.Context) ([]byte, error) { return nil, nil }
 // trip of the join it sends, on a client of the same settings.
 func measureLone(b *bench) {
 	s := b.section("lone", "A lone caller")
-	addr, stopRedis := startRedis()
-	defer stopRedis()
 	calls, rounds := 300, b.rounds(25)
 	if b.quick {
 		calls = 50
 	}
-	group, stop := newGroup(addr)
-	defer stop()
-	client := newClient(addr)
-	defer func() { _ = client.Close() }()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	call := func(key string) {
-		_, _, err := group.Do(ctx, key, nothing)
-		must(err)
-	}
-	recorded := recordSteps(addr, call, calls)
+	us := startBeside()
+	defer us.close()
+	recorded := recordSteps(us.addr, us.call, calls)
 
 	// Each has its turn for a long round: a call is faster or slower by as much
 	// as is measured here, according to what the connections did a moment before,
@@ -36,10 +26,10 @@ func measureLone(b *bench) {
 	next := 0
 	ourCall := func(int) {
 		next++
-		call(fmt.Sprintf("lone-%d", next))
+		us.call(fmt.Sprintf("lone-%d", next))
 	}
-	join := func(i int) { must(client.Do(ctx, recorded[i].join...).Err()) }
-	finish := func(i int) { must(client.Do(ctx, recorded[i].finish...).Err()) }
+	join := func(i int) { must(us.client.Do(us.ctx, recorded[i].join...).Err()) }
+	finish := func(i int) { must(us.client.Do(us.ctx, recorded[i].finish...).Err()) }
 	apart := func(all *[]float64, call, after func(i int)) func() float64 {
 		return func() float64 {
 			begin := len(*all)

@@ -182,6 +182,35 @@ func newGroup(addr string, options ...distributed.Option) (*distributed.Group[[]
 	}
 }
 
+// beside is a replica and a Redis of its own, with a client of the same settings
+// that sends the replica's commands bare.
+type beside struct {
+	addr   string
+	group  *distributed.Group[[]byte]
+	client *redis.Client
+	ctx    context.Context // the callers': they could leave
+	close  func()
+}
+
+func startBeside() beside {
+	addr, stopRedis := startRedis()
+	group, stopGroup := newGroup(addr)
+	client := newClient(addr)
+	ctx, cancel := context.WithCancel(context.Background())
+	return beside{addr, group, client, ctx, func() {
+		cancel()
+		_ = client.Close()
+		stopGroup()
+		stopRedis()
+	}}
+}
+
+// call calls for a key whose function does nothing.
+func (b beside) call(key string) {
+	_, _, err := b.group.Do(b.ctx, key, nothing)
+	must(err)
+}
+
 // newPoller is the lock that most services write: whoever gets it runs the
 // function, the others look for its result every so often.
 func newPoller(every time.Duration) func(addr string) replica {
