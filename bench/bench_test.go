@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"fleetcall/internal/process"
 )
 
 func TestMain(m *testing.M) {
@@ -142,9 +145,14 @@ func TestAShortRunWritesThePage(t *testing.T) {
 			t.Fatalf("go build: %v\n%s", err, output)
 		}
 	}
-	output, err := exec.Command(bench, "-quick", "-binary", binary, "-docs", dir).CombinedOutput()
+	var output bytes.Buffer
+	run, err := process.Start(process.Spec{Path: bench, Args: []string{"-quick", "-binary", binary, "-docs", dir}, Stdout: &output, Stderr: &output})
 	if err != nil {
-		t.Fatalf("bench: %v\n%s", err, output)
+		t.Fatal(err)
+	}
+	<-run.Done()
+	if err := run.Err(); err != nil {
+		t.Fatalf("bench: %v\n%s", err, output.String())
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
 	if err != nil {

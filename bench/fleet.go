@@ -213,7 +213,7 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 			best99[kind] = name
 		}
 	}
-	t.Note += fmt.Sprintf("Half of what the best pair behind x/sync waits is %s (p50) and %s (p99); the floor, %s, waits %s and %s.",
+	t.Note += fmt.Sprintf("Half of what the best pair behind x/sync waits is %s (p50) and %s (p99); a floor, %s, waits %s and %s.",
 		milliseconds(median(p50[best50[false]])/2), milliseconds(median(p99[best99[false]])/2),
 		bareFloor, milliseconds(median(p50[bareFloor])), milliseconds(median(p99[bareFloor])))
 	s.Tables = append(s.Tables, t)

@@ -23,7 +23,7 @@ const (
 	samber  = "samber/go-singleflightx"
 	cancels = "resenje.org/singleflight"
 	sturdy  = "viccon/sturdyc"
-	channel = "a closed channel"
+	channel = "one closed channel"
 )
 
 // localKeys are as many as a busy replica may have in flight.
@@ -102,8 +102,7 @@ func localGroups() (staying, leaving map[string]doLocal) {
 	return staying, leaving
 }
 
-// closedChannel merges one herd's calls, and does nothing else: no group can be
-// faster.
+// closedChannel merges one herd's calls, and does nothing else.
 func closedChannel() doLocal {
 	var led atomic.Bool
 	var val int

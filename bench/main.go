@@ -105,6 +105,9 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	if o.docs != "" && len(names) != len(parts) {
+		return errors.New("-docs wants all parts: leave -only out")
+	}
 	if o.json || o.profile != "" {
 		if len(names) != 1 {
 			return errors.New("-json and -cpuprofile want one part: -only")
@@ -144,7 +147,7 @@ func (o options) parts() ([]string, error) {
 	if o.only == "" {
 		return known, nil
 	}
-	names := strings.Split(o.only, ",")
+	names := slices.Compact(slices.Sorted(strings.SplitSeq(o.only, ",")))
 	for _, name := range names {
 		if !slices.Contains(known, name) {
 			return nil, fmt.Errorf("-only names %q, which is none of %s", name, strings.Join(known, ", "))

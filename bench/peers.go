@@ -67,7 +67,7 @@ func fleetPeers() []fleetPeer {
 	return all
 }
 
-// floors are no peers: nothing of their kind can be faster.
+// floors are no peers: they are the least that there is to do.
 func floors() []fleetPeer {
 	return []fleetPeer{
 		{name: bareFloor, floor: true, make: merged(newBare)},
@@ -84,8 +84,8 @@ func newApart(string) replica {
 	}}
 }
 
-// newBare sends the least that a replica must: one command to learn who leads,
-// and, as the leader, one message with the result. It promises nothing: what
+// newBare sends, with go-redis, the least that a replica must: one command to learn
+// who leads, and, as the leader, one message with the result. It promises nothing: what
 // errs, ends early or comes late is lost.
 func newBare(addr string) replica {
 	const channel = "results"

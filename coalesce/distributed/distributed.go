@@ -334,12 +334,6 @@ func (g *Group[V]) hold() {
 	g.lifeMu.Unlock()
 }
 
-// background keeps Close waiting until f has called done. Its caller has entered.
-func (g *Group[V]) background(f func(done func())) {
-	g.hold()
-	g.workers.run(func() { f(g.leave) })
-}
-
 func (g *Group[V]) leave() {
 	g.lifeMu.Lock()
 	defer g.lifeMu.Unlock()

@@ -120,10 +120,12 @@ func (c *call[V]) starting() state[V] {
 // rings makes call a ringer.
 func (c *call[V]) rings(a *alarm) {
 	if a == &c.renewal {
-		c.proceed(func(*call[V]) state[V] {
-			c.renew()
-			return nil
-		})
+		defer func() {
+			if value := recover(); value != nil {
+				c.broke(value)
+			}
+		}()
+		c.renew()
 		return
 	}
 	c.deadline.End(context.DeadlineExceeded)
@@ -152,10 +154,32 @@ func (c *call[V]) step(current state[V]) (next state[V]) {
 // callers can't be told.
 func (c *call[V]) panicked(value any) {
 	err := &coalesce.PanicError{Value: value, Stack: debug.Stack()}
-	c.stopped()
-	if !c.endWith(result[V]{}, err, false) {
-		c.g.set.log.Error("fleetcall: panic after the end of a call", c.attrs(slog.Any("error", err))...)
+	began := c.stopped()
+	if !began && !c.over.Load() && (c.asked != nil || c.unsure || c.attempt > 0) {
+		// Nothing else releases the lease that the join may have taken.
+		c.background(func() { c.abandon(true) })
 	}
+	if !c.endWith(result[V]{}, err, false) {
+		c.logPanic(err)
+	}
+}
+
+// background has f done by another goroutine, beside what the call does, and keeps
+// Close waiting for it. The call has not ended, or its goroutine has entered.
+func (c *call[V]) background(f func()) {
+	c.g.hold()
+	c.g.workers.run(func() {
+		defer c.g.leave()
+		c.proceed(func(*call[V]) state[V] {
+			f()
+			return nil
+		})
+	})
+}
+
+// logPanic is for a panic of which nobody can be told any more.
+func (c *call[V]) logPanic(err *coalesce.PanicError) {
+	c.g.set.log.Error("fleetcall: panic after the end of a call", c.attrs(slog.Any("error", err))...)
 }
 
 // end is the last state.

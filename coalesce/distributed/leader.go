@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -36,10 +37,7 @@ func (c *call[V]) leading() state[V] {
 // be, nor so who joins it before its end.
 func (c *call[V]) alone() state[V] {
 	if c.unsure {
-		c.g.background(func(done func()) {
-			defer done()
-			c.abandon(true)
-		})
+		c.background(func() { c.abandon(true) })
 	}
 	return c.execute(coalesce.Fallback)
 }
@@ -52,6 +50,7 @@ const (
 	late                      // the flight timeout has passed
 	closing                   // its replica waits no longer
 	back                      // the function has ended
+	broken                    // an observer or a log handler panicked beside it
 	begins                    // the function is about to run: nothing is decided before
 )
 
@@ -64,6 +63,7 @@ type execution[V any] struct {
 	began    bool
 	happened event
 	back     returned[V]
+	broken   *coalesce.PanicError
 	deciding bool // a goroutine is acting on what happened
 	over     bool
 }
@@ -105,6 +105,22 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 // ContextEnded makes call a detached.Ender: its last local caller has left.
 func (c *call[V]) ContextEnded() { c.happens(left) }
 
+// broke ends the call, whose function may still run, with a panic that is not the
+// function's.
+func (c *call[V]) broke(value any) {
+	e := &c.running
+	err := &coalesce.PanicError{Value: value, Stack: debug.Stack()}
+	e.mu.Lock()
+	over := e.over
+	e.broken = err
+	e.mu.Unlock()
+	if over {
+		c.logPanic(err)
+		return
+	}
+	c.happens(broken)
+}
+
 // happens notes an event, and acts on all that happened unless another goroutine
 // does. It says whether the call is over.
 func (c *call[V]) happens(ev event) (over bool) {
@@ -145,14 +161,16 @@ func (c *call[V]) happens(ev event) (over bool) {
 	return true
 }
 
-// stopped lets go of what goes on while the function runs.
-func (c *call[V]) stopped() {
+// stopped lets go of what goes on while the function runs, and says if that has
+// begun.
+func (c *call[V]) stopped() (began bool) {
 	e := &c.running
 	e.mu.Lock()
-	e.over = true
+	e.over, began = true, e.began
 	e.mu.Unlock()
 	c.local.Dismiss(&e.watching)
 	c.g.renewals.stop(&c.renewal)
+	return began
 }
 
 // decide returns how the call ends; nil: the function goes on.
@@ -161,6 +179,13 @@ func (c *call[V]) decide(happened event) func() {
 	leased := e.role == coalesce.Leader
 	none := result[V]{role: e.role}
 	switch {
+	case happened&broken != 0:
+		return func() {
+			defer c.endWith(none, e.broken, false)
+			if leased {
+				c.abandon(true)
+			}
+		}
 	case happened&back != 0:
 		return c.cameBack
 	case happened&closing != 0:
@@ -413,8 +438,7 @@ func (c *call[V]) abandon(forced bool) bool {
 	abandoned, err := c.sendAbandon(forced)
 	switch {
 	case err != nil:
-		c.g.background(func(done func()) {
-			defer done()
+		c.background(func() {
 			_ = c.insist(c.g.set.leaseTTL, nil, asked, err, func() error {
 				_, err := c.sendAbandon(true)
 				return err

@@ -144,6 +144,9 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 			if err := g.Close(closing); err != nil {
 				t.Errorf("Close: %v", err)
 			}
+			if left := f.server.Client().Exists(context.Background(), "fleetcall:{k}:lease", "fleetcall:{k}:attempts").Val(); left != 0 {
+				t.Errorf("%d of its lease and attempts are left", left)
+			}
 			if tt.panics && strings.Contains(log.String(), "panic") {
 				t.Errorf("its caller saw the panic, which was logged all the same:\n%s", log.String())
 			}
@@ -151,5 +154,43 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 		})
+	}
+}
+
+// TestCloseWaitsForTheAbandonThatAPanicMeets has a renewal fail, and the observer
+// panic at that, while the call waits for the answer to its abandon.
+func TestCloseWaitsForTheAbandonThatAPanicMeets(t *testing.T) {
+	const lease, redisTimeout = 3 * time.Second, 400 * time.Millisecond
+	f := newFleet[string](t, 1, distributed.WithObserver(panicking{where: "failed renew"}), distributed.WithLeaseTTL(lease), distributed.WithRedisTimeout(redisTimeout))
+	g := f.groups[0]
+	runs, ends := make(chan struct{}), make(chan struct{})
+	ctx, leave := context.WithCancel(context.Background())
+	left := make(chan any)
+	go func() {
+		defer func() { left <- recover() }()
+		_, _, _ = g.Do(ctx, "k", func(context.Context) (string, error) {
+			close(runs)
+			<-ends
+			return "", nil
+		})
+	}()
+	<-runs
+	f.server.Freeze()
+	time.Sleep(lease/3 + redisTimeout/2) // the renewal is on its way
+	leave()
+	<-left
+	time.Sleep(redisTimeout * 3 / 4) // it has failed; the abandon has time left
+	closed := make(chan error, 1)
+	go func() { closed <- g.Close(context.Background()) }()
+	select {
+	case err := <-closed:
+		t.Errorf("Close returned %v, with an abandon under way", err)
+		closed <- nil
+	case <-time.After(redisTimeout):
+	}
+	f.server.Thaw()
+	close(ends)
+	if err := <-closed; err != nil {
+		t.Errorf("Close: %v", err)
 	}
 }
