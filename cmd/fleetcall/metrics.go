@@ -26,6 +26,9 @@ type metrics struct {
 // of such requests have no end.
 const noRoute = "none"
 
+// canceled is the class of a request whose client left before there was a status.
+const canceled = "canceled"
+
 func newMetrics(replica, mode string) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
@@ -53,7 +56,7 @@ func newMetrics(replica, mode string) *metrics {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// The first increment of a series that was not there is invisible to rate.
 	for _, route := range []string{"/product/normal/:id", "/product/coalesced/:id"} {
-		for _, code := range []string{"2xx", "4xx", "5xx"} {
+		for _, code := range []string{"2xx", "4xx", "5xx", canceled} {
 			m.requests.WithLabelValues(route, code)
 		}
 	}
@@ -75,7 +78,7 @@ func (m *metrics) requested(r api.Request) {
 	case "":
 		r.Route = noRoute
 	}
-	code := "canceled"
+	code := canceled
 	if r.Status != 0 {
 		code = strconv.Itoa(r.Status/100) + "xx"
 	}
@@ -103,7 +106,7 @@ func databaseDesc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	databaseQueries     = databaseDesc("queries_total", "Queries sent to the database, by both product endpoints.")
-	databaseErrors      = databaseDesc("query_errors_total", "Queries that failed, or never got a connection.")
+	databaseErrors      = databaseDesc("query_errors_total", "Queries that failed, by stage: connection (they never got one, and were not sent) or query.", "stage")
 	databaseConnections = databaseDesc("connections", "Connections of the pool, by state.", "state")
 	databaseMax         = databaseDesc("connections_max", "Connections that the pool may have.")
 
@@ -130,15 +133,16 @@ func (d database) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect makes database a prometheus.Collector.
 func (d database) Collect(metrics chan<- prometheus.Metric) {
-	counter := func(desc *prometheus.Desc, n float64) {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, n)
+	counter := func(desc *prometheus.Desc, n float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, n, labels...)
 	}
 	gauge := func(desc *prometheus.Desc, n int, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)
 	}
-	queries, failed := d.store.Totals()
-	counter(databaseQueries, float64(queries))
-	counter(databaseErrors, float64(failed))
+	total := d.store.Totals()
+	counter(databaseQueries, float64(total.Queries))
+	counter(databaseErrors, float64(total.Unsent), "connection")
+	counter(databaseErrors, float64(total.Failed), "query")
 	st := d.store.Stats()
 	gauge(databaseConnections, st.InUse, "in_use")
 	gauge(databaseConnections, st.Idle, "idle")

@@ -18,7 +18,7 @@ type store interface {
 	Product(ctx context.Context, id int32) (product.Product, error)
 	Ping(ctx context.Context) error
 	Stats() product.Stats
-	Totals() (queries, errors uint64)
+	Totals() product.Totals
 	ResetStats()
 	Seed(ctx context.Context, progress func(done, total int)) error
 	Close() error

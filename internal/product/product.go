@@ -57,7 +57,7 @@ type Stats struct {
 
 // Counters are the counts of a store. The zero value is ready to use.
 type Counters struct {
-	queries, errors             atomic.Uint64
+	queries, failed, unsent     atomic.Uint64
 	queriesBefore, errorsBefore atomic.Uint64 // the counts at the last Reset
 }
 
@@ -68,23 +68,40 @@ func (c *Counters) Sent(ctx context.Context) {
 	QuerySent(ctx)
 }
 
-// Failed counts an error.
-func (c *Counters) Failed() { c.errors.Add(1) }
+// Failed counts the error of a query, which was sent or not.
+func (c *Counters) Failed(sent bool) {
+	if sent {
+		c.failed.Add(1)
+	} else {
+		c.unsent.Add(1)
+	}
+}
+
+func (c *Counters) errors() uint64 { return c.failed.Load() + c.unsent.Load() }
 
 // Load returns the counts of queries and errors since Reset.
 func (c *Counters) Load() (queries, errors uint64) {
 	// The older counts first: they are never more.
 	before, errorsBefore := c.queriesBefore.Load(), c.errorsBefore.Load()
-	return c.queries.Load() - before, c.errors.Load() - errorsBefore
+	return c.queries.Load() - before, c.errors() - errorsBefore
 }
 
-// Totals returns the counts of queries and errors, whatever Reset did.
-func (c *Counters) Totals() (queries, errors uint64) { return c.queries.Load(), c.errors.Load() }
+// Totals are the counts since a store was opened, whatever Reset did.
+type Totals struct {
+	Queries uint64 // sent to the database
+	Failed  uint64 // of those
+	Unsent  uint64 // queries that never got a connection
+}
+
+// Totals returns the totals.
+func (c *Counters) Totals() Totals {
+	return Totals{Queries: c.queries.Load(), Failed: c.failed.Load(), Unsent: c.unsent.Load()}
+}
 
 // Reset sets the counts that Load returns to zero.
 func (c *Counters) Reset() {
 	c.queriesBefore.Store(c.queries.Load())
-	c.errorsBefore.Store(c.errors.Load())
+	c.errorsBefore.Store(c.errors())
 }
 
 type hookKey struct{}

@@ -79,12 +79,17 @@ func TestCountersTellTheHookOfEachQuery(t *testing.T) {
 	hooked := 0
 	c.Sent(product.OnQuery(t.Context(), func() { hooked++ }))
 	c.Sent(t.Context())
-	c.Failed()
-	if q, e := c.Load(); q != 2 || e != 1 || hooked != 1 {
+	c.Failed(true)
+	c.Failed(false)
+	c.Failed(false)
+	if q, e := c.Load(); q != 2 || e != 3 || hooked != 1 {
 		t.Errorf("queries %d, errors %d, hooked %d", q, e, hooked)
 	}
 	c.Reset()
 	if q, e := c.Load(); q != 0 || e != 0 {
 		t.Errorf("after a reset: queries %d, errors %d", q, e)
+	}
+	if got := c.Totals(); got != (product.Totals{Queries: 2, Failed: 1, Unsent: 2}) {
+		t.Errorf("after a reset: totals %+v", got)
 	}
 }

@@ -61,16 +61,11 @@ const selectProduct = `SELECT id, name, price, COALESCE(description, '') FROM pr
 // product.ErrBusy, product.ErrUnavailable, ctx.Err(), and others of the
 // database.
 func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) {
-	p, err := s.product(ctx, id)
-	if err != nil && !errors.Is(err, product.ErrNotFound) && ctx.Err() == nil {
-		s.counters.Failed()
-	}
-	return p, err
-}
-
-func (s *Store) product(ctx context.Context, id int32) (product.Product, error) {
 	conn, err := s.acquire(ctx)
 	if err != nil {
+		if ctx.Err() == nil {
+			s.counters.Failed(false)
+		}
 		return product.Product{}, fmt.Errorf("fleetcall: taking a database connection: %w", err)
 	}
 	defer conn.Release()
@@ -88,6 +83,7 @@ func (s *Store) product(ctx context.Context, id int32) (product.Product, error) 
 	case ctx.Err() != nil:
 		return product.Product{}, ctx.Err()
 	}
+	s.counters.Failed(true)
 	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w", id, classify(err))
 }
 
@@ -153,7 +149,7 @@ func (s *Store) Stats() product.Stats {
 
 // Totals returns the counts of queries and errors since Open, whatever
 // ResetStats did.
-func (s *Store) Totals() (queries, errors uint64) { return s.counters.Totals() }
+func (s *Store) Totals() product.Totals { return s.counters.Totals() }
 
 // Pool returns the state of the pool, in the words of its library.
 func (s *Store) Pool() *pgxpool.Stat { return s.pool.Stat() }

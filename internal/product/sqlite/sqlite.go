@@ -98,16 +98,11 @@ func (s *Store) seeded(ctx context.Context) (bool, error) {
 // row on it with one statement. The errors are product.ErrNotFound,
 // product.ErrBusy, product.ErrUnavailable and ctx.Err().
 func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) {
-	p, err := s.product(ctx, id)
-	if err != nil && !errors.Is(err, product.ErrNotFound) && ctx.Err() == nil {
-		s.counters.Failed()
-	}
-	return p, err
-}
-
-func (s *Store) product(ctx context.Context, id int32) (product.Product, error) {
 	conn, err := s.acquire(ctx)
 	if err != nil {
+		if ctx.Err() == nil {
+			s.counters.Failed(false)
+		}
 		return product.Product{}, fmt.Errorf("fleetcall: taking a database connection: %w", err)
 	}
 	defer s.release(conn)
@@ -126,6 +121,7 @@ func (s *Store) product(ctx context.Context, id int32) (product.Product, error) 
 	case ctx.Err() != nil:
 		return product.Product{}, ctx.Err()
 	}
+	s.counters.Failed(true)
 	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w: %w", id, product.ErrUnavailable, err)
 }
 
@@ -181,7 +177,7 @@ func (s *Store) Stats() product.Stats {
 
 // Totals returns the counts of queries and errors since Open, whatever
 // ResetStats did.
-func (s *Store) Totals() (queries, errors uint64) { return s.counters.Totals() }
+func (s *Store) Totals() product.Totals { return s.counters.Totals() }
 
 // ResetStats sets the counts to zero.
 func (s *Store) ResetStats() { s.counters.Reset() }
