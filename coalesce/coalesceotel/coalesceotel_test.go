@@ -34,6 +34,11 @@ type replica struct {
 
 func newReplica(t *testing.T, server *testserver.Redis, sampler trace.Sampler, opts ...coalesceotel.Option) replica {
 	t.Helper()
+	return newReplicaWith(t, server, sampler, opts)
+}
+
+func newReplicaWith(t *testing.T, server *testserver.Redis, sampler trace.Sampler, opts []coalesceotel.Option, more ...distributed.Option) replica {
+	t.Helper()
 	r := replica{spans: tracetest.NewInMemoryExporter(), meter: metric.NewManualReader()}
 	tracers := trace.NewTracerProvider(trace.WithSyncer(r.spans), trace.WithSampler(sampler))
 	meters := metric.NewMeterProvider(metric.WithReader(r.meter))
@@ -43,7 +48,7 @@ func newReplica(t *testing.T, server *testserver.Redis, sampler trace.Sampler, o
 		t.Fatal(err)
 	}
 	client := redis.NewClient(&redis.Options{Addr: server.Addr})
-	if r.group, err = distributed.New[string](client, distributed.WithObserver(observer)); err != nil {
+	if r.group, err = distributed.New[string](client, append(more, distributed.WithObserver(observer))...); err != nil {
 		t.Fatal(err)
 	}
 	registration, err := coalesceotel.RegisterStats(r.group.Totals, opts...)
@@ -59,30 +64,38 @@ func newReplica(t *testing.T, server *testserver.Redis, sampler trace.Sampler, o
 	return r
 }
 
+// wait waits until ok.
+func wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Errorf("not %s after 10 s", what)
+			return
+		}
+	}
+}
+
 // share lets b follow a flight that a leads.
 func share(t *testing.T, server *testserver.Redis, a, b replica) {
 	t.Helper()
+	shareValue(t, server, a, b, "value")
+}
+
+func shareValue(t *testing.T, server *testserver.Redis, a, b replica, value string) {
+	t.Helper()
 	client := server.Client()
-	wait := func(what string, ok func() bool) {
-		for limit := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-			if time.Now().After(limit) {
-				t.Errorf("not %s after 10 s", what)
-				return
-			}
-		}
-	}
 	joined, done := make(chan struct{}), make(chan error, 2)
 	go func() {
 		_, role, err := a.group.Do(context.Background(), "k", func(context.Context) (string, error) {
 			<-joined
-			return "value", nil
+			return value, nil
 		})
 		if role != coalesce.Leader {
 			err = errors.Join(err, errors.New("the leader is a "+role.String()))
 		}
 		done <- err
 	}()
-	wait("led", func() bool { return client.Exists(context.Background(), "fleetcall:{k}:lease").Val() == 1 })
+	wait(t, "led", func() bool { return client.Exists(context.Background(), "fleetcall:{k}:lease").Val() == 1 })
 	go func() {
 		_, role, err := b.group.Do(context.Background(), "k", func(context.Context) (string, error) { return "own", nil })
 		if role != coalesce.RemoteFollower {
@@ -90,7 +103,7 @@ func share(t *testing.T, server *testserver.Redis, a, b replica) {
 		}
 		done <- err
 	}()
-	wait("followed", func() bool {
+	wait(t, "followed", func() bool {
 		return strings.HasPrefix(client.Get(context.Background(), "fleetcall:{k}:lease").Val(), "1")
 	})
 	close(joined)
@@ -153,6 +166,118 @@ func TestAFollowersSpanLinksToItsLeadersOnAnotherReplica(t *testing.T) {
 	if value(follower, coalesceotel.LagKey) == "" || value(leader, coalesceotel.FlightKey) == "" {
 		t.Errorf("the follower's attributes are %v", follower.Attributes)
 	}
+}
+
+// linked fails the test unless span's only link is of that kind, to that other.
+func linked(t *testing.T, span tracetest.SpanStub, kind string, to tracetest.SpanStub) {
+	t.Helper()
+	if len(span.Links) != 1 || span.Links[0].SpanContext.SpanID() != to.SpanContext.SpanID() || span.Links[0].SpanContext.TraceID() != to.SpanContext.TraceID() {
+		t.Errorf("%q links to %+v, want %+v", span.Name, span.Links, to.SpanContext)
+		return
+	}
+	is := ""
+	for _, a := range span.Links[0].Attributes {
+		if a.Key == coalesceotel.LinkKey {
+			is = a.Value.String()
+		}
+	}
+	if is != kind {
+		t.Errorf("%q has a link to the %q, want the %q", span.Name, is, kind)
+	}
+}
+
+// TestALocalFollowersSpanLinksToItsFlight: its request shows whose query answered
+// it, though another request began the flight.
+func TestALocalFollowersSpanLinksToItsFlight(t *testing.T) {
+	r := newReplica(t, testserver.StartRedis(t), trace.AlwaysSample())
+	const took = 50 * time.Millisecond
+	leads, done := make(chan struct{}), make(chan error, 2)
+	go func() {
+		_, _, err := r.group.Do(context.Background(), "k", func(context.Context) (string, error) {
+			close(leads)
+			wait(t, "two wait", func() bool { return r.group.Stats().Local.Waiting == 2 })
+			time.Sleep(took)
+			return "value", nil
+		})
+		done <- err
+	}()
+	<-leads
+	go func() {
+		_, _, err := r.group.Do(context.Background(), "k", nil)
+		done <- err
+	}()
+	if err := errors.Join(<-done, <-done); err != nil {
+		t.Fatal(err)
+	}
+	flight, follower := span(t, r, "fleetcall flight"), span(t, r, "fleetcall wait")
+	linked(t, follower, "flight", flight)
+	if value(follower, coalesceotel.RoleKey) != "local-follower" || value(follower, coalesceotel.OutcomeKey) != "ok" ||
+		value(follower, coalesceotel.FlightKey) != value(flight, coalesceotel.FlightKey) {
+		t.Errorf("the follower's attributes are %v", follower.Attributes)
+	}
+	if waited := follower.EndTime.Sub(follower.StartTime); waited < took {
+		t.Errorf("it waited %v of %v", waited, took)
+	}
+}
+
+// TestALinkSurvivesHoweverTheOutcomeComes: by message is tested above.
+func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
+	t.Run("fetched, since it is large", func(t *testing.T) {
+		server := testserver.StartRedis(t)
+		a, b := newReplica(t, server, trace.AlwaysSample()), newReplica(t, server, trace.AlwaysSample())
+		shareValue(t, server, a, b, strings.Repeat("x", 1<<20))
+		linked(t, span(t, b, "fleetcall flight"), "leader", span(t, a, "fleetcall flight"))
+	})
+	t.Run("kept for MaxAge", func(t *testing.T) {
+		server := testserver.StartRedis(t)
+		a := newReplicaWith(t, server, trace.AlwaysSample(), nil, distributed.WithMaxAge(time.Minute))
+		b := newReplicaWith(t, server, trace.AlwaysSample(), nil, distributed.WithMaxAge(time.Minute))
+		if _, _, err := a.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "value", nil }); err != nil {
+			t.Fatal(err)
+		}
+		client := server.Client()
+		wait(t, "kept", func() bool { return client.Exists(t.Context(), "fleetcall:{k}:latest").Val() == 1 })
+		if _, role, err := b.group.Do(t.Context(), "k", nil); role != coalesce.Cached || err != nil {
+			t.Fatal(role, err)
+		}
+		linked(t, span(t, b, "fleetcall flight"), "leader", span(t, a, "fleetcall flight"))
+	})
+	t.Run("not at all, and it takes over", func(t *testing.T) {
+		server := testserver.StartRedis(t)
+		a, b := newReplica(t, server, trace.AlwaysSample()), newReplica(t, server, trace.AlwaysSample())
+		client := server.Client()
+		ctx, leave := context.WithCancel(context.Background())
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, _, err := a.group.Do(context.Background(), "k", func(context.Context) (string, error) {
+				<-ctx.Done()
+				return "late", nil
+			})
+			first <- err
+		}()
+		wait(t, "led", func() bool { return client.Exists(t.Context(), "fleetcall:{k}:lease").Val() == 1 })
+		go func() {
+			_, role, err := b.group.Do(context.Background(), "k", func(context.Context) (string, error) { return "own", nil })
+			if role != coalesce.Leader {
+				err = errors.Join(err, errors.New("who takes over is a "+role.String()))
+			}
+			second <- err
+		}()
+		wait(t, "followed", func() bool { return strings.HasPrefix(client.Get(t.Context(), "fleetcall:{k}:lease").Val(), "1") })
+		client.Del(t.Context(), "fleetcall:{k}:lease")
+		if err := <-second; err != nil { // it looks when the lease it saw has run out
+			t.Fatal(err)
+		}
+		leave()
+		if err := <-first; err != nil {
+			t.Fatal(err)
+		}
+		took := span(t, b, "fleetcall flight")
+		linked(t, took, "leader", span(t, a, "fleetcall flight"))
+		if value(took, coalesceotel.TakeoverKey) != "true" {
+			t.Errorf("its attributes are %v", took.Attributes)
+		}
+	})
 }
 
 func TestASpanThatIsNotSampledIsNotLinkedTo(t *testing.T) {
@@ -226,7 +351,7 @@ func TestInstrumentsAgreeWithStatsAndSurviveAReset(t *testing.T) {
 		want float64
 	}{
 		{a, "fleetcall.local.requests", 1}, {a, "fleetcall.distributed.flights", 1}, {a, "fleetcall.call.wait", 1},
-		{a, "fleetcall.function.duration", 1}, {a, "fleetcall.follower.lag", 0}, {a, "fleetcall.distributed.breaker", 1},
+		{a, "fleetcall.function.duration", 1}, {a, "fleetcall.follower.lag", 0}, {a, "fleetcall.distributed.breaker.state", 1},
 		{b, "fleetcall.local.requests", 1}, {b, "fleetcall.distributed.flights", 1}, {b, "fleetcall.call.wait", 1},
 		{b, "fleetcall.function.duration", 0}, {b, "fleetcall.follower.lag", 1},
 	} {

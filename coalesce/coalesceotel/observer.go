@@ -2,12 +2,15 @@
 // of fleetcall do.
 //
 // A flight that enters the distributed tier is a span, "fleetcall flight", and
-// a function that runs is a child of it, "fleetcall function". The span of a
-// follower has a link to the span of its leader, on another replica: the
-// leader's traceparent travels with its lease.
+// a function that runs is a child of it, "fleetcall function". The flight of a
+// follower has a link to the flight of its leader, on another replica: the
+// leader's traceparent travels with its lease. A caller that only waits for another
+// caller's flight has a span for that, "fleetcall wait", with a link to the flight.
 //
-// Metrics are instruments of the same names and units as coalesceprom's, as
-// OpenTelemetry writes them: fleetcall.call.wait in s, and so on.
+// Metrics are instruments of the same names as coalesceprom's, as OpenTelemetry
+// writes them: fleetcall.call.wait in s is fleetcall_call_wait_seconds, and so on.
+// Their attributes have names of their own: what is the label role there is
+// fleetcall.role here.
 package coalesceotel
 
 import (
@@ -41,7 +44,7 @@ const (
 	KeyKey      = attribute.Key("fleetcall.key")            // of spans, with WithKeys
 	StepKey     = attribute.Key("fleetcall.step")           // of a Redis command
 	ResultKey   = attribute.Key("fleetcall.result")         // of a Redis command: ok, or the kind of failure
-	LinkKey     = attribute.Key("fleetcall.link")           // of a follower's link: leader
+	LinkKey     = attribute.Key("fleetcall.link")           // of a link: to the leader on another replica, or to the flight on this one
 )
 
 type config struct {
@@ -117,6 +120,13 @@ func NewObserver(opts ...Option) (*Observer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: making instruments: %w", err)
 	}
+	// What is counted first is invisible to a rate, unless zero was there before.
+	for _, cause := range distributed.FallbackCauses() {
+		o.fallbacks.Add(context.Background(), 0, with(CauseKey.String(cause)))
+	}
+	for _, state := range breakerStates {
+		o.breaker.Add(context.Background(), 0, with(attribute.String("to", state)))
+	}
 	return o, nil
 }
 
@@ -126,7 +136,7 @@ const traceparent = "traceparent"
 
 // Flight makes Observer a distributed.Observer. A span that is not sampled
 // does not travel: a link to it would lead nowhere.
-func (o *Observer) Flight(ctx context.Context, key string) (context.Context, string, func(distributed.Flight)) {
+func (o *Observer) Flight(ctx context.Context, _ string) (context.Context, string, func(distributed.Flight)) {
 	ctx, span := o.tracer.Start(ctx, "fleetcall flight")
 	parent := ""
 	if span.SpanContext().IsSampled() {
@@ -134,27 +144,22 @@ func (o *Observer) Flight(ctx context.Context, key string) (context.Context, str
 		propagator.Inject(ctx, carrier)
 		parent = carrier[traceparent]
 	}
-	if o.keys && span.IsRecording() {
-		span.SetAttributes(KeyKey.String(key))
-	}
 	return ctx, parent, func(flight distributed.Flight) { o.landed(ctx, span, flight) }
 }
 
 func (o *Observer) landed(ctx context.Context, span trace.Span, flight distributed.Flight) {
 	if flight.Role == coalesce.Fallback {
-		o.fallbacks.Add(ctx, 1, metric.WithAttributes(CauseKey.String(flight.Cause)))
+		o.fallbacks.Add(ctx, 1, with(CauseKey.String(flight.Cause)))
 	}
 	if flight.Lag >= 0 {
-		o.lag.Record(ctx, flight.Lag.Seconds())
+		record(ctx, o.lag, flight.Lag)
 	}
 	defer span.End()
 	if !span.IsRecording() {
 		return
 	}
-	span.SetAttributes(RoleKey.String(flight.Role.String()))
-	if flight.Flight != "" {
-		span.SetAttributes(FlightKey.String(flight.Flight))
-	}
+	addLinks(span, linkTo(flight.Kept, flight.Flight, toLeader))
+	o.describe(span, flight.Key, flight.Role, flight.Flight)
 	if flight.Cause != "" {
 		span.SetAttributes(CauseKey.String(flight.Cause))
 	}
@@ -167,6 +172,24 @@ func (o *Observer) landed(ctx context.Context, span trace.Span, flight distribut
 	ended(span, flight.Err)
 }
 
+// describe notes whose result came, and how.
+func (o *Observer) describe(span trace.Span, key string, role coalesce.Role, flight string) {
+	span.SetAttributes(RoleKey.String(role.String()))
+	if flight != "" {
+		span.SetAttributes(FlightKey.String(flight))
+	}
+	if o.keys {
+		span.SetAttributes(KeyKey.String(key))
+	}
+}
+
+// record spares a histogram that nobody reads its attributes.
+func record(ctx context.Context, h metric.Float64Histogram, took time.Duration, attributes ...attribute.KeyValue) {
+	if h.Enabled(ctx) {
+		h.Record(ctx, took.Seconds(), metric.WithAttributes(attributes...))
+	}
+}
+
 // ended notes how it ended. The error's text may have what nobody outside the
 // program is to know, so that it stays inside.
 func ended(span trace.Span, err error) {
@@ -177,23 +200,53 @@ func ended(span trace.Span, err error) {
 	}
 }
 
-// Followed makes Observer a distributed.Observer.
-func (o *Observer) Followed(ctx context.Context, leader distributed.Followed) {
-	span := trace.SpanFromContext(ctx)
-	if leader.Trace == "" || !span.IsRecording() {
-		return
+// The values of LinkKey.
+var (
+	toLeader = LinkKey.String("leader")
+	toFlight = LinkKey.String("flight")
+)
+
+// linkTo returns a link to the span that parent, a traceparent, is of, if there is
+// one.
+func linkTo(parent, flight string, kind attribute.KeyValue) (links []trace.Link) {
+	if parent == "" {
+		return nil
 	}
-	remote := trace.SpanContextFromContext(propagator.Extract(context.Background(), propagation.MapCarrier{traceparent: leader.Trace}))
-	if remote.IsValid() {
-		span.AddLink(trace.Link{SpanContext: remote, Attributes: []attribute.KeyValue{
-			LinkKey.String(coalesce.Leader.String()), FlightKey.String(leader.Flight),
-		}})
+	to := trace.SpanContextFromContext(propagator.Extract(context.Background(), propagation.MapCarrier{traceparent: parent}))
+	if !to.IsValid() {
+		return nil
+	}
+	return []trace.Link{{SpanContext: to, Attributes: []attribute.KeyValue{kind, FlightKey.String(flight)}}}
+}
+
+func addLinks(span trace.Span, links []trace.Link) {
+	for _, link := range links {
+		span.AddLink(link)
 	}
 }
 
-// Called makes Observer a distributed.Observer.
+// Followed makes Observer a distributed.Observer.
+func (o *Observer) Followed(ctx context.Context, leader distributed.Followed) {
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		addLinks(span, linkTo(leader.Trace, leader.Flight, toLeader))
+	}
+}
+
+// Called makes Observer a distributed.Observer. A local follower's wait is a span
+// of its own: the flight that it waited for is in another request's trace.
 func (o *Observer) Called(ctx context.Context, call distributed.Call) {
-	o.wait.Record(ctx, call.Wait.Seconds(), metric.WithAttributes(RoleKey.String(call.Role.String()), OutcomeKey.String(outcome.Of(call.Err))))
+	record(ctx, o.wait, call.Wait, RoleKey.String(call.Role.String()), OutcomeKey.String(outcome.Of(call.Err)))
+	if call.Role != coalesce.LocalFollower {
+		return
+	}
+	now := time.Now()
+	_, span := o.tracer.Start(ctx, "fleetcall wait", trace.WithTimestamp(now.Add(-call.Wait)))
+	if span.IsRecording() {
+		addLinks(span, linkTo(call.Trace, call.Flight, toFlight))
+		o.describe(span, call.Key, call.Role, call.Flight)
+		ended(span, call.Err)
+	}
+	span.End(trace.WithTimestamp(now))
 }
 
 // Run makes Observer a distributed.Observer.
@@ -202,7 +255,7 @@ func (o *Observer) Run(ctx context.Context, run distributed.Run) (context.Contex
 	began := time.Now()
 	ctx, span := o.tracer.Start(ctx, "fleetcall function", trace.WithAttributes(role))
 	return ctx, func(err error) {
-		o.function.Record(ctx, time.Since(began).Seconds(), metric.WithAttributes(role, OutcomeKey.String(outcome.Of(err))))
+		record(ctx, o.function, time.Since(began), role, OutcomeKey.String(outcome.Of(err)))
 		if span.IsRecording() {
 			ended(span, err)
 		}
@@ -219,10 +272,10 @@ func (o *Observer) Command(command distributed.Command) {
 	if result == "" {
 		result = outcome.OK
 	}
-	o.command.Record(context.Background(), command.Took.Seconds(), metric.WithAttributes(StepKey.String(command.Step), ResultKey.String(result)))
+	record(context.Background(), o.command, command.Took, StepKey.String(command.Step), ResultKey.String(result))
 }
 
 // Breaker makes Observer a distributed.Observer.
 func (o *Observer) Breaker(_, to string) {
-	o.breaker.Add(context.Background(), 1, metric.WithAttributes(attribute.String("to", to)))
+	o.breaker.Add(context.Background(), 1, with(attribute.String("to", to)))
 }

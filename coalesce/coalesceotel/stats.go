@@ -13,6 +13,8 @@ import (
 	"fleetcall/coalesce/local"
 )
 
+var breakerStates = []string{"closed", "half-open", "open"}
+
 // RegisterStats makes observable instruments of what both tiers count. totals
 // is a Group's Totals. The registration ends with its Unregister.
 func RegisterStats(totals func() distributed.Stats, opts ...Option) (metric.Registration, error) {
@@ -97,22 +99,22 @@ func (i *instruments) distributed() func(metric.Observer, distributed.TierStats)
 	failures := i.counter("fleetcall.distributed.redis.failures", "{failure}", "Commands and connections to Redis that failed.")
 	garbage := i.counter("fleetcall.distributed.garbage", "{message}", "Messages and values of Redis that could not be read.")
 	active := i.gauge("fleetcall.distributed.active_flights", "{flight}", "Flights of the distributed tier under way.")
-	breaker := i.gauge("fleetcall.distributed.breaker", "1", "1 for the state that the circuit breaker before Redis has.")
+	breaker := i.gauge("fleetcall.distributed.breaker.state", "{state}", "1 for the state that the circuit breaker before Redis has.")
 	return func(o metric.Observer, st distributed.TierStats) {
 		o.ObserveInt64(flights, int64(st.Leaders), withRole(coalesce.Leader))
 		o.ObserveInt64(flights, int64(st.Followers), withRole(coalesce.RemoteFollower))
 		o.ObserveInt64(flights, int64(st.Cached), withRole(coalesce.Cached))
 		o.ObserveInt64(flights, int64(st.Fallbacks), withRole(coalesce.Fallback))
-		o.ObserveInt64(flights, int64(st.Requests-st.Leaders-st.Followers-st.Cached-st.Fallbacks), withRole(0))
+		o.ObserveInt64(flights, int64(st.NoRole), withRole(0))
 		o.ObserveInt64(errs, int64(st.Errors))
 		o.ObserveInt64(takeovers, int64(st.Takeovers))
 		o.ObserveInt64(lost, int64(st.LeaseLost))
-		for kind, n := range st.RedisErrorsBy {
-			o.ObserveInt64(failures, int64(n), with(attribute.String("kind", kind)))
+		for _, kind := range distributed.FailureKinds() {
+			o.ObserveInt64(failures, int64(st.RedisErrorsBy[kind]), with(attribute.String("kind", kind)))
 		}
 		o.ObserveInt64(garbage, int64(st.Garbage))
 		o.ObserveInt64(active, st.ActiveFlights)
-		for _, state := range []string{"closed", "half-open", "open"} {
+		for _, state := range breakerStates {
 			is := int64(0)
 			if st.Breaker == state {
 				is = 1

@@ -94,7 +94,7 @@ func (r replica) agree(t *testing.T, st distributed.Stats) {
 		`fleetcall_distributed_flights_total{role="remote-follower"}`:    d.Followers,
 		`fleetcall_distributed_flights_total{role="cached"}`:             d.Cached,
 		`fleetcall_distributed_flights_total{role="fallback"}`:           d.Fallbacks,
-		`fleetcall_distributed_flights_total{role="none"}`:               d.Requests - d.Leaders - d.Followers - d.Cached - d.Fallbacks,
+		`fleetcall_distributed_flights_total{role="none"}`:               d.NoRole,
 		`fleetcall_distributed_flight_errors_total{}`:                    d.Errors,
 		`fleetcall_distributed_takeovers_total{}`:                        d.Takeovers,
 		`fleetcall_distributed_leases_lost_total{}`:                      d.LeaseLost,
@@ -185,6 +185,12 @@ func TestMetricsAgreeWithStats(t *testing.T) {
 	}
 	if got[`fleetcall_redis_command_duration_seconds{result="ok",step="join"}`] < 2 {
 		t.Errorf("commands: %v", got)
+	}
+	const opened = `fleetcall_distributed_breaker_transitions_total{to="open"}`
+	for limit := time.Now().Add(10 * time.Second); values(t, a.registry)[opened] < 1; time.Sleep(time.Millisecond) { // told when the log has been written
+		if time.Now().After(limit) {
+			t.Fatalf("the breaker's opening is not counted: %v", values(t, a.registry))
+		}
 	}
 }
 

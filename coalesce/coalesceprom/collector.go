@@ -87,15 +87,11 @@ func collectLocal(metrics chan<- prometheus.Metric, st local.Stats) {
 }
 
 func collectDistributed(metrics chan<- prometheus.Metric, st distributed.TierStats) {
-	roles := map[coalesce.Role]uint64{
-		coalesce.Leader: st.Leaders, coalesce.RemoteFollower: st.Followers, coalesce.Cached: st.Cached, coalesce.Fallback: st.Fallbacks,
-	}
-	none := st.Requests
-	for role, n := range roles {
+	for role, n := range map[coalesce.Role]uint64{
+		coalesce.Leader: st.Leaders, coalesce.RemoteFollower: st.Followers, coalesce.Cached: st.Cached, coalesce.Fallback: st.Fallbacks, 0: st.NoRole,
+	} {
 		counter(metrics, flights, n, role.String())
-		none -= n
 	}
-	counter(metrics, flights, none, coalesce.Role(0).String())
 	counter(metrics, flightErrors, st.Errors)
 	counter(metrics, takeovers, st.Takeovers)
 	counter(metrics, leasesLost, st.LeaseLost)

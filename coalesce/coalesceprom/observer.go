@@ -27,9 +27,12 @@ const namespace = "fleetcall"
 var (
 	// callBuckets reach from a local tier's hit to the default flight timeout.
 	callBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
-	// redisBuckets reach from a round trip on one machine to a few times the
+	// redisBuckets reach from a round trip on one machine to ten times the
 	// default Redis timeout.
-	redisBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
+	redisBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
+	// lagBuckets reach from there to the default flight timeout: a lost message
+	// costs the lease TTL.
+	lagBuckets = append(redisBuckets[:len(redisBuckets):len(redisBuckets)], 5, 10, 30)
 )
 
 // Observer measures calls. It is a distributed.Observer and a
@@ -41,6 +44,7 @@ type Observer struct {
 	lag                     prometheus.Histogram
 	fallbacks, breaker      *prometheus.CounterVec
 	all                     []prometheus.Collector
+	ended                   func(distributed.Flight) // landed; made once
 }
 
 var (
@@ -69,10 +73,10 @@ func NewObserver() *Observer {
 		}, []string{"role", "outcome"}),
 		command: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "redis_command_duration_seconds", Buckets: redisBuckets,
-			Help: "How long the protocol's steps took in Redis, until the reply or until they were given up, by result: ok, or the kind of failure.",
+			Help: "How long the protocol's steps took, from when they were to be sent until Redis' reply or until they were given up, by result: ok, or the kind of failure.",
 		}, []string{"step", "result"}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Namespace: namespace, Name: "follower_lag_seconds", Buckets: redisBuckets,
+			Namespace: namespace, Name: "follower_lag_seconds", Buckets: lagBuckets,
 			Help: "From the end of a function on its leader until a follower here had the outcome, by Redis' clock.",
 		}),
 		fallbacks: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -89,7 +93,13 @@ func NewObserver() *Observer {
 	for _, role := range []coalesce.Role{coalesce.Leader, coalesce.LocalFollower} {
 		o.wait.WithLabelValues(role.String(), outcome.OK)
 	}
-	o.function.WithLabelValues(coalesce.Leader.String(), outcome.OK)
+	for _, role := range []coalesce.Role{coalesce.Leader, coalesce.Fallback} {
+		for _, end := range outcome.All {
+			if end != outcome.Refused {
+				o.function.WithLabelValues(role.String(), end)
+			}
+		}
+	}
 	for _, step := range []string{"join", "finish"} {
 		o.command.WithLabelValues(step, outcome.OK)
 	}
@@ -100,6 +110,7 @@ func NewObserver() *Observer {
 		o.breaker.WithLabelValues(state)
 	}
 	o.all = []prometheus.Collector{o.wait, o.function, o.command, o.lag, o.fallbacks, o.breaker}
+	o.ended = o.landed
 	return o
 }
 
@@ -132,7 +143,7 @@ func (o *Observer) Run(ctx context.Context, run distributed.Run) (context.Contex
 
 // Flight makes Observer a distributed.Observer.
 func (o *Observer) Flight(ctx context.Context, _ string) (context.Context, string, func(distributed.Flight)) {
-	return ctx, "", o.landed
+	return ctx, "", o.ended
 }
 
 func (o *Observer) landed(flight distributed.Flight) {

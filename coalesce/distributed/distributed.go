@@ -47,8 +47,10 @@ type Group[V any] struct {
 	before  TierStats // the counts at the last ResetStats; guarded by resetMu
 
 	finishing     finishing
-	connectedOnce bool         // used by the subscription loop alone
-	poisonLogged  atomic.Int64 // Unix seconds of the last line: a hot key is refused many times
+	connectedOnce bool // used by the subscription loop alone
+
+	// What a line is logged for that may be for each of many flights.
+	poisoned, unshared, unencoded, undecoded seldom
 
 	lifeMu  sync.Mutex
 	flights int           // what Close waits for; guarded by lifeMu
@@ -61,9 +63,18 @@ type Group[V any] struct {
 }
 
 type counters struct {
-	requests, leaders, followers, cached, fallbacks atomic.Uint64
-	takeovers, leaseLost, errors, garbage           atomic.Uint64
-	active                                          atomic.Int64
+	leaders, followers, cached, fallbacks, noRole atomic.Uint64
+	takeovers, leaseLost, errors, garbage         atomic.Uint64
+	active                                        atomic.Int64
+}
+
+// seldom keeps a log from being flooded.
+type seldom struct{ last atomic.Int64 } // Unix seconds
+
+// now says whether to log a line now: one a second.
+func (s *seldom) now() bool {
+	now, last := time.Now().Unix(), s.last.Load()
+	return now > last && s.last.CompareAndSwap(last, now)
 }
 
 // result is what a local flight brings its callers.
@@ -71,6 +82,7 @@ type result[V any] struct {
 	val    V
 	role   coalesce.Role
 	flight string
+	trace  string // of the local flight; "" when nobody observes
 	// finished is the latest moment, by this process's clock, at which the
 	// function certainly had not ended yet. It is zero for an outcome that
 	// came by message: nobody knows, and it was on its way just now.
@@ -147,9 +159,9 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 	var r *result[V]
 	defer func() {
 		var value any
-		flight := ""
+		flight, trace := "", ""
 		if r != nil {
-			flight = r.flight
+			flight, trace = r.flight, r.trace
 		} else {
 			value = recover()
 			err = coalesce.ErrGoexit
@@ -157,7 +169,7 @@ func (g *Group[V]) observed(ctx context.Context, key string, arrived time.Time, 
 				err = panicked
 			}
 		}
-		g.set.observer.Called(ctx, Call{Key: key, Flight: flight, Role: role, Err: err, Wait: time.Since(arrived)})
+		g.set.observer.Called(ctx, Call{Key: key, Flight: flight, Trace: trace, Role: role, Err: err, Wait: time.Since(arrived)})
 		if value != nil {
 			panic(value)
 		}
@@ -231,6 +243,7 @@ func (g *Group[V]) Totals() Stats {
 			Followers:     g.followers.Load(),
 			Cached:        g.cached.Load(),
 			Fallbacks:     g.fallbacks.Load(),
+			NoRole:        g.noRole.Load(),
 			Takeovers:     g.takeovers.Load(),
 			LeaseLost:     g.leaseLost.Load(),
 			Errors:        g.counters.errors.Load(),
@@ -241,7 +254,8 @@ func (g *Group[V]) Totals() Stats {
 			Breaker:       g.redis.breaker.State().String(),
 		},
 	}
-	st.Distributed.Requests = g.requests.Load() // last: no role before its request
+	d := &st.Distributed
+	d.Requests = d.Leaders + d.Followers + d.Cached + d.Fallbacks + d.NoRole
 	return st
 }
 
@@ -282,7 +296,7 @@ func (g *Group[V]) Close(ctx context.Context) error {
 	g.closeOnce.Do(func() {
 		go func() {
 			g.subs.close()
-			g.redis.sender.close()
+			g.redis.close()
 			g.workers.close()
 			g.expiries.close()
 			g.renewals.close()

@@ -67,8 +67,7 @@ func (f *fleet[V]) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 // fails fails a finish that is to fail.
 func (f *fleet[V]) fails(cmd redis.Cmder) bool {
-	// EVALSHA, its SHA, the number of keys; finish has 5 keys and 11 arguments.
-	if len(cmd.Args()) == 3+5+11 && f.failFinishes.Add(-1) >= 0 {
+	if len(cmd.Args()) == finishArguments && f.failFinishes.Add(-1) >= 0 {
 		cmd.SetErr(errors.New("broken pipe"))
 		return true
 	}
@@ -76,8 +75,7 @@ func (f *fleet[V]) fails(cmd redis.Cmder) bool {
 }
 
 func (f *fleet[V]) count(cmd redis.Cmder) {
-	// join has 4 keys and 8 arguments.
-	if cmd.Err() == nil && len(cmd.Args()) == 3+4+8 {
+	if cmd.Err() == nil && len(cmd.Args()) == joinArguments {
 		f.joins.Add(1)
 	}
 }
@@ -199,6 +197,34 @@ func (f *fleet[V]) waitFollowers(key string, n int) {
 		subs, err := client.PubSubNumSub(context.Background(), "fleetcall:{"+key+"}").Result()
 		return err == nil && subs["fleetcall:{"+key+"}"] >= int64(n)
 	})
+}
+
+// TestTotalsHaveEveryFlightUnderItsRole: what a flight was counted as for a moment
+// would be a counter that goes down.
+func TestTotalsHaveEveryFlightUnderItsRole(t *testing.T) {
+	f := newFleet[string](t, 1)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := range 500 {
+				if _, _, err := f.groups[0].Do(context.Background(), fmt.Sprint(i, n), value); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for more := true; more; {
+		select {
+		case <-done:
+			more = false
+		default:
+		}
+		if d := f.groups[0].Totals().Distributed; d.NoRole != 0 || d.Requests != d.Leaders+d.Followers+d.Cached+d.Fallbacks {
+			t.Fatalf("%+v", d)
+		}
+	}
 }
 
 func TestOneExecutionForTheWholeFleet(t *testing.T) {

@@ -57,6 +57,7 @@ type call[V any] struct {
 
 	observed func(Flight) // nil when nobody observes
 	trace    string       // "" when nobody observes; else "+" and what goes with the lease
+	kept     string       // the trace of the flight that MaxAge has kept
 	lag      time.Duration
 	unusable bool   // what MaxAge kept cannot be read here
 	cause    string // why the function runs without the lease
@@ -202,6 +203,7 @@ func (c *call[V]) land(r result[V], err error, returned bool) (ended local.Ended
 	}
 	c.g.expiries.stop(&c.expiry)
 	c.deadline.End(context.Canceled)
+	r.trace = c.ownTrace()
 	if c.waiter != nil {
 		c.waiter.close()
 	}
@@ -225,7 +227,6 @@ func (c *call[V]) land(r result[V], err error, returned bool) (ended local.Ended
 
 func (c *call[V]) count(role coalesce.Role, err error) {
 	g := c.g
-	g.requests.Add(1)
 	switch role {
 	case coalesce.Leader:
 		g.leaders.Add(1)
@@ -238,6 +239,8 @@ func (c *call[V]) count(role coalesce.Role, err error) {
 		g.cached.Add(1)
 	case coalesce.Fallback:
 		g.fallbacks.Add(1)
+	default:
+		g.noRole.Add(1)
 	}
 	if err != nil {
 		g.counters.errors.Add(1)
@@ -309,14 +312,14 @@ func (c *call[V]) joined() state[V] {
 	case "done":
 		o, err := decodeOutcome(text(rest, 0))
 		if err == nil && o.kind == kindValue && o.codec == g.set.codec.Name() {
-			c.leader = strings.Clone(o.flight)
+			c.leader, c.kept = strings.Clone(o.flight), traceOf(text(rest, 2))
 			finished := finishedAt(sent, number(rest, 1))
 			return func(c *call[V]) state[V] { return c.receive(o, coalesce.Cached, finished) } // large ones take their time
 		}
 		g.garbage.Add(1)
 		return c.withoutLatest()
 	case "poisoned":
-		if now, last := time.Now().Unix(), g.poisonLogged.Load(); now > last && g.poisonLogged.CompareAndSwap(last, now) {
+		if g.poisoned.now() {
 			g.set.log.ErrorContext(c.ctx, "fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", number(rest, 0)))...)
 		}
 		return c.end(result[V]{}, coalesce.ErrPoisoned)
@@ -390,7 +393,9 @@ func (c *call[V]) receive(o outcome, role coalesce.Role, finished time.Time) sta
 		r := result[V]{role: role, flight: c.leader, finished: finished}
 		if err := unmarshal(g.set.codec, o.payload, &r.val); err != nil {
 			g.garbage.Add(1)
-			g.set.log.WarnContext(c.ctx, "fleetcall: result cannot be decoded", c.attrs(slog.Any("error", err))...)
+			if g.undecoded.now() {
+				g.set.log.WarnContext(c.ctx, "fleetcall: result cannot be decoded", c.attrs(slog.Any("error", err))...)
+			}
 			if role == coalesce.Cached {
 				return c.withoutLatest()
 			}

@@ -84,6 +84,9 @@ func (k keys) names() names {
 
 func controlChannel(namespace string) string { return namespace + ":control" }
 
+// probeKey is what the breaker's probe writes to.
+func probeKey(namespace string) string { return namespace + ":probe" }
+
 // flightIDLen is the length of a flight id: 128 random bits in base64. The
 // scripts rely on it.
 const flightIDLen = 22

@@ -28,6 +28,7 @@ func (c *call[V]) leading() state[V] {
 	if c.lost {
 		c.g.set.log.InfoContext(c.ctx, "fleetcall: took over", c.attrs(slog.String("from", c.leader), slog.Int64("attempt", c.attempt))...)
 	}
+	c.running.leased = c.led
 	c.renewAfter(c.led)
 	return c.execute(coalesce.Leader)
 }
@@ -66,6 +67,8 @@ type execution[V any] struct {
 	broken   *coalesce.PanicError
 	deciding bool // a goroutine is acting on what happened
 	over     bool
+	leased   time.Time // Redis has told by then that the call has the lease
+	lost     bool      // Redis has told that it has it no more
 }
 
 // execute runs the function on this goroutine, so that nobody has to be woken to
@@ -305,7 +308,9 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	default:
 		payload, err := marshal(set.codec, r.val)
 		if err != nil {
-			set.log.ErrorContext(c.ctx, "fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
+			if c.g.unencoded.now() {
+				set.log.ErrorContext(c.ctx, "fleetcall: result cannot be encoded; followers run their own", c.attrs(slog.Any("error", err))...)
+			}
 			break
 		}
 		if len(payload) <= set.payloadLimit {
@@ -318,8 +323,11 @@ func (c *call[V]) outcome(r returned[V]) (o outcome) {
 	return o
 }
 
-// Places among the arguments of finish.
-const finishMessage, finishAge = 13, 17
+// Places among the arguments of finish, and one of its replies.
+const (
+	finishMessage, finishAge = 13, 17
+	finishLost               = int64(-1)
+)
 
 // finish releases the lease and publishes the outcome. While Redis does not
 // take it, it tries again: for as long as the flight timeout, because until it
@@ -353,16 +361,22 @@ func (c *call[V]) finish(r returned[V], ended *endedFlight) {
 	}
 	// By Redis' clock; too early by the time that the reply to the join took.
 	earliest := c.begun + r.ended.Sub(c.led).Microseconds()
+	expired := 0
+	c.running.mu.Lock()
+	if r.ended.Sub(c.running.leased) > g.set.leaseTTL {
+		expired = 1
+	}
+	c.running.mu.Unlock()
 	n := &c.names
 	args := []any{"evalsha", finishScript.hash, 5,
 		n.lease, n.attempts, c.keys.result(), n.latest, n.detached,
 		n.flight, encoded, notice, c.keys.channel(), g.subs.publish, message,
 		g.set.args.handoffTTL, maxAge,
-		earliest, age.Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds()}
+		earliest, age.Microseconds(), allowed(g.set.redisTimeout, len(encoded)).Microseconds(), expired, c.ownTrace()}
 	f := g.redis.request(c.ctx, len(encoded), finishScript, args)
 	f.breaker = g.redis.must()
 	f.then = func() {
-		if f.err == nil && g.set.observer == nil {
+		if f.err == nil && f.reply != finishLost && g.set.observer == nil {
 			c.finished(f, ended) // takes no time
 			return
 		}
@@ -384,16 +398,21 @@ func (c *call[V]) finish(r returned[V], ended *endedFlight) {
 func (c *call[V]) finished(f *request, ended *endedFlight) {
 	defer c.released(ended)
 	g := c.g
-	_, err := g.redis.result(f)
-	err = c.insist(g.set.flightTimeout, ended, f.began, err, func() error {
+	reply, err := g.redis.result(f)
+	err = c.insist(g.set.flightTimeout, ended, f.began, err, func() (err error) {
 		args := slices.Clone(f.args)
 		args[finishMessage], args[finishAge] = "again", time.Since(ended.at).Microseconds()
 		again := g.redis.request(c.ctx, f.bytes, finishScript, args)
 		again.breaker = g.redis.must()
-		_, err := g.redis.wait(again)
+		reply, err = g.redis.wait(again)
 		return err
 	})
-	if err != nil {
+	if reply == finishLost {
+		c.running.mu.Lock()
+		defer c.running.mu.Unlock()
+		c.loseLease(f.began)
+	}
+	if err != nil && g.unshared.now() {
 		g.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
 	}
 }
@@ -491,15 +510,26 @@ func (c *call[V]) renew() {
 	defer e.mu.Unlock()
 	switch {
 	case e.over:
-		// A finish that overtook this renewal released the lease.
+		// A finish that overtook this renewal released the lease, or tells that
+		// it was lost.
 	case err == nil && held == 0:
-		g.leaseLost.Add(1)
-		c.leaseIs(LeaseLost, asked)
-		g.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
+		c.loseLease(asked)
 	default:
 		if err == nil {
+			e.leased = time.Now()
 			c.leaseIs(LeaseRenewed, asked)
 		}
 		c.renewAfter(time.Now())
 	}
+}
+
+// loseLease tells that the lease has been lost, once. c.running is locked.
+func (c *call[V]) loseLease(asked time.Time) {
+	if c.running.lost {
+		return
+	}
+	c.running.lost = true
+	c.g.leaseLost.Add(1)
+	c.leaseIs(LeaseLost, asked)
+	c.g.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
 }

@@ -42,6 +42,7 @@ type Observer interface {
 type Call struct {
 	Key    string
 	Flight string        // whose result it got; empty when it left or panicked
+	Trace  string        // what Flight returned for the local flight that brought it; empty when there is none
 	Role   coalesce.Role // 0 when it ended before it had one
 	Err    error
 	Wait   time.Duration // from its start to its end
@@ -60,6 +61,9 @@ type Flight struct {
 	// function's end on the leader until it was here, by Redis' clock, to about
 	// a round trip. It is negative when it is not known, and for other roles.
 	Lag time.Duration
+	// Kept is what Flight returned on the replica that led the flight whose outcome
+	// a Cached got. It is empty when there is none, and for other roles.
+	Kept string
 }
 
 // Followed is the flight of another replica that one here waits for.
@@ -95,14 +99,14 @@ type LeaseState uint8
 const (
 	LeaseTaken    LeaseState = 1 + iota
 	LeaseRenewed             // Redis extended it
-	LeaseLost                // it had run out, or been taken, when it was to be renewed
+	LeaseLost                // it had run out, or been taken, before its function ended: told when it was to be renewed or released
 	LeaseReleased            // Redis has taken the outcome, or knows that there is none
 )
 
 // Command is one script that Redis was sent.
 type Command struct {
-	Step string        // join, peek, renew, finish, abandon or forget
-	Took time.Duration // until its reply, or until it was given up
+	Step string        // join, peek, renew, finish, abandon, forget or probe
+	Took time.Duration // until its reply, or until it was given up; from when it was to be sent, a wait for its turn included
 	Kind string        // of its failure, as in TierStats.RedisErrorsBy; empty when it had a reply
 }
 

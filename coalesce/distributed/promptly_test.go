@@ -16,9 +16,12 @@ import (
 // These are about callers who send their flight's first command themselves, on a
 // client that is not to keep them.
 
+// How many arguments a command has: EVALSHA, its SHA, the number of keys, the
+// keys and the script's own.
 const (
 	joinArguments   = 3 + 4 + 8
-	finishArguments = 3 + 5 + 11
+	finishArguments = 3 + 5 + 13
+	renewArguments  = 3 + 2 + 2
 )
 
 // meddler is a hook that does something before a script is sent, as often as told.

@@ -87,7 +87,7 @@ func (f *fleet[V]) quiet() {
 func (f *fleet[V]) scriptsLoaded() {
 	f.t.Helper()
 	eventually(f.t, "scripts are loaded", func() bool {
-		return f.commands()["script|load"] >= 6*len(f.groups)
+		return f.commands()["script|load"] >= 7*len(f.groups)
 	})
 }
 

@@ -19,6 +19,11 @@ import (
 // failure, before it lets one of them try.
 const breakerWindow = time.Second
 
+// probeAfter is how long after a failure the breaker's probe is sent, if no caller
+// has tried by then. Callers come first: on a Cluster, theirs may be the keys of
+// servers that are well.
+const probeAfter = 2 * breakerWindow
+
 // errBreakerOpen is why a command was not sent.
 var errBreakerOpen = fmt.Errorf("%w: its breaker is open", coalesce.ErrUnavailable)
 
@@ -40,47 +45,104 @@ type commander struct {
 	prompt  bool
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
 
+	probeKey string
+	probing  sync.WaitGroup
+
 	mu       sync.Mutex
 	failures map[string]uint64 // by kind
+	probes   *time.Timer       // nil until the breaker has opened
+	closed   bool
 }
 
 func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *commander {
-	return &commander{
+	c := &commander{
 		client:   client,
 		timeout:  s.redisTimeout,
 		observer: s.observer,
 		sender:   newSender(client, s.redisTimeout),
 		prompt:   keepsDeadlines(client),
 		failures: map[string]uint64{},
-		breaker: gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
-			MaxRequests: 1,
-			Timeout:     breakerWindow,
-			// One failure opens it: a second one would cost a caller a
-			// second Redis timeout in the same window.
-			ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 1 },
-			OnStateChange: func(_ string, from, to gobreaker.State) {
-				// The breaker is locked here, and a log handler or an
-				// observer may do anything.
-				go func() {
-					level := slog.LevelWarn
-					switch {
-					case to == gobreaker.StateClosed:
-						level = slog.LevelInfo
-					case from != gobreaker.StateClosed: // a probe, or its failure
-						level = slog.LevelDebug
-					}
-					s.log.Log(context.Background(), level, "fleetcall: Redis breaker changed",
-						"replica", s.replicaID, "from", from.String(), "to", to.String())
-					if s.observer != nil {
-						s.observer.Breaker(from.String(), to.String())
-					}
-				}()
-				if to == gobreaker.StateOpen {
-					onOpen()
-				}
-			},
-		}),
+		probeKey: probeKey(s.namespace),
 	}
+	c.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
+		MaxRequests: 1,
+		Timeout:     breakerWindow,
+		// One failure opens it: a second one would cost a caller a
+		// second Redis timeout in the same window.
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= 1 },
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			// The breaker is locked here, and a log handler or an
+			// observer may do anything.
+			go func() {
+				level := slog.LevelWarn
+				switch {
+				case to == gobreaker.StateClosed:
+					level = slog.LevelInfo
+				case from != gobreaker.StateClosed: // a probe, or its failure
+					level = slog.LevelDebug
+				}
+				s.log.Log(context.Background(), level, "fleetcall: Redis breaker changed",
+					"replica", s.replicaID, "from", from.String(), "to", to.String())
+				if s.observer != nil {
+					s.observer.Breaker(from.String(), to.String())
+				}
+			}()
+			if to == gobreaker.StateOpen {
+				c.probeLater()
+				onOpen()
+			}
+		},
+	})
+	return c
+}
+
+// probeLater sees to it that a breaker that has opened closes, though nobody
+// calls.
+func (c *commander) probeLater() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+	case c.probes == nil:
+		c.probes = time.AfterFunc(probeAfter, c.probe)
+	default:
+		c.probes.Reset(probeAfter)
+	}
+}
+
+// probe tries Redis, unless a caller does or has. Its failure opens the breaker
+// anew, and so leads to the next.
+func (c *commander) probe() {
+	if c.breaker.State() != gobreaker.StateHalfOpen { // takes a lock under which it takes c.mu
+		return
+	}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.probing.Add(1)
+	c.mu.Unlock()
+	defer c.probing.Done()
+	done, err := c.breaker.Allow()
+	if err != nil {
+		return
+	}
+	r := c.request(context.Background(), 0, probeScript, probeScript.evalsha([]string{c.probeKey}, breakerWindow.Milliseconds()))
+	r.breaker = done
+	_, _ = c.wait(r) // which tells the breaker
+}
+
+// close waits for what the breaker has under way.
+func (c *commander) close() {
+	c.mu.Lock()
+	c.closed = true
+	if c.probes != nil {
+		c.probes.Stop()
+	}
+	c.mu.Unlock()
+	c.probing.Wait()
+	c.sender.close()
 }
 
 // keepsDeadlines says whether the client is known to come back when a command's

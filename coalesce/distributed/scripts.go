@@ -6,8 +6,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Each step of the protocol is one script: one round trip, atomic, and safe to
-// repeat. Arguments and replies stand at the top of each file.
+// Each step of the protocol is one script, and so is the breaker's probe: one
+// round trip, atomic, and safe to repeat. Arguments and replies stand at the top of each file.
 var (
 	//go:embed lua/join.lua
 	joinSource string
@@ -21,6 +21,8 @@ var (
 	abandonSource string
 	//go:embed lua/forget.lua
 	forgetSource string
+	//go:embed lua/probe.lua
+	probeSource string
 
 	joinScript    = newScript("join", joinSource)
 	peekScript    = newScript("peek", peekSource)
@@ -28,8 +30,9 @@ var (
 	finishScript  = newScript("finish", finishSource)
 	abandonScript = newScript("abandon", abandonSource)
 	forgetScript  = newScript("forget", forgetSource)
+	probeScript   = newScript("probe", probeSource)
 
-	allScripts = []*script{joinScript, peekScript, renewScript, finishScript, abandonScript, forgetScript}
+	allScripts = []*script{joinScript, peekScript, renewScript, finishScript, abandonScript, forgetScript, probeScript}
 )
 
 // script is one step.

@@ -14,15 +14,16 @@ type Stats struct {
 
 // TierStats counts the flights that the local tier handed to the distributed
 // one. A finished request has one role, or ended with an error before it had
-// one: Leaders + Followers + Cached + Fallbacks ≤ Requests.
+// one: Leaders + Followers + Cached + Fallbacks + NoRole = Requests.
 type TierStats struct {
 	Requests      uint64            // flights handed over that have ended
 	Leaders       uint64            // ran the function with the lease
 	Followers     uint64            // took another replica's outcome
 	Cached        uint64            // took an outcome that had finished within MaxAge
 	Fallbacks     uint64            // ran the function without the lease
+	NoRole        uint64            // ended before they had a role
 	Takeovers     uint64            // leaders that were followers of a flight that never ended
-	LeaseLost     uint64            // leases that ran out or were taken while the function ran
+	LeaseLost     uint64            // leases that ran out or were taken before the function ended
 	Errors        uint64            // requests that ended with an error
 	RedisErrors   uint64            // commands and connections that failed
 	RedisErrorsBy map[string]uint64 // the same by kind: timeout, connection, oom, readonly, …
@@ -50,6 +51,7 @@ func (s TierStats) since(before TierStats) TierStats {
 	s.Followers -= before.Followers
 	s.Cached -= before.Cached
 	s.Fallbacks -= before.Fallbacks
+	s.NoRole -= before.NoRole
 	s.Takeovers -= before.Takeovers
 	s.LeaseLost -= before.LeaseLost
 	s.Errors -= before.Errors

@@ -2,6 +2,7 @@ package distributed
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"fleetcall/coalesce"
@@ -41,6 +42,9 @@ func (g *Group[V]) observeFlight(ctx context.Context, key string) (flight contex
 	return flight, "+" + traceOf(trace), ended
 }
 
+// ownTrace is what the observer returned for the call's flight.
+func (c *call[V]) ownTrace() string { return strings.TrimPrefix(c.trace, "+") }
+
 // seen is what the observer is told of the call's end.
 func (c *call[V]) seen(r result[V], err error) Flight {
 	f := Flight{
@@ -48,8 +52,11 @@ func (c *call[V]) seen(r result[V], err error) Flight {
 		Takeover: c.lost && r.role == coalesce.Leader,
 		Err:      err, Wait: time.Since(c.started), Lag: unknownLag,
 	}
-	if f.Role == coalesce.RemoteFollower {
+	switch f.Role {
+	case coalesce.RemoteFollower:
 		f.Lag = c.lag
+	case coalesce.Cached:
+		f.Kept = c.kept
 	}
 	return f
 }

@@ -6,8 +6,9 @@
 --       hand-off TTL (ms), MaxAge (ms; 0 when the outcome must not be kept),
 --       the earliest that the function ended by this server's clock (µs),
 --       how long before it was sent the function ended (µs), how long a command
---       may be on its way (µs)
--- reply {1 when the lease was still the flight's, 1 when the outcome was published}
+--       may be on its way (µs), 1 when the function outlived its lease,
+--       trace of the flight, or ''
+-- reply 1 it had its lease · 0 it had released it before, or the key was forgotten · -1 it had lost it
 -- A flight that lost its lease cannot know who joined it: it publishes.
 
 -- The outcome of a command that was held up, or repeated, may be from before some
@@ -23,11 +24,29 @@ end
 local lease = redis.pcall('GET', KEYS[1])
 local held = type(lease) == 'string' and string.sub(lease, 2, 23) == ARGV[1]
 local joined = true
+local reply = 1
 if held then
   joined = string.sub(lease, 1, 1) == '1'
   redis.call('DEL', KEYS[1], KEYS[2])
 else
-  joined = redis.pcall('GET', KEYS[5]) ~= '0'
+  reply = 0
+  local detached = redis.pcall('GET', KEYS[5])
+  joined = detached ~= '0'
+  if detached ~= '0' and detached ~= '1' then
+    -- It may be that an earlier try released the lease, whose reply was lost, and
+    -- that others have led since. But they cannot have begun before the function
+    -- ended, and it took the attempts along.
+    local lost = ARGV[12] == '1'
+    if lease then
+      local start = type(lease) == 'string' and tonumber(string.match(lease, '^[01]%S+ %d+ (%d+)'))
+      lost = lost or start and start < tonumber(ARGV[9])
+    else
+      lost = lost or not late and type(redis.pcall('GET', KEYS[2])) == 'string'
+    end
+    if lost then
+      reply = -1
+    end
+  end
   redis.call('DEL', KEYS[5])
   -- The attempts may be those of others who led since: of the present holder,
   -- or of one that died after another try of this finish.
@@ -43,6 +62,9 @@ if joined or keep then
 end
 if keep then
   redis.call('SET', KEYS[4], ARGV[1], 'PX', ARGV[8])
+  if ARGV[13] ~= '' then
+    redis.call('HSET', KEYS[3], 'trace', ARGV[13])
+  end
 end
 if joined then
   local message = ARGV[3]
@@ -51,4 +73,4 @@ if joined then
   end
   redis.call(ARGV[5], ARGV[4], message)
 end
-return {held and 1 or 0, joined and 1 or 0}
+return reply

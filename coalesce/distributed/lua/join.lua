@@ -2,7 +2,7 @@
 -- KEYS  lease, attempts, latest, detached lease of the flight
 -- ARGV  flight, replica, lease TTL (ms), flight timeout (ms), most attempts, MaxAge (µs), prefix of result keys,
 --       '' when nobody observes the flight, else '+' and its trace
--- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs)} · {'poisoned', attempts} · {'over'}
+-- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs), trace of its flight} · {'poisoned', attempts} · {'over'}
 --       to who observes: {'follow', flight, remaining TTL (ms), now (µs), trace of the flight}
 -- A lease is: joined (0 or 1), flight id (22 characters), attempt, start (µs), replica, trace. The trace is after
 -- the last line feed: it has none, whatever the replica's name has.
@@ -13,11 +13,11 @@ local max_age = tonumber(ARGV[6])
 if max_age > 0 then
   local latest = redis.pcall('GET', KEYS[3])
   if type(latest) == 'string' then
-    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'earliest', 'outcome')
+    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'earliest', 'outcome', 'trace')
     if stored.err == nil and stored[1] and stored[2] then
       local age = now - (tonumber(stored[1]) or 0)
       if age >= 0 and age <= max_age then
-        return {'done', stored[2], age}
+        return {'done', stored[2], age, stored[3] or ''}
       end
     end
   end

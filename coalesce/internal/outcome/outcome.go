@@ -24,10 +24,11 @@ var All = []string{OK, Error, Panic, Timeout, Canceled, Refused}
 
 // Of returns the kind of err.
 func Of(err error) string {
+	if err == nil {
+		return OK
+	}
 	var panicked *coalesce.PanicError
 	switch {
-	case err == nil:
-		return OK
 	case errors.As(err, &panicked), errors.Is(err, coalesce.ErrRemotePanic), errors.Is(err, coalesce.ErrGoexit):
 		return Panic
 	case errors.Is(err, coalesce.ErrClosed), errors.Is(err, coalesce.ErrPoisoned), errors.Is(err, coalesce.ErrUnavailable):
