@@ -3,13 +3,17 @@
 package report
 
 import (
+	"bytes"
+	"crypto/rand"
 	"crypto/sha256"
 	_ "embed" // for the page
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -93,44 +97,113 @@ func (r *Report) Write(w io.Writer) error {
 }
 
 // File is where a report will be. It is made before the load is run, so that
-// one that cannot be written is known in time; until Write, what the path
-// named before stays as it was.
+// one that cannot be written is known in time; until Write has the whole report,
+// what the path named stays as it was, and keeps its mode.
+//
+// A symbolic link stays one: the file that it leads to is written. What is no
+// regular file, such as a pipe or /dev/null, and what this program's standard
+// output or error goes to, is not replaced: the report is written to it.
 type File struct {
-	path string
-	temp *os.File
+	out  *os.File
+	path string // what out is renamed to when it is whole; empty: it is not
 }
 
-// Create makes a file beside path.
+// Create opens what path names, or makes a file beside it.
 func Create(path string) (*File, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("fleetcall: making the report: %w", err)
+	case info.IsDir():
 		return nil, fmt.Errorf("fleetcall: --report %s is a directory", path)
+	default:
+		if out := standard(info); out != nil {
+			return &File{out: out}, nil
+		}
+		if !info.Mode().IsRegular() {
+			out, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return nil, fmt.Errorf("fleetcall: making the report: %w", err)
+			}
+			return &File{out: out}, nil
+		}
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".fleetcall-report-*")
+	path = follow(path)
+	dir, _ := filepath.Split(path)
+	// Not os.CreateTemp: a new file has the mode that the umask leaves it.
+	out, err := os.OpenFile(dir+".fleetcall-report-"+rand.Text(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: making the report: %w", err)
 	}
-	return &File{path: path, temp: temp}, nil
+	f := &File{out: out, path: path}
+	if info != nil {
+		if err := out.Chmod(info.Mode().Perm()); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("fleetcall: making the report: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// standard returns this program's output, if that is where the path leads: of
+// a file that is opened again, each writer would overwrite the other's text.
+func standard(info fs.FileInfo) *os.File {
+	for _, out := range []*os.File{os.Stdout, os.Stderr} {
+		if same, err := out.Stat(); err == nil && os.SameFile(info, same) {
+			return out
+		}
+	}
+	return nil
+}
+
+// follow returns what a symbolic link leads to, and any other path as it is.
+func follow(path string) string {
+	for range 40 { // as far as Linux goes
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			// Not filepath.Join: it takes ".." for the directory before it, which
+			// may be a link, too.
+			dir, _ := filepath.Split(path)
+			target = dir + target
+		}
+		path = target
+	}
+	return path
 }
 
 // Write writes the report to the path.
 func (f *File) Write(r *Report) error {
-	if err := r.Write(f.temp); err != nil {
+	var whole bytes.Buffer
+	if err := r.Write(&whole); err != nil {
 		return err
 	}
-	if err := f.temp.Chmod(0o644); err != nil {
-		return fmt.Errorf("fleetcall: writing the report: %w", err)
-	}
-	if err := f.temp.Close(); err != nil {
-		return fmt.Errorf("fleetcall: writing the report: %w", err)
-	}
-	if err := os.Rename(f.temp.Name(), f.path); err != nil {
+	if err := f.write(whole.Bytes()); err != nil {
 		return fmt.Errorf("fleetcall: writing the report: %w", err)
 	}
 	return nil
 }
 
+func (f *File) write(text []byte) error {
+	if _, err := f.out.Write(text); err != nil || f.path == "" {
+		return err
+	}
+	if err := f.out.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.out.Name(), f.path)
+}
+
 // Close removes what was not written.
 func (f *File) Close() {
-	_ = f.temp.Close()
-	_ = os.Remove(f.temp.Name())
+	if f.out == os.Stdout || f.out == os.Stderr {
+		return
+	}
+	_ = f.out.Close()
+	if f.path != "" {
+		_ = os.Remove(f.out.Name())
+	}
 }
