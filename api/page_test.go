@@ -33,8 +33,26 @@ func TestThePageInABrowser(t *testing.T) {
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
 		"words can be read on what is behind them":        wordsCanBeRead,
+		"the document of the API has its style":           theDocumentHasItsStyle,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+// A policy that forbade the style would show in the console, and in what is
+// computed.
+func theDocumentHasItsStyle(t *testing.T, b *browser.Browser) {
+	p, err := b.Open(start(t, &store{}, nil).url+"/docs", browser.View{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	until(t, p, "document.readyState === 'complete'")
+	if got, err := browser.Eval[string](p, "getComputedStyle(document.querySelector('nav ul')).listStyleType"); err != nil || got != "none" {
+		t.Errorf("%v, the list of endpoints has the bullets %q, want none", err, got)
+	}
+	for _, c := range p.Complaints() {
+		t.Errorf("the browser complains: %v", c)
 	}
 }
 

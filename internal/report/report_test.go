@@ -2,9 +2,12 @@ package report_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
 
+	"fleetcall/internal/browser"
 	"fleetcall/internal/load"
 	"fleetcall/internal/report"
 )
@@ -252,8 +256,13 @@ func TestThePageLoadsNothing(t *testing.T) {
 		}
 	}
 	policy := attribute(find(root, "meta", "http-equiv", "Content-Security-Policy")[0], "content")
-	if !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") {
-		t.Errorf("policy %q", policy)
+	styles := find(root, "style", "", "")
+	if len(styles) != 1 {
+		t.Fatalf("%d style elements", len(styles))
+	}
+	sum := sha256.Sum256([]byte(text(styles[0])))
+	if want := "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; policy != want {
+		t.Errorf("policy %q, want %q", policy, want)
 	}
 	if !strings.Contains(page, "color-scheme: light dark") {
 		t.Error("it is not for light and dark")
@@ -426,6 +435,59 @@ func TestWhatIsNoRegularFileIsWrittenTo(t *testing.T) {
 		if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
 			t.Errorf("%v, %v", err, files)
 		}
+	}
+}
+
+func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
+	r := sample("off")
+	path := filepath.Join(t.TempDir(), "out.html")
+	if err := write(t, path, r); err != nil {
+		t.Fatal(err)
+	}
+	b, err := browser.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, err := b.Open((&url.URL{Scheme: "file", Path: path}).String(), browser.View{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Until("document.readyState === 'complete'"); err != nil {
+		t.Fatal(err)
+	}
+	// None of these is what a page without a style has.
+	for property, want := range map[string]string{"max-width": "1024px", "background-color": "rgb(255, 255, 255)", "padding-top": "32px"} {
+		got, err := browser.Eval[string](p, fmt.Sprintf("getComputedStyle(document.body).getPropertyValue(%q)", property))
+		if err != nil || got != want {
+			t.Errorf("%v, the page's %s is %q, want %q", err, property, got, want)
+		}
+	}
+	figures, err := browser.Eval[map[string][]string](p, `[...document.querySelectorAll('#figures td')].reduce(
+		(all, cell) => ({ ...all, [cell.dataset.is]: [...(all[cell.dataset.is] ?? []), cell.innerText] }), {})`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, run := range r.Runs {
+		ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
+		result := run.Result
+		for name, want := range map[string]string{
+			"database_queries": strconv.FormatInt(*run.Queries, 10), "requests": strconv.Itoa(result.Requests), "ok": strconv.Itoa(result.OK),
+			"failed": strconv.Itoa(result.Failed), "duration_ms": ms(result.Duration), "requests_per_second": fmt.Sprintf("%.1f", result.PerSecond()),
+			"average": ms(result.Latency.Average), "p50": ms(result.Latency.P50), "p95": ms(result.Latency.P95), "p99": ms(result.Latency.P99), "max": ms(result.Latency.Max),
+		} {
+			if got := figures[name]; len(got) != len(r.Runs) || got[i] != want {
+				t.Errorf("run %d: %s is %q, want %q", i, name, got, want)
+			}
+		}
+	}
+	for _, c := range p.Complaints() {
+		t.Errorf("the browser complains: %v", c)
 	}
 }
 
