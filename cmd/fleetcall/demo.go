@@ -241,7 +241,7 @@ func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o out
 	o.setup = []report.Fact{{Name: "Replicas", Value: strconv.Itoa(c.Replicas)}, {Name: "Balancer", Value: f.Balancer()},
 		{Name: "Database", Value: f.Database()}, {Name: "Redis", Value: f.Redis()}}
 	target := load.Target{Base: f.URL()}
-	idle, err := target.FleetStats(ctx)
+	idle, err := target.FleetStatsOf(ctx, c.Replicas)
 	if err != nil {
 		return o, err
 	}
@@ -262,14 +262,9 @@ func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o out
 	if err != nil {
 		return o, err
 	}
-	after, err := target.FleetStats(ctx)
-	if err != nil {
+	if o.counted, err = target.Counted(ctx, idle, o.result); err != nil {
 		return o, err
 	}
-	if n := len(after.Replicas); n != c.Replicas {
-		return o, fmt.Errorf("fleetcall: %d of %d replicas told their statistics", n, c.Replicas)
-	}
-	o.counted = after.Since(idle)
 	o.queries = o.counted.Database.Queries
 	if c.DatabaseURL != "" {
 		// A connection's statistics are complete when it is closed.

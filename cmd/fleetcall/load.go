@@ -59,7 +59,7 @@ func (c *loadCmd) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	before, statsErr := target.FleetStats(ctx)
+	before, unknown := target.FleetStats(ctx)
 
 	urls := make([]string, len(ids))
 	for i, id := range ids {
@@ -72,22 +72,28 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	if result == nil {
 		return err
 	}
-	out := loadReport{URL: publicURL(base), Endpoint: c.Endpoint, Result: result}
-	var counted *load.Stats
-	if err == nil {
-		counted, statsErr = countedSince(ctx, target, before, statsErr)
-		if statsErr != nil {
-			fmt.Fprintln(os.Stderr, statsErr)
-		}
+	out := loadReport{URL: publicURL(base), Endpoint: c.Endpoint, BrokenOff: err != nil, Result: result, requests: c.Requests}
+	var counted load.Stats
+	if unknown == nil {
+		counted, unknown = target.Counted(ctx, before, result)
 	}
-	if c.Endpoint == "coalesced" && counted != nil {
-		out.Impact = newImpact(*counted)
+	switch {
+	case unknown == nil:
+		out.counted = &counted
+	case ctx.Err() != nil:
+		out.NotKnown = "the load was broken off"
+	default:
+		out.NotKnown = strings.TrimPrefix(unknown.Error(), "fleetcall: ")
 	}
-	if printErr := out.print(c.Format); printErr != nil {
-		return errors.Join(err, printErr)
+	if out.NotKnown != "" {
+		fmt.Fprintln(os.Stderr, wrap("fleetcall: what the replicas counted is not known: "+out.NotKnown, columns()))
 	}
+	if c.Endpoint == "coalesced" && out.counted != nil {
+		out.Impact = newImpact(counted)
+	}
+	err = errors.Join(err, out.print(c.Format))
 	if file != nil {
-		if writeErr := file.Write(c.page(out, counted, begun)); writeErr != nil {
+		if writeErr := file.Write(c.page(out, begun)); writeErr != nil {
 			return errors.Join(err, writeErr)
 		}
 		fmt.Fprintf(os.Stderr, "The report is in %s.\n", c.Report)
@@ -98,26 +104,19 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	return err
 }
 
-// countedSince returns what the replicas counted since before, which was read
-// with err.
-func countedSince(ctx context.Context, target load.Target, before load.Stats, err error) (*load.Stats, error) {
-	if err != nil {
-		return nil, err
-	}
-	after, err := target.FleetStats(ctx)
-	if err != nil {
-		return nil, err
-	}
-	counted := after.Since(before)
-	return &counted, nil
-}
-
-// page returns what the report's file shows. counted may be nil.
-func (c *loadCmd) page(out loadReport, counted *load.Stats, begun time.Time) *report.Report {
-	run := report.Run{Name: c.Endpoint, Result: out.Result, Fleet: counted}
+// page returns what the report's file shows.
+func (c *loadCmd) page(out loadReport, begun time.Time) *report.Report {
+	run := report.Run{Name: c.Endpoint, Result: out.Result, Fleet: out.counted, NotKnown: out.NotKnown}
 	setup := []report.Fact{{Name: "Server", Value: out.URL}, {Name: "Endpoint", Value: c.Endpoint}, {Name: "Product ids", Value: c.IDs}}
-	if counted != nil {
-		run.Queries, run.Counter = &counted.Database.Queries, "all replicas (database.queries of /stats?scope=fleet); those of other clients are among them"
+	if out.BrokenOff {
+		setup = append(setup, report.Fact{Name: "Broken off", Value: out.ended()})
+	}
+	if counted := out.counted; counted != nil {
+		replicas := "all replicas"
+		if counted.Note != "" {
+			replicas = counted.Replica + ", which gave every answer"
+		}
+		run.Queries, run.Counter = &counted.Database.Queries, replicas+" (database.queries of /stats?scope=fleet); those of other clients are among them"
 		setup = append(setup, report.Fact{Name: "Mode", Value: counted.Mode})
 	}
 	return &report.Report{
@@ -137,10 +136,20 @@ func (c *loadCmd) commandLine(address string) string {
 }
 
 type loadReport struct {
-	URL      string       `json:"url"`
-	Endpoint string       `json:"endpoint"`
-	Result   *load.Result `json:"result"`
-	Impact   *impact      `json:"impact,omitempty"`
+	URL       string       `json:"url"`
+	Endpoint  string       `json:"endpoint"`
+	BrokenOff bool         `json:"broken_off,omitempty"` // before all requests were sent
+	Result    *load.Result `json:"result"`
+	Impact    *impact      `json:"impact,omitempty"`
+	NotKnown  string       `json:"counts_not_known,omitempty"` // why what the replicas counted is not
+
+	counted  *load.Stats // nil: not known
+	requests int         // that were to be sent
+}
+
+// ended says how far a load came that was broken off.
+func (r loadReport) ended() string {
+	return fmt.Sprintf("after %s of %s requests", thousands(int64(r.Result.Requests)), thousands(int64(r.requests)))
 }
 
 // impact is what coalescing did during a load, over all replicas.
@@ -176,6 +185,12 @@ func (r loadReport) print(format string) error {
 		for _, line := range b.lines(min(columns(), 48)) {
 			fmt.Println(line)
 		}
+	}
+	if r.BrokenOff {
+		fmt.Println(wrap("Broken off "+r.ended()+".", columns()))
+	}
+	if r.NotKnown != "" {
+		fmt.Println(wrap("Queries and tiers are not known: "+r.NotKnown+".", columns()))
 	}
 	for _, counts := range []struct {
 		title string

@@ -24,6 +24,7 @@ import (
 const (
 	maxBody   = 4 << 20 // of an answer, in bytes
 	maxLabels = 50      // distinct errors, replicas and roles that are told apart
+	maxLabel  = 200     // bytes of one
 	others    = "others"
 )
 
@@ -217,25 +218,30 @@ func (r *run) get(ctx context.Context, url string) (*http.Response, []byte, erro
 	return resp, body, err
 }
 
-// count bounds the number of labels, and makes them safe to print: they come
-// from the server.
-func count(counts map[string]int, label string) {
-	if label == "" {
+// count bounds the number of labels.
+func count(counts map[string]int, text string) {
+	if text == "" {
 		return
 	}
-	label = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, label)
-	if len(label) > 200 {
-		label = label[:200]
-	}
+	label := printable(text)
 	if _, known := counts[label]; !known && len(counts) >= maxLabels {
 		label = others
 	}
 	counts[label]++
+}
+
+// printable makes what comes from the server safe to print, and short.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+	if len(text) > maxLabel {
+		text = text[:maxLabel]
+	}
+	return text
 }
 
 // cause names an error without the addresses that make each one different.

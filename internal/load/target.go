@@ -15,19 +15,29 @@ import (
 type Target struct {
 	Base       string // URL without a path
 	AdminToken string // empty: none is sent
+
+	pause time.Duration // before replicas are asked again; zero: pauseUsual
 }
+
+const (
+	// tries is how often replicas are asked that are slow to answer, as they may
+	// be right after a load; each try waits a second for them.
+	tries      = 6
+	pauseUsual = 300 * time.Millisecond
+)
 
 // Stats is the part of GET /stats that a load is judged by.
 type Stats struct {
-	Scope     string `json:"scope"`
-	Replica   string `json:"replica"`
-	Mode      string `json:"mode"`
-	Hits      int64  `json:"hits"`
-	Misses    int64  `json:"misses"`
-	Errors    int64  `json:"errors"`
-	Total     int64  `json:"total_requests"`
-	Active    int64  `json:"active_calls"`
-	Prevented int64  `json:"queries_prevented"`
+	Scope     string  `json:"scope"`
+	Replica   string  `json:"replica"`
+	Mode      string  `json:"mode"`
+	Uptime    float64 `json:"uptime_seconds"`
+	Hits      int64   `json:"hits"`
+	Misses    int64   `json:"misses"`
+	Errors    int64   `json:"errors"`
+	Total     int64   `json:"total_requests"`
+	Active    int64   `json:"active_calls"`
+	Prevented int64   `json:"queries_prevented"`
 	Database  struct {
 		Queries int64 `json:"queries"`
 		Errors  int64 `json:"errors"`
@@ -36,8 +46,14 @@ type Stats struct {
 		Local       *TierStats `json:"local,omitempty"`
 		Distributed *TierStats `json:"distributed,omitempty"`
 	} `json:"tiers"`
-	Replicas []Stats `json:"replicas"` // only with scope fleet
-	Missing  int     `json:"missing"`  // live replicas that did not answer
+
+	// With scope fleet alone:
+
+	Replicas []Stats `json:"replicas,omitempty"`
+	Missing  int     `json:"missing"`        // live replicas that did not answer
+	Note     string  `json:"note,omitempty"` // why the sum may not be the whole fleet's
+
+	asked, answered time.Time // by this program's clock
 }
 
 // TierStats is what one tier did; the local tier has no more than the first
@@ -51,38 +67,6 @@ type TierStats struct {
 	Takeovers   int64 `json:"takeovers"`
 	LeaseLost   int64 `json:"lease_lost"`
 	RedisErrors int64 `json:"redis_errors"`
-}
-
-// since returns what was counted after before was; nil: the tier is off.
-func (s *TierStats) since(before *TierStats) *TierStats {
-	if s == nil || before == nil {
-		return s
-	}
-	return &TierStats{
-		Requests:    s.Requests - before.Requests,
-		Leaders:     s.Leaders - before.Leaders,
-		Followers:   s.Followers - before.Followers,
-		Cached:      s.Cached - before.Cached,
-		Fallbacks:   s.Fallbacks - before.Fallbacks,
-		Takeovers:   s.Takeovers - before.Takeovers,
-		LeaseLost:   s.LeaseLost - before.LeaseLost,
-		RedisErrors: s.RedisErrors - before.RedisErrors,
-	}
-}
-
-// Since returns what was counted after before was.
-func (s Stats) Since(before Stats) Stats {
-	s.Hits -= before.Hits
-	s.Misses -= before.Misses
-	s.Errors -= before.Errors
-	s.Total -= before.Total
-	s.Prevented -= before.Prevented
-	s.Database.Queries -= before.Database.Queries
-	s.Database.Errors -= before.Database.Errors
-	s.Tiers.Local = s.Tiers.Local.since(before.Tiers.Local)
-	s.Tiers.Distributed = s.Tiers.Distributed.since(before.Tiers.Distributed)
-	s.Replicas = nil
-	return s
 }
 
 // ErrNoServer is returned by Target.Alive when nothing answers.
@@ -103,17 +87,51 @@ func (t Target) Alive(ctx context.Context) error {
 	return nil
 }
 
-// FleetStats returns the statistics of all live replicas together.
+// FleetStats returns the statistics of all live replicas together. Those that
+// are slow to answer are asked again a few times; that one is missing then is an
+// error. A replica that cannot ask the others tells its own statistics: Note
+// says so, and Replicas has it alone.
 func (t Target) FleetStats(ctx context.Context) (Stats, error) {
-	var s Stats
-	status, err := t.ask(ctx, http.MethodGet, "/stats?scope=fleet", &s)
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("status %d", status)
+	return t.fleetStats(ctx, Stats.whole)
+}
+
+// FleetStatsOf returns as FleetStats does the statistics of exactly so many
+// replicas.
+func (t Target) FleetStatsOf(ctx context.Context, replicas int) (Stats, error) {
+	return t.fleetStats(ctx, func(s Stats) error {
+		if n := len(s.Replicas); n != replicas {
+			return fmt.Errorf("fleetcall: %d of %d replicas told their statistics", n, replicas)
+		}
+		return s.whole()
+	})
+}
+
+// fleetStats asks until the statistics are enough, a few times. Its error says
+// what was wrong with the last ones.
+func (t Target) fleetStats(ctx context.Context, enough func(Stats) error) (Stats, error) {
+	pause := t.pause
+	if pause == 0 {
+		pause = pauseUsual
 	}
-	if err != nil {
-		return s, fmt.Errorf("fleetcall: reading the fleet's statistics: %w", err)
+	for try := 1; ; try++ {
+		s := Stats{asked: time.Now()}
+		status, err := t.ask(ctx, http.MethodGet, "/stats?scope=fleet", &s)
+		s.answered = time.Now()
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("status %d", status)
+		}
+		if err != nil {
+			return s, fmt.Errorf("fleetcall: reading the fleet's statistics: %w", err)
+		}
+		if err = enough(s); err == nil || try == tries {
+			return s, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return s, err
+		}
 	}
-	return s, nil
 }
 
 // ResetStats sets the statistics of all live replicas to zero.

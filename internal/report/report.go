@@ -44,9 +44,11 @@ type Run struct {
 	Result  *load.Result `json:"result"`
 	Queries *int64       `json:"database_queries,omitempty"` // nil: not known
 	Counter string       `json:"queries_counted_by,omitempty"`
-	Fleet   *load.Stats  `json:"fleet,omitempty"`   // what the replicas counted; nil: not known
-	Verdict string       `json:"verdict,omitempty"` // empty: nothing was promised
-	Wrong   bool         `json:"wrong"`             // the verdict is that it is not as promised
+	Fleet   *load.Stats  `json:"fleet,omitempty"` // what the replicas counted; nil: not known
+	// NotKnown says why Queries and Fleet are not.
+	NotKnown string `json:"counts_not_known,omitempty"`
+	Verdict  string `json:"verdict,omitempty"` // empty: nothing was promised
+	Wrong    bool   `json:"wrong"`             // the verdict is that it is not as promised
 }
 
 // MarshalJSON returns the report as one object; durations are milliseconds.

@@ -271,8 +271,19 @@ func TestThePageLoadsNothing(t *testing.T) {
 
 func TestARunWithoutAnswersOrCountsIsReported(t *testing.T) {
 	r := sample("empty")
-	r.Runs = []report.Run{{Name: "empty", Result: &load.Result{}}}
+	r.Runs = []report.Run{{Name: "empty", Result: &load.Result{}, NotKnown: "replica-2 was started anew <during> the load"}}
 	root, page := parse(t, r)
+	var decoded struct {
+		Runs []struct {
+			NotKnown string `json:"counts_not_known"`
+		}
+	}
+	if err := json.Unmarshal([]byte(text(find(root, "pre", "id", "json")[0])), &decoded); err != nil || decoded.Runs[0].NotKnown != r.Runs[0].NotKnown {
+		t.Errorf("%v, %+v", err, decoded)
+	}
+	if reasons := find(root, "p", "class", "soft not-known"); len(reasons) != 1 || !strings.Contains(text(reasons[0]), r.Runs[0].NotKnown) {
+		t.Errorf("the reason is on the page %d times", len(reasons))
+	}
 	if got := text(find(root, "td", "data-is", "database_queries")[0]); got != "not known" || strings.Contains(page, "NaN") || strings.Contains(page, "Inf") {
 		t.Errorf("%q", got)
 	}

@@ -1,0 +1,189 @@
+package load
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"fleetcall/coalesce"
+)
+
+// Counted returns what the replicas counted during a run. before is what
+// FleetStats returned when the run had not begun. The error says why the counts
+// are not known: a replica does not tell its own, another one came, went or was
+// started anew, or the statistics were reset.
+//
+// Where no replica knows the others (Note says so), the counts are those of one,
+// and known if that one gave every answer.
+func (t Target) Counted(ctx context.Context, before Stats, run *Result) (Stats, error) {
+	after, err := t.fleetStats(ctx, func(after Stats) error {
+		if err := after.whole(); err != nil {
+			return err
+		}
+		return after.covers(before, run)
+	})
+	if err != nil {
+		return Stats{}, err
+	}
+	return after.since(before, run)
+}
+
+// whole returns nil when no live replica is missing.
+func (s Stats) whole() error {
+	switch {
+	case s.Missing == 1:
+		return errors.New("fleetcall: a live replica does not tell its statistics")
+	case s.Missing > 1:
+		return fmt.Errorf("fleetcall: %d live replicas do not tell their statistics", s.Missing)
+	}
+	return nil
+}
+
+// covers returns nil when the statistics are of the same replicas as before, and
+// of all that answered the run.
+func (s Stats) covers(before Stats, run *Result) error {
+	names := s.names()
+	silent := slices.DeleteFunc(slices.Sorted(maps.Keys(run.Replicas)), func(name string) bool {
+		return name == others || slices.Contains(names, name)
+	})
+	switch {
+	case len(silent) > 0:
+		return fmt.Errorf("fleetcall: %s answered, but the statistics are of %s alone%s", list(silent), list(names), s.note())
+	case !slices.Equal(names, before.names()):
+		return fmt.Errorf("fleetcall: the statistics are of %s, and before the load they were of %s%s", list(names), list(before.names()), s.note())
+	case s.Note != "" && len(run.Replicas) == 0:
+		return fmt.Errorf("fleetcall: no answer says which replica it is from, and the statistics are of %s alone%s", list(names), s.note())
+	}
+	return nil
+}
+
+func (s Stats) note() string {
+	if s.Note == "" {
+		return ""
+	}
+	return " (" + strings.TrimSuffix(printable(s.Note), ".") + ")"
+}
+
+// byName returns the replicas in the order of their names; where two have the
+// same, the older one is first.
+func (s Stats) byName() []Stats {
+	return slices.SortedFunc(slices.Values(s.Replicas), func(a, b Stats) int {
+		return cmp.Or(strings.Compare(a.Replica, b.Replica), cmp.Compare(b.Uptime, a.Uptime))
+	})
+}
+
+// names returns the replicas' names as a Result has them.
+func (s Stats) names() []string {
+	var names []string
+	for _, r := range s.byName() {
+		names = append(names, printable(r.Replica))
+	}
+	return names
+}
+
+// list writes the first few names.
+func list(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d others", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// since returns what the replicas, which are the same as before, counted since
+// then.
+func (s Stats) since(before Stats, run *Result) (Stats, error) {
+	elapsed := s.asked.Sub(before.answered)
+	earlier := before.byName()
+	for i, r := range s.byName() {
+		name := printable(r.Replica)
+		if r.startedAnew(earlier[i], elapsed) {
+			return Stats{}, fmt.Errorf("fleetcall: %s was started anew during the load", name)
+		}
+		if r.wentDown(earlier[i]) {
+			return Stats{}, fmt.Errorf("fleetcall: the statistics of %s were reset during the load", name)
+		}
+	}
+	s.Hits -= before.Hits
+	s.Misses -= before.Misses
+	s.Errors -= before.Errors
+	s.Total -= before.Total
+	s.Prevented -= before.Prevented
+	s.Database.Queries -= before.Database.Queries
+	s.Database.Errors -= before.Database.Errors
+	s.Tiers.Local = s.Tiers.Local.since(before.Tiers.Local)
+	s.Tiers.Distributed = s.Tiers.Distributed.since(before.Tiers.Distributed)
+	s.Replicas = nil
+
+	// A reset shows even where the counts have grown beyond what they were: an
+	// answer with a role is a request that was counted before, and each product
+	// without one, of the normal endpoint, is a query.
+	none := coalesce.Role(0).String()
+	var coalesced int64
+	for role, n := range run.Roles {
+		if role != none {
+			coalesced += int64(n)
+		}
+	}
+	normal := int64(0)
+	if coalesced == 0 && run.Roles[none] > 0 {
+		normal = int64(run.Statuses[200])
+	}
+	if s.Total < coalesced || s.Database.Queries < normal {
+		return Stats{}, errors.New("fleetcall: the replicas counted fewer requests than they answered: their statistics were reset during the load")
+	}
+	return s, nil
+}
+
+// startedAnew tells whether a replica cannot have run all the time since before,
+// which ended at least elapsed ago.
+func (s Stats) startedAnew(before Stats, elapsed time.Duration) bool {
+	// Uptimes are milliseconds, and two machines' clocks, while NTP corrects
+	// them, may go 0.1 % apart.
+	slack := 100*time.Millisecond + elapsed/1000
+	return s.Uptime-before.Uptime < (elapsed - slack).Seconds()
+}
+
+// wentDown tells whether a count is less than before.
+func (s Stats) wentDown(before Stats) bool {
+	counts, earlier := s.counts(), before.counts()
+	for i := range counts {
+		if counts[i] < earlier[i] {
+			return true
+		}
+	}
+	return false
+}
+
+func (s Stats) counts() []int64 {
+	counts := []int64{s.Hits, s.Misses, s.Errors, s.Total, s.Database.Queries, s.Database.Errors}
+	for _, tier := range []*TierStats{s.Tiers.Local, s.Tiers.Distributed} {
+		if tier == nil {
+			tier = &TierStats{}
+		}
+		counts = append(counts, tier.Requests, tier.Leaders, tier.Followers, tier.Cached, tier.Fallbacks, tier.Takeovers, tier.LeaseLost, tier.RedisErrors)
+	}
+	return counts
+}
+
+// since returns what was counted after before was; nil: the tier is off.
+func (s *TierStats) since(before *TierStats) *TierStats {
+	if s == nil || before == nil {
+		return s
+	}
+	return &TierStats{
+		Requests:    s.Requests - before.Requests,
+		Leaders:     s.Leaders - before.Leaders,
+		Followers:   s.Followers - before.Followers,
+		Cached:      s.Cached - before.Cached,
+		Fallbacks:   s.Fallbacks - before.Fallbacks,
+		Takeovers:   s.Takeovers - before.Takeovers,
+		LeaseLost:   s.LeaseLost - before.LeaseLost,
+		RedisErrors: s.RedisErrors - before.RedisErrors,
+	}
+}
