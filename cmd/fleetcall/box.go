@@ -137,9 +137,14 @@ func thousands(n int64) string {
 	return sign + digits
 }
 
+// percent has one decimal. As in /stats, only what is all is 100.0%.
 func percent(part, whole int64) string {
 	if whole == 0 {
 		return "0.0%"
 	}
-	return fmt.Sprintf("%.1f%%", 100*float64(part)/float64(whole))
+	text := fmt.Sprintf("%.1f%%", 100*float64(part)/float64(whole))
+	if text == "100.0%" && part < whole {
+		return "99.9%"
+	}
+	return text
 }

@@ -48,8 +48,8 @@ type outcome struct {
 // Run loads a fleet in each mode and prints a report. It fails when a count is
 // not what the mode promises, or an answer is wrong.
 func (c *demoCmd) Run(ctx context.Context) error {
-	if c.Requests < 1 || c.Concurrency < 0 {
-		return errors.New("fleetcall: --requests has to be at least 1, --concurrency at least 0")
+	if c.Requests < 1 || c.Concurrency < 0 || c.Replicas < 1 {
+		return errors.New("fleetcall: --requests and --replicas have to be at least 1, --concurrency at least 0")
 	}
 	if c.Concurrency == 0 {
 		c.Concurrency = c.Requests

@@ -40,8 +40,9 @@ func (c *loadCmd) Run(ctx context.Context) error {
 		return errors.New("fleetcall: --requests and --concurrency have to be at least 1")
 	}
 	base, err := url.Parse(c.URL)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return fmt.Errorf("fleetcall: --url %q is not a URL like http://localhost:8000", c.URL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.ContainsAny(c.URL, "?#") {
+		// Not quoted: it may have a password.
+		return errors.New("fleetcall: --url is not a URL like http://localhost:8000, without a query")
 	}
 	target := load.Target{Base: strings.TrimRight(c.URL, "/"), AdminToken: c.AdminToken}
 	file, err := createReport(c.Report)
@@ -182,7 +183,7 @@ func (r loadReport) print(format string) error {
 		boxes = append(boxes, b)
 	}
 	for _, b := range boxes {
-		for _, line := range b.lines(min(columns(), 48)) {
+		for _, line := range b.lines(min(max(columns(), 24), 48)) {
 			fmt.Println(line)
 		}
 	}

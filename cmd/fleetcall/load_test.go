@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/creack/pty"
 )
 
 // roundRobin is a balancer before the replicas. passed is how many requests it
@@ -196,6 +198,60 @@ func TestAReportMayGoToStandardOutput(t *testing.T) {
 		}
 		if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
 			t.Errorf("%s: %v, %v", report, err, files)
+		}
+	}
+}
+
+func TestLoadAndDemoRefuseWhatCannotBe(t *testing.T) {
+	for args, want := range map[string]string{
+		"load --url http://user:hunter2@localhost:1?x=1": "--url",
+		"load --url http://localhost:1#x":                "--url",
+		"load --url ftp://user:hunter2@localhost":        "--url",
+		"load --url http://user:hunter2@local%zzhost":    "--url",
+		"load --url localhost:8000":                      "--url",
+		"load -n 0":                                      "--requests",
+		"load -c -1":                                     "--concurrency",
+		"load --ids 5-1":                                 "--ids",
+		"demo --replicas 0":                              "--replicas",
+		"demo --replicas -1":                             "--replicas",
+		"demo -n 0":                                      "--requests",
+	} {
+		out, err := command(t, args).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) || strings.Count(string(out), "\n") > 2 || strings.Contains(string(out), "hunter2") {
+			t.Errorf("%s: %v\n%s", args, err, out)
+		}
+	}
+}
+
+func TestARequestGoesThroughTheProxyThatTheStatisticsGoThrough(t *testing.T) {
+	r := start(t)
+	var passed atomic.Int64
+	proxy := roundRobin(t, &passed, r)
+	out, stderr, err := runLoad(t, "-n 20 --url http://fleet.example", "HTTP_PROXY="+proxy.URL, "NO_PROXY=")
+	if err != nil || passed.Load() != 23 || !strings.Contains(out, "Queries without it") {
+		t.Errorf("%v, %d requests\n%s%s", err, passed.Load(), out, stderr)
+	}
+}
+
+func TestATerminalMayBeAsNarrowAsItLikes(t *testing.T) {
+	r := start(t)
+	cmd := command(t, "load -n 4 --url "+r.url)
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 1, Cols: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	_, _ = out.ReadFrom(terminal) // ends with an error when the program does
+	_ = terminal.Close()
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "Latency avg") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestOnlyWhatIsAllIsAHundredPercent(t *testing.T) {
+	for want, of := range map[string][2]int64{"0.0%": {0, 0}, "50.0%": {1, 2}, "99.9%": {99_999, 100_000}, "100.0%": {7, 7}} {
+		if got := percent(of[0], of[1]); got != want {
+			t.Errorf("%d of %d is %s, want %s", of[0], of[1], got, want)
 		}
 	}
 }

@@ -189,3 +189,24 @@ func TestAskingAgainEndsWithItsContext(t *testing.T) {
 		t.Error("a fleet that is not whole is taken for one")
 	}
 }
+
+func TestLabelsAreCutBetweenCharacters(t *testing.T) {
+	counts := map[string]int{}
+	count(counts, strings.Repeat("é", 150)+"a")
+	count(counts, "a"+strings.Repeat("é", 150))
+	if counts[strings.Repeat("é", 100)] != 1 || counts["a"+strings.Repeat("é", 99)] != 1 {
+		t.Errorf("%v", counts)
+	}
+}
+
+func TestAPasswordIsInNoMessageAboutItsServer(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	with := Target{Base: strings.Replace(server.URL, "//", "//user:hunter2@", 1)}
+	another := with.Alive(t.Context())
+	server.Close()
+	for _, err := range []error{another, with.Alive(t.Context())} {
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "127.0.0.1") {
+			t.Errorf("%v", err)
+		}
+	}
+}

@@ -107,6 +107,7 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 		dial = open.take
 	}
 	transport := &http.Transport{
+		Proxy:        http.ProxyFromEnvironment, // as a Target does
 		DialContext:  dial,
 		MaxIdleConns: workers,
 		// Without a limit, a request whose connection is still being made may
@@ -239,7 +240,7 @@ func printable(text string) string {
 		return r
 	}, text)
 	if len(text) > maxLabel {
-		text = text[:maxLabel]
+		text = strings.ToValidUTF8(text[:maxLabel], "") // the cut may be inside a character
 	}
 	return text
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -79,12 +80,23 @@ func (t Target) Alive(ctx context.Context) error {
 	}
 	status, err := t.ask(ctx, http.MethodGet, "/health", &health)
 	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("fleetcall: looking for a server: %w", ctx.Err())
 	case status == 0 && err != nil:
-		return fmt.Errorf("fleetcall: %w at %s (%s); start one with: fleetcall serve", ErrNoServer, t.Base, cause(err))
+		return fmt.Errorf("fleetcall: %w at %s (%s); start one with: fleetcall serve", ErrNoServer, t.name(), cause(err))
 	case err != nil || health.Mode == "":
-		return fmt.Errorf("fleetcall: what answers at %s is not fleetcall: /health gives status %d", t.Base, status)
+		return fmt.Errorf("fleetcall: what answers at %s is not fleetcall: /health gives status %d", t.name(), status)
 	}
 	return nil
+}
+
+// name is the target's URL without a password.
+func (t Target) name() string {
+	u, err := url.Parse(t.Base)
+	if err != nil {
+		return "the given URL"
+	}
+	return u.Redacted()
 }
 
 // FleetStats returns the statistics of all live replicas together. Those that
