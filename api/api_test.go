@@ -96,7 +96,7 @@ func start(t *testing.T, s *store, change func(*api.Config)) *fixture {
 			return api.Tiers{Local: &api.LocalTier{Requests: st.Requests, Leaders: st.Leaders, Followers: st.Followers}}
 		},
 		ResetTiers: group.ResetStats,
-		Logger:     slog.New(slog.NewTextHandler(log, nil)),
+		Logger:     slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, nil)}),
 	}
 	if change != nil {
 		change(&config)
@@ -668,7 +668,7 @@ func TestHEADAnswersAsGETWithoutABody(t *testing.T) {
 func TestRequestIDIsTheClientsUnlessItCouldForgeALog(t *testing.T) {
 	log := &buffer{}
 	f := start(t, &store{}, func(c *api.Config) {
-		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		c.Logger = slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})})
 	})
 	given := map[string]bool{}
 	for id, kept := range map[string]bool{
@@ -693,7 +693,7 @@ func TestRequestsAreLoggedAtDebugOnly(t *testing.T) {
 	for _, level := range []slog.Level{slog.LevelInfo, slog.LevelDebug} {
 		log := &buffer{}
 		f := start(t, &store{}, func(c *api.Config) {
-			c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level}))
+			c.Logger = slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})})
 		})
 		f.send(t, http.MethodGet, "/product/coalesced/7777", http.Header{"X-Request-Id": {"abc"}, "Authorization": {"Bearer hunter2"}})
 		logged := strings.Contains(log.String(), "path=/product/coalesced/7777 status=404") && strings.Contains(log.String(), "request_id=abc")

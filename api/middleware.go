@@ -1,44 +1,24 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/labstack/echo/v4/middleware"
 
 	"fleetcall/coalesce"
 )
 
-const (
-	contentSecurityPolicy = "Content-Security-Policy"
-	// maxRequestID is how long a client's X-Request-Id may be to be kept.
-	maxRequestID = 128
-)
-
-// commonHeaders is what every answer has. The values are shared by all answers:
-// they may be replaced, not changed.
-func commonHeaders(replica string) http.Header {
-	h := http.Header{}
-	h.Set("X-Replica", replica)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set(contentSecurityPolicy, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	return h
-}
+const contentSecurityPolicy = "Content-Security-Policy"
 
 // headers sets what every answer has. Header.Set would make a slice of each
 // value, for each answer; and echo calls this, too, for each.
@@ -49,41 +29,10 @@ func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// withRequestID gives every request and its answer an id: the client's
-// X-Request-Id, or a new one where that is missing, too long, or has
-// characters that could forge a log line. deploy/nginx.conf has the same rule.
-func withRequestID() echo.MiddlewareFunc {
-	give := middleware.RequestIDWithConfig(middleware.RequestIDConfig{Generator: newRequestID})
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		given := give(next)
-		return func(c echo.Context) error {
-			h := c.Request().Header
-			id := h.Get(echo.HeaderXRequestID)
-			if len(id) > maxRequestID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
-				h.Del(echo.HeaderXRequestID)
-			}
-			return given(c)
-		}
-	}
-}
-
-// newRequestID returns 128 random bits as nginx writes its own. They tell requests
-// apart, and are no secret.
-func newRequestID() string {
-	var id [16]byte
-	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(id[8:], rand.Uint64())
-	return hex.EncodeToString(id[:])
-}
-
-// requestID returns the id that withRequestID gave.
-func requestID(c echo.Context) string { return c.Response().Header().Get(echo.HeaderXRequestID) }
-
 // logRequests costs nothing unless requests are logged.
 func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		ctx := c.Request().Context()
-		if !s.log.Enabled(ctx, slog.LevelDebug) {
+		if !s.log.Enabled(c.Request().Context(), slog.LevelDebug) {
 			return next(c)
 		}
 		start := time.Now()
@@ -91,13 +40,13 @@ func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			c.Error(err) // now, so that the status below is the one sent
 		}
+		ctx := contextOf(c)
 		attrs := []slog.Attr{
 			slog.String("method", c.Request().Method),
 			slog.String("path", c.Request().URL.Path),
 			slog.Int("status", c.Response().Status),
 			slog.Duration("took", time.Since(start)),
 			slog.String("remote", c.Request().RemoteAddr),
-			slog.String("request_id", requestID(c)),
 		}
 		if role := c.Response().Header().Get("X-Coalesce-Role"); role != "" {
 			attrs = append(attrs, slog.String("role", role))
@@ -116,7 +65,7 @@ type panicked struct {
 	stack []byte
 }
 
-func (p *panicked) Error() string { return "panic" }
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
 func newPanicked(value any) *panicked {
 	p := &panicked{value: value, stack: debug.Stack()}
@@ -142,16 +91,17 @@ func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 				panic(value)
 			}
 			p := newPanicked(value)
-			s.logPanic(c, p)
+			s.logPanic(contextOf(c), p, slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path))
 			err = p
 		}()
 		return next(c)
 	}
 }
 
-func (s *Server) logPanic(c echo.Context, p *panicked) {
-	s.log.ErrorContext(c.Request().Context(), "a request panicked", "method", c.Request().Method, "path", c.Request().URL.Path,
-		"request_id", requestID(c), "panic", p.value, "stack", string(p.stack))
+// logPanic logs a panic, and what it happened to.
+func (s *Server) logPanic(ctx context.Context, p *panicked, attrs ...slog.Attr) {
+	s.log.LogAttrs(ctx, slog.LevelError, "a request panicked",
+		append(attrs, slog.Any("panic", p.value), slog.String("stack", string(p.stack)))...)
 }
 
 // authorized wants the admin token, if there is one. Hashes are compared, so

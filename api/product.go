@@ -33,9 +33,10 @@ func (s *Server) normal(c echo.Context) error {
 	start := time.Now()
 	setRole(c, 0)
 	s.hot.Add(id, start)
-	p, err := s.config.Store.Product(c.Request().Context(), id)
+	ctx := contextOf(c)
+	p, err := s.config.Store.Product(ctx, id)
 	s.latency.normal.add(time.Since(start))
-	s.noteDatabase(c, err)
+	s.noteDatabase(ctx, id, err)
 	if err != nil {
 		return err
 	}
@@ -50,55 +51,73 @@ func (s *Server) coalesced(c echo.Context) error {
 	}
 	start := time.Now()
 	s.hot.Add(id, start)
-	p, role, ran, err := s.call(c.Request().Context(), id)
+	p, role, err := s.call(contextOf(c), id)
 	s.latency.add(role, time.Since(start))
 	setRole(c, role)
-	if ran {
-		s.noteDatabase(c, err)
-	}
 	if err != nil {
-		// Every caller of the flight has this panic; one log entry is enough.
-		if p, ok := errors.AsType[*panicked](err); ok && ran {
-			s.logPanic(c, p)
-		}
 		return err
 	}
 	return s.answerProduct(c, p, start, "coalesced")
 }
 
+// call is one coalesced call. It is the context of its flight, too, if it begins
+// one: a call that does not costs no more for it.
+type call struct {
+	requestContext
+	// Set by the function's goroutine, which may outlive the call.
+	ran  atomic.Bool // this very call ran the query
+	told atomic.Bool // which panicked, and that was logged
+}
+
 // call runs one coalesced call and counts it. The counts are final when it
-// returns. ran tells whether this very call ran the query.
-func (s *Server) call(ctx context.Context, id int32) (p product.Product, role coalesce.Role, ran bool, err error) {
+// returns.
+func (s *Server) call(ctx requestContext, id int32) (p product.Product, role coalesce.Role, err error) {
 	s.counts.total.Add(1)
 	s.counts.active.Add(1)
 	defer s.counts.active.Add(-1)
-	var mine atomic.Bool // set by the function's goroutine, which may outlive the call
-	p, role, err = s.do(ctx, id, &mine)
-	ran = mine.Load()
+	c := &call{requestContext: ctx}
+	p, role, err = s.do(c, id)
 	switch {
 	case err == nil, errors.Is(err, product.ErrNotFound):
-		if !ran {
+		if !c.ran.Load() {
 			s.counts.hits.Add(1)
 		}
 	case ctx.Err() == nil: // a client that left gets no answer, and so no error
 		s.counts.errors.Add(1)
 	}
-	return p, role, ran, err
+	return p, role, err
 }
 
-func (s *Server) do(ctx context.Context, id int32, ran *atomic.Bool) (p product.Product, role coalesce.Role, err error) {
+func (s *Server) do(c *call, id int32) (p product.Product, role coalesce.Role, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			err = newPanicked(value)
+			panicked := newPanicked(value)
+			if c.ran.Load() && !c.told.Load() { // it was not the query that panicked
+				s.logPanic(c, panicked, slog.Int("product", int(id)))
+			}
+			err = panicked
 		}
 	}()
-	return s.config.Group.Do(ctx, keyOf(id), func(ctx context.Context) (product.Product, error) {
-		ran.Store(true)
-		return s.config.Store.Product(product.OnQuery(ctx, func() {
-			s.counts.misses.Add(1)
-			product.QuerySent(ctx) // the burst's own count, if this is a burst
-		}), id)
-	})
+	return s.config.Group.Do(c, keyOf(id), func(ctx context.Context) (product.Product, error) { return s.query(ctx, c, id) })
+}
+
+// query runs the one query of a flight, and logs what went wrong with it. Only
+// here that is done once, for all who wait, whoever of them has left.
+func (s *Server) query(ctx context.Context, c *call, id int32) (product.Product, error) {
+	c.ran.Store(true)
+	defer func() {
+		if value := recover(); value != nil {
+			c.told.Store(true)
+			s.logPanic(ctx, newPanicked(value), slog.Int("product", int(id)))
+			panic(value)
+		}
+	}()
+	p, err := s.config.Store.Product(product.OnQuery(ctx, func() {
+		s.counts.misses.Add(1)
+		product.QuerySent(ctx) // the burst's own count, if this is a burst
+	}), id)
+	s.noteDatabase(ctx, id, err)
+	return p, err
 }
 
 // roleHeaders are the values of X-Coalesce-Role, shared by all answers.
@@ -139,22 +158,20 @@ func parseID(text string) (int32, error) {
 }
 
 // noteDatabase logs when the database goes away and when it is back, and every
-// error that is nobody's fault but ours.
-func (s *Server) noteDatabase(c echo.Context, err error) {
+// error of a query that is nobody's fault but ours. ctx is what the query ran
+// under.
+func (s *Server) noteDatabase(ctx context.Context, id int32, err error) {
 	switch {
 	case err == nil, errors.Is(err, product.ErrNotFound):
 		if s.dbDown.Load() && s.dbDown.CompareAndSwap(true, false) {
-			s.log.Info("the database is back")
+			s.log.InfoContext(ctx, "the database is back")
 		}
-	case c.Request().Context().Err() != nil:
+	case ctx.Err() != nil:
 	case errors.Is(err, product.ErrUnavailable):
 		if s.dbDown.CompareAndSwap(false, true) {
-			s.log.WarnContext(c.Request().Context(), "the database is unavailable", slog.Any("error", err))
+			s.log.WarnContext(ctx, "the database is unavailable", slog.Any("error", err))
 		}
-	default:
-		if _, ok := errors.AsType[*panicked](err); !ok && problemOf(err) == problemInternal {
-			s.log.ErrorContext(c.Request().Context(), "a query failed", slog.Any("error", err), slog.String("path", c.Request().URL.Path),
-				slog.String("request_id", requestID(c)))
-		}
+	case problemOf(err) == problemInternal:
+		s.log.ErrorContext(ctx, "a query failed", slog.Any("error", err), slog.Int("product", int(id)))
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"fleetcall/coalesce"
+	"fleetcall/internal/answer"
 	"fleetcall/internal/broadcast"
 	"fleetcall/internal/hot"
 	"fleetcall/internal/product"
@@ -90,7 +91,9 @@ type Config struct {
 	// answer. It must exceed the longest query and its wait for a
 	// connection. Zero: no limit.
 	WriteTimeout time.Duration
-	Logger       *slog.Logger // nil: nothing is logged
+	// Logger has a RequestLog for its handler, or its lines lack the request's
+	// id. nil: nothing is logged.
+	Logger *slog.Logger
 }
 
 // Server serves the API.
@@ -139,7 +142,8 @@ func New(config Config) (*Server, error) {
 		config.Around = func(api http.Handler) http.Handler { return api }
 	}
 	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now(),
-		common: commonHeaders(config.Replica), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+		common: answer.Headers(), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+	s.common.Set("X-Replica", config.Replica)
 	s.watched = broadcast.New(broadcast.Config{Make: s.event, Every: snapshotEvery, Most: maxWatchers})
 	s.routes()
 	s.http = &http.Server{
@@ -161,7 +165,7 @@ func (s *Server) routes() {
 	if s.config.Requested != nil {
 		e.Use(s.observeRequests)
 	}
-	e.Use(s.recoverPanics, s.headers, withRequestID(), s.logRequests, limitBody)
+	e.Use(s.recoverPanics, s.headers, withRequestID, s.logRequests, limitBody)
 
 	get := func(path string, handler echo.HandlerFunc) {
 		e.GET(path, handler)

@@ -96,7 +96,7 @@ func TestRequestIDsPassThroughNginxIntoTheLog(t *testing.T) {
 	var log buffer
 	server, err := api.New(api.Config{
 		Group: coalesce.Off[product.Product]{}, Store: store, Mode: "off", Replica: "r",
-		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: slog.New(api.RequestLog{Handler: slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -126,10 +126,13 @@ func (r *running) lines(msg string) []string {
 	return found
 }
 
-var flightIs = regexp.MustCompile(` flight=\S{22}(\s|$)`)
+var (
+	flightIs  = regexp.MustCompile(` flight=\S{22}(\s|$)`)
+	requestIs = regexp.MustCompile(` request_id=[0-9a-f]{32}\s`)
+)
 
 // expectLine fails the test unless there is one line with a message, and it
-// says which replica, key and flight it is about.
+// says which replica, key, flight and request it is about.
 func (r *running) expectLine(t *testing.T, msg string) {
 	t.Helper()
 	lines := r.lines(msg)
@@ -137,7 +140,7 @@ func (r *running) expectLine(t *testing.T, msg string) {
 		t.Errorf("%d lines say %q:\n%s", len(lines), msg, r.log)
 		return
 	}
-	if line := lines[0]; strings.Count(line, " replica=") != 1 || !strings.Contains(line, `key="\"product:1\""`) || !flightIs.MatchString(line) {
+	if line := lines[0]; strings.Count(line, " replica=") != 1 || !strings.Contains(line, `key="\"product:1\""`) || !flightIs.MatchString(line) || !requestIs.MatchString(line) {
 		t.Errorf("%s", line)
 	}
 }

@@ -58,7 +58,8 @@ type replica struct {
 // newReplica listens and puts a replica together. A database or Redis that is
 // down is no error.
 func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replica, err error) {
-	r = &replica{set: set, log: log, plain: log, mode: set.Mode}
+	plain := slog.New(api.RequestLog{Handler: log.Handler()})
+	r = &replica{set: set, log: plain, plain: plain, mode: set.Mode}
 	if r.mode == "" {
 		r.mode = modeLocal
 		if set.RedisURL != "" {
@@ -80,12 +81,12 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 		}
 	}
 	r.listener = netutil.LimitListener(r.listener, set.MaxConns)
-	r.log = log.With("replica", r.id)
+	r.log = r.plain.With("replica", r.id)
 	if r.traces, err = newTraces(ctx, r.id, r.log); err != nil {
 		return r, err
 	}
 	if r.traces != nil {
-		r.plain = slog.New(traceLog{log.Handler()})
+		r.plain = slog.New(traceLog{r.plain.Handler()})
 		r.log = r.plain.With("replica", r.id)
 	}
 	r.metrics = newMetrics(r.id, r.mode)

@@ -1,0 +1,128 @@
+package api_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"fleetcall/api"
+	"fleetcall/coalesce/local"
+	"fleetcall/internal/product"
+)
+
+// inside returns a server for a test in a bubble, where no time passes while
+// somebody works, what sends it a request, and what it logs.
+func inside(t *testing.T, s *store) (ask func(ctx context.Context, path, id string) *httptest.ResponseRecorder, log *buffer) {
+	t.Helper()
+	log = &buffer{}
+	server, err := api.New(api.Config{
+		Group: local.Tier(&local.Group[string, product.Product]{}), Store: s, Mode: "local", Replica: "r",
+		Logger: slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, nil)}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context, path, id string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+		r.Header.Set("X-Request-Id", id)
+		server.Handler().ServeHTTP(w, r)
+		return w
+	}, log
+}
+
+// lines returns the lines of the log with a message.
+func (b *buffer) lines(msg string) (found []string) {
+	for line := range strings.Lines(b.String()) {
+		if strings.Contains(line, `msg="`+msg+`"`) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func TestAQueryThatFailsIsLoggedOnceThoughTheCallerThatBeganItHasLeft(t *testing.T) {
+	for msg, fail := range map[string]func() error{
+		"a query failed":     func() error { return errors.New("hunter2") },
+		"a request panicked": func() error { panic("hunter2") },
+	} {
+		t.Run(msg, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				ask, log := inside(t, &store{query: func(context.Context, int32) (product.Product, error) {
+					<-release
+					return product.Product{}, fail()
+				}})
+				first, leave := context.WithCancel(t.Context())
+				var all sync.WaitGroup
+				all.Go(func() {
+					if w := ask(first, "/product/coalesced/7", "first"); w.Body.Len() != 0 {
+						t.Errorf("the one who left was answered %d", w.Code)
+					}
+				})
+				synctest.Wait()
+				for _, id := range []string{"second", "third"} {
+					all.Go(func() {
+						if w := ask(t.Context(), "/product/coalesced/7", id); w.Code != http.StatusInternalServerError {
+							t.Errorf("%s: status %d", id, w.Code)
+						}
+					})
+				}
+				synctest.Wait()
+				leave()
+				synctest.Wait()
+				close(release)
+				all.Wait()
+				lines := log.lines(msg)
+				if len(lines) != 1 || !strings.Contains(lines[0], "level=ERROR") || !strings.Contains(lines[0], "hunter2") ||
+					!strings.Contains(lines[0], "product=7") || !strings.Contains(lines[0], "request_id=first") {
+					t.Errorf("want one line, with the first one's id:\n%s", log)
+				}
+				if msg == "a request panicked" && !strings.Contains(log.String(), "log_test.go") {
+					t.Errorf("not the stack of the query:\n%s", log)
+				}
+			})
+		})
+	}
+}
+
+func TestAPanicIsLoggedThoughNobodyWaitsForTheQueryAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ask, log := inside(t, &store{query: func(ctx context.Context, _ int32) (product.Product, error) {
+			<-ctx.Done()
+			panic("hunter2")
+		}})
+		ctx, leave := context.WithCancel(t.Context())
+		go ask(ctx, "/product/coalesced/7", "only")
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		if lines := log.lines("a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "request_id=only") {
+			t.Errorf("want one line:\n%s", log)
+		}
+	})
+}
+
+func TestTheDatabasesChangesAreLoggedWithTheRequestThatNoticed(t *testing.T) {
+	for _, kind := range []string{"normal", "coalesced"} {
+		synctest.Test(t, func(t *testing.T) {
+			var down error
+			ask, log := inside(t, &store{query: func(context.Context, int32) (product.Product, error) { return product.Product{}, down }})
+			down = product.ErrUnavailable
+			ask(t.Context(), "/product/"+kind+"/1", "goes")
+			down = nil
+			ask(t.Context(), "/product/"+kind+"/1", "comes")
+			for msg, id := range map[string]string{"the database is unavailable": "goes", "the database is back": "comes"} {
+				if lines := log.lines(msg); len(lines) != 1 || !strings.Contains(lines[0], "request_id="+id) {
+					t.Errorf("%s: %q by the request %s:\n%s", kind, msg, id, log)
+				}
+			}
+		})
+	}
+}
