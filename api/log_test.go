@@ -3,15 +3,19 @@ package api_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"fleetcall/api"
+	"fleetcall/coalesce"
 	"fleetcall/coalesce/local"
 	"fleetcall/internal/product"
 )
@@ -105,6 +109,62 @@ func TestAPanicIsLoggedThoughNobodyWaitsForTheQueryAnyMore(t *testing.T) {
 		synctest.Wait()
 		if lines := log.lines("a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "request_id=only") {
 			t.Errorf("want one line:\n%s", log)
+		}
+	})
+}
+
+func TestServerErrorsAreLoggedWithTheirRequestOnceASecondForEachType(t *testing.T) {
+	fails := map[int32]error{
+		1: coalesce.ErrFlightTimeout, 2: product.ErrBusy, 3: product.ErrUnavailable, 4: coalesce.ErrUnavailable, 5: coalesce.ErrClosed,
+		6: &coalesce.RemoteError{Message: "another replica's"}, 7: product.ErrNotFound,
+	}
+	types := []string{
+		1: "status=504 type=query-timeout", "status=503 type=database-busy", "status=503 type=database-unavailable",
+		"status=503 type=coordination-unavailable", "status=503 type=stopping", "status=500 type=internal",
+	}
+	for _, kind := range []string{"normal", "coalesced"} {
+		synctest.Test(t, func(t *testing.T) {
+			ask, log := inside(t, &store{query: func(_ context.Context, id int32) (product.Product, error) { return product.Product{}, fails[id] }})
+			for second := range 2 {
+				for n := range 3 {
+					for id := range fails {
+						ask(t.Context(), fmt.Sprintf("/product/%s/%d", kind, id), fmt.Sprintf("id-%d-%d-%d", second, n, id))
+					}
+					time.Sleep(300 * time.Millisecond)
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+			lines := strings.Join(log.lines("answered with an error"), "")
+			if n := strings.Count(lines, "\n"); n != 2*6 || strings.Contains(lines, "ERROR") {
+				t.Errorf("%d lines in two seconds, want one of each type and second:\n%s", n, log)
+			}
+			for id, kindOf := range types {
+				for second := range 2 {
+					if id > 0 && !strings.Contains(lines, fmt.Sprintf("%s error=%q method=GET path=/product/%s/%d request_id=id-%d-0-%d\n", kindOf, fails[int32(id)], kind, id, second, id)) {
+						t.Errorf("%s of second %d is not logged with its first request:\n%s", kindOf, second, lines)
+					}
+				}
+			}
+			if n := len(log.lines("a query failed")); n != 6 {
+				t.Errorf("%d of 6 internal errors of queries are logged:\n%s", n, log)
+			}
+		})
+	}
+}
+
+func TestAnInternalErrorThatIsNoQuerysIsAlwaysLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ask, log := inside(t, &store{query: func(context.Context, int32) (product.Product, error) {
+			return product.Product{ID: 1, Price: math.NaN()}, nil // which JSON does not have
+		}})
+		for _, id := range []string{"one", "two"} {
+			if w := ask(t.Context(), "/product/normal/1", id); w.Code != http.StatusInternalServerError {
+				t.Errorf("status %d", w.Code)
+			}
+		}
+		if text := log.String(); strings.Count(text, "level=ERROR") != 2 || strings.Count(text, "NaN") != 2 ||
+			!strings.Contains(text, "request_id=one") || !strings.Contains(text, "request_id=two") {
+			t.Errorf("want both:\n%s", text)
 		}
 	})
 }

@@ -92,7 +92,7 @@ func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 			}
 			p := newPanicked(value)
 			s.logPanic(contextOf(c), p, slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path))
-			err = p
+			err = logged{p}
 		}()
 		return next(c)
 	}

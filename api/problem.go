@@ -4,8 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -97,12 +101,57 @@ func problemOfRouting(status int) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
+// logged is an error of a query, or a panic. An internal one is in the log of the
+// replica where it happened.
+type logged struct{ error }
+
+func (l logged) Unwrap() error { return l.error }
+
 // answerError is echo's error handler.
 func (s *Server) answerError(err error, c echo.Context) {
 	if c.Response().Committed || c.Request().Context().Err() != nil {
 		return // too late, or nobody is there to read it
 	}
-	s.writeProblem(c, problemOf(err))
+	p := problemOf(err)
+	if p.Status >= http.StatusInternalServerError {
+		s.logFailure(c, p, err)
+	}
+	s.writeProblem(c, p)
+}
+
+// logFailure logs an answer that is the server's fault: each one whose cause no log
+// would have otherwise, and of the others one of each type a second. With a
+// database that is slow, there are as many as there are requests.
+func (s *Server) logFailure(c echo.Context, p *Problem, err error) {
+	level := slog.LevelWarn
+	if _, known := errors.AsType[logged](err); p == problemInternal && !known {
+		level = slog.LevelError
+	} else if !s.failures.news(p.Type, time.Now()) {
+		return
+	}
+	s.log.LogAttrs(contextOf(c), level, "answered with an error", slog.Int("status", p.Status),
+		slog.String("type", strings.TrimPrefix(p.Type, problemType)), slog.Any("error", err),
+		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path))
+}
+
+// onceASecond tells of each kind of thing the first one, and then no more than
+// one a second. The zero value is ready to use.
+type onceASecond struct {
+	mu   sync.Mutex
+	last map[string]time.Time // when there was news, by kind; guarded by mu
+}
+
+func (o *onceASecond) news(kind string, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if now.Sub(o.last[kind]) < time.Second {
+		return false
+	}
+	if o.last == nil {
+		o.last = map[string]time.Time{}
+	}
+	o.last[kind] = now
+	return true
 }
 
 func (s *Server) writeProblem(c echo.Context, p *Problem) {

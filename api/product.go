@@ -38,7 +38,7 @@ func (s *Server) normal(c echo.Context) error {
 	s.latency.normal.add(time.Since(start))
 	s.noteDatabase(ctx, id, err)
 	if err != nil {
-		return err
+		return logged{err}
 	}
 	return s.answerProduct(c, p, start, "normal")
 }
@@ -55,7 +55,7 @@ func (s *Server) coalesced(c echo.Context) error {
 	s.latency.add(role, time.Since(start))
 	setRole(c, role)
 	if err != nil {
-		return err
+		return logged{err}
 	}
 	return s.answerProduct(c, p, start, "coalesced")
 }

@@ -108,6 +108,7 @@ type Server struct {
 	started  time.Time
 	draining atomic.Bool
 	dbDown   atomic.Bool // as last logged
+	failures onceASecond // answers 5xx that were logged, by their type
 
 	instance string               // names this start of the replica
 	latency  latencies            // of the product endpoints
