@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type store struct {
 	product.Counters
 	query func(ctx context.Context, id int32) (product.Product, error)
-	ping  error
+	ping  func(ctx context.Context) error
 }
 
 func (s *store) Product(ctx context.Context, id int32) (product.Product, error) {
@@ -43,7 +43,12 @@ func (s *store) Product(ctx context.Context, id int32) (product.Product, error) 
 	return product.Product{}, product.ErrNotFound
 }
 
-func (s *store) Ping(context.Context) error { return s.ping }
+func (s *store) Ping(ctx context.Context) error {
+	if s.ping != nil {
+		return s.ping(ctx)
+	}
+	return nil
+}
 
 func (s *store) Stats() product.Stats {
 	st := product.Stats{Idle: 5, Max: 10}
@@ -622,7 +627,7 @@ func TestHealth(t *testing.T) {
 		"everything gone": {product.ErrUnavailable, api.RedisDegraded, 503, api.Health{Status: "unhealthy", Database: "disconnected", Redis: "degraded"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := start(t, &store{ping: c.ping}, func(cfg *api.Config) {
+			f := start(t, &store{ping: func(context.Context) error { return c.ping }}, func(cfg *api.Config) {
 				cfg.Redis = func(context.Context) api.RedisStatus { return c.redis }
 			})
 			c.want.Mode, c.want.Replica = "local", "test:1"

@@ -25,18 +25,31 @@ func (s *Server) health(c echo.Context) error {
 	defer cancel()
 	redis := make(chan RedisStatus, 1)
 	go func() { redis <- s.config.Redis(ctx) }()
-	err := s.config.Store.Ping(ctx)
+	err := s.ping(ctx)
 	answer := Health{Status: "healthy", Database: "connected", Redis: <-redis, Mode: s.config.Mode, Replica: s.config.Replica}
 	status := http.StatusOK
 	if answer.Redis == RedisDegraded {
 		answer.Status = "degraded"
 	}
 	if err != nil {
-		s.log.Debug("the database does not answer", "error", err)
+		s.log.DebugContext(contextOf(c), "the database does not answer", "error", err)
 		answer.Status, answer.Database = "unhealthy", "disconnected"
 		status = http.StatusServiceUnavailable
 	}
 	return c.JSON(status, answer)
+}
+
+// ping asks the database for a sign of life, once for all who ask at the same
+// time. While the pool is full, each ping is a connection beside it: as many of
+// them as there are requests would take the database from all replicas.
+func (s *Server) ping(ctx context.Context) error {
+	_, _, err := s.pings.Do(ctx, struct{}{}, func(ctx context.Context) (struct{}, error) {
+		// One that hangs must not be joined for ever.
+		ctx, cancel := context.WithTimeout(ctx, healthLimit)
+		defer cancel()
+		return struct{}{}, s.config.Store.Ping(ctx)
+	})
+	return err
 }
 
 // live says that the process runs.

@@ -233,7 +233,7 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	ask(failing(product.ErrBusy), nil, http.MethodGet, nil, products...)
 	ask(failing(coalesce.ErrFlightTimeout), nil, http.MethodGet, nil, products...)
 	ask(failing(errors.New("broken")), nil, http.MethodGet, nil, products...)
-	ask(&store{ping: product.ErrUnavailable}, nil, http.MethodGet, nil, "/health")
+	ask(&store{ping: func(context.Context) error { return product.ErrUnavailable }}, nil, http.MethodGet, nil, "/health")
 	ask(&store{}, nil, http.MethodPost, nil, "/stats/reset", "/stats/reset?scope=fleet", "/stats/reset?scope=x", "/stats")
 	ask(&store{}, nil, http.MethodPost, http.Header{"Sec-Fetch-Site": {"cross-site"}}, "/stats/reset")
 	ask(&store{}, func(c *api.Config) { c.AdminToken = "letmein" }, http.MethodPost, nil, "/stats/reset")

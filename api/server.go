@@ -20,6 +20,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"fleetcall/coalesce"
+	"fleetcall/coalesce/local"
 	"fleetcall/internal/answer"
 	"fleetcall/internal/broadcast"
 	"fleetcall/internal/hot"
@@ -41,6 +42,8 @@ type Store interface {
 	// the client is told nothing of. It calls product.QuerySent once for
 	// each query it sends, before the answer.
 	Product(ctx context.Context, id int32) (product.Product, error)
+	// Ping asks the database for a sign of life. A Server waits for one before
+	// it calls the next.
 	Ping(ctx context.Context) error
 	Stats() product.Stats
 	ResetStats()
@@ -109,6 +112,7 @@ type Server struct {
 	draining atomic.Bool
 	dbDown   atomic.Bool // as last logged
 	failures onceASecond // answers 5xx that were logged, by their type
+	pings    local.Group[struct{}, struct{}]
 
 	instance string               // names this start of the replica
 	latency  latencies            // of the product endpoints
