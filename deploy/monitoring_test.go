@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"fleetcall/deploy"
 )
 
 func promtool(t *testing.T, args ...string) {
@@ -147,7 +149,7 @@ func TestNginxHidesMetricsAndPassesTracesOn(t *testing.T) {
 		}
 	}))
 	t.Cleanup(replica.Close)
-	nginx := startNginx(t, strings.TrimPrefix(replica.URL, "http://"))
+	nginx := startNginx(t, deploy.NginxConf, strings.TrimPrefix(replica.URL, "http://"))
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	get := func(path string, header http.Header) (int, string) {
 		t.Helper()

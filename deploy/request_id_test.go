@@ -26,8 +26,9 @@ import (
 	"fleetcall/internal/product/sqlite"
 )
 
-// startNginx starts nginx in front of a server and returns its address.
-func startNginx(t *testing.T, upstream string) string {
+// startNginx starts nginx with a configuration in front of a server and returns
+// its address.
+func startNginx(t *testing.T, conf []byte, upstream string) string {
 	t.Helper()
 	path, err := exec.LookPath("nginx")
 	if err != nil {
@@ -43,7 +44,7 @@ func startNginx(t *testing.T, upstream string) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for name, content := range map[string][]byte{"nginx.conf": deploy.NginxConf, "listen.conf": listen, "upstream.conf": fleet.UpstreamConf([]string{upstream})} {
+	for name, content := range map[string][]byte{"nginx.conf": conf, "listen.conf": listen, "upstream.conf": fleet.UpstreamConf([]string{upstream})} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +110,7 @@ func TestRequestIDsPassThroughNginxIntoTheLog(t *testing.T) {
 		server.Handler().ServeHTTP(w, r)
 	}))
 	t.Cleanup(replica.Close)
-	nginx := startNginx(t, strings.TrimPrefix(replica.URL, "http://"))
+	nginx := startNginx(t, deploy.NginxConf, strings.TrimPrefix(replica.URL, "http://"))
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	for id, kept := range map[string]bool{
 		"abc-123": true, "ü": false, "a b": false, "a\tb": false, "": false,

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"path"
 	"sync/atomic"
 	"time"
+
+	"fleetcall/internal/answer"
 )
 
 // builtin is a round-robin balancer inside this process.
@@ -45,14 +48,12 @@ func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, erro
 			if r.Context().Err() == nil {
 				logger.Printf("%s %s: %v", r.Method, r.URL.Path, err)
 			}
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(http.StatusBadGateway)
-			_, _ = io.WriteString(w, `{"type":"about:blank","title":"Bad Gateway","status":502,"detail":"No replica answered."}`+"\n")
+			refuse(w, r, http.StatusBadGateway, "No replica answered.")
 		},
 	}
 	b := &builtin{
 		server: &http.Server{
-			Handler: hideMetrics(proxy), ErrorLog: logger,
+			Handler: withRequestID(hideMetrics(proxy)), ErrorLog: logger,
 			ReadHeaderTimeout: 15 * time.Second, IdleTimeout: 75 * time.Second, MaxHeaderBytes: 64 << 10,
 		},
 		routes: routes,
@@ -62,14 +63,32 @@ func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, erro
 	return b, nil
 }
 
+// withRequestID gives each request the id that its answer will have, whether a
+// replica gives that or the balancer.
+func withRequestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set(answer.RequestID, answer.IDOf(r.Header))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refuse answers for the balancer itself, with all that a replica's answer has but
+// X-Replica.
+func refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
+	h := w.Header()
+	maps.Copy(h, answer.Headers())
+	h.Set(answer.RequestID, r.Header.Get(answer.RequestID))
+	h.Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintf(w, `{"type":"about:blank","title":%q,"status":%d,"detail":%q}`+"\n", http.StatusText(status), status, detail)
+}
+
 // hideMetrics does what nginx.conf does: one would get the metrics of any
 // replica.
 func hideMetrics(proxy http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path.Clean(r.URL.Path) == "/metrics" {
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(http.StatusNotFound)
-			_, _ = io.WriteString(w, `{"type":"about:blank","title":"Not Found","status":404,"detail":"Each replica has metrics of its own; the balancer has none."}`+"\n")
+			refuse(w, r, http.StatusNotFound, "Each replica has metrics of its own; the balancer has none.")
 			return
 		}
 		proxy.ServeHTTP(w, r)

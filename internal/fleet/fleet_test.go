@@ -10,12 +10,15 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"fleetcall/internal/answer"
 	"fleetcall/internal/fleet"
 
 	"github.com/redis/go-redis/v9"
@@ -135,6 +138,11 @@ func get(t *testing.T, url string) (*http.Response, []byte) {
 		t.Fatal(err)
 	}
 	req.Header.Set("X-Request-Id", "mine")
+	return do(t, req)
+}
+
+func do(t *testing.T, req *http.Request) (*http.Response, []byte) {
+	t.Helper()
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -183,17 +191,77 @@ func TestRequestsAreSpreadOverTheReplicas(t *testing.T) {
 	})
 }
 
+// expectOwnProblem fails the test unless the balancer answered for itself as a
+// replica would.
+func expectOwnProblem(t *testing.T, resp *http.Response, body []byte, status int, detail string) {
+	t.Helper()
+	want := answer.Headers()
+	want.Set("Content-Type", "application/problem+json")
+	want.Set("X-Request-Id", "mine")
+	for name := range want {
+		if got := resp.Header.Values(name); !slices.Equal(got, want.Values(name)) {
+			t.Errorf("status %d: %s is %q, want %q", resp.StatusCode, name, got, want.Values(name))
+		}
+	}
+	type problem struct {
+		Type, Title, Detail string
+		Status              int
+	}
+	var p problem
+	if err := json.Unmarshal(body, &p); err != nil || resp.StatusCode != status ||
+		p != (problem{"about:blank", http.StatusText(status), detail, status}) {
+		t.Errorf("%d: %s", resp.StatusCode, body)
+	}
+}
+
 func TestTheBalancerHasNoMetrics(t *testing.T) {
 	eachBalancer(t, func(t *testing.T, balancer string) {
 		f := start(t, balancer, fleet.Config{Replicas: 1})
 		for _, path := range []string{"/metrics", "//metrics", "/metrics?name[]=up"} {
 			resp, body := get(t, f.URL()+path)
-			if resp.StatusCode != http.StatusNotFound || resp.Header.Get("Content-Type") != "application/problem+json" || !json.Valid(body) {
-				t.Errorf("%s: %d, %s: %s", path, resp.StatusCode, resp.Header.Get("Content-Type"), body)
+			expectOwnProblem(t, resp, body, http.StatusNotFound, "Each replica has metrics of its own; the balancer has none.")
+		}
+	})
+}
+
+func TestWithoutAReplicaTheBalancerAnswersAsOneWould(t *testing.T) {
+	eachBalancer(t, func(t *testing.T, balancer string) {
+		f := start(t, balancer, fleet.Config{Replicas: 2})
+		for _, r := range f.Replicas() {
+			r.Kill()
+		}
+		for _, path := range []string{"/env", "/health"} {
+			resp, body := get(t, f.URL()+path)
+			expectOwnProblem(t, resp, body, http.StatusBadGateway, "No replica answered.")
+		}
+	})
+}
+
+func TestAnIDThatABalancerGivesIsTheReplicas(t *testing.T) {
+	eachBalancer(t, func(t *testing.T, balancer string) {
+		f := start(t, balancer, fleet.Config{Replicas: 1})
+		ask := func(path, id string) (*http.Response, []byte) {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.URL()+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-Request-Id", id)
+			return do(t, req)
+		}
+		for _, id := range []string{"", "a b", strings.Repeat("x", 129)} {
+			_, body := ask("/headers", id)
+			var at http.Header
+			if err := json.Unmarshal(body, &at); err != nil || !made.MatchString(at.Get("X-Request-Id")) {
+				t.Errorf("%q reaches the replica as %s", id, body)
+			}
+			if resp, _ := ask("/metrics", id); !made.MatchString(resp.Header.Get("X-Request-Id")) {
+				t.Errorf("%q reaches the client as %q", id, resp.Header.Get("X-Request-Id"))
 			}
 		}
 	})
 }
+
+var made = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func TestReplicasGetTheirEnvironment(t *testing.T) {
 	f := start(t, fleet.BalancerBuiltin, fleet.Config{Replicas: 1, Mode: "local", Env: []string{"QUERY_DELAY=7ms"}})
