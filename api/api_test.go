@@ -714,7 +714,10 @@ func TestClientThatLeavesIsNoError(t *testing.T) {
 		<-ctx.Done()
 		return product.Product{}, ctx.Err()
 	}
-	f := start(t, s, nil)
+	log := &buffer{}
+	f := start(t, s, func(c *api.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	w := httptest.NewRecorder()
@@ -729,6 +732,9 @@ func TestClientThatLeavesIsNoError(t *testing.T) {
 	<-done
 	if w.Body.Len() != 0 {
 		t.Errorf("something was written: %s", w.Body)
+	}
+	if text := log.String(); !strings.Contains(text, "client_gone=true") || strings.Contains(text, "status=") || strings.Contains(text, "level=WARN") {
+		t.Errorf("a request that was never answered is logged as\n%s", text)
 	}
 	if st := f.Stats(); st.Errors != 0 || st.Hits != 0 || st.Misses != 0 || st.ActiveCalls != 0 || st.TotalRequests != 1 {
 		t.Errorf("%+v", st)

@@ -41,13 +41,11 @@ func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 			c.Error(err) // now, so that the status below is the one sent
 		}
 		ctx := contextOf(c)
-		attrs := []slog.Attr{
-			slog.String("method", c.Request().Method),
-			slog.String("path", c.Request().URL.Path),
-			slog.Int("status", c.Response().Status),
-			slog.Duration("took", time.Since(start)),
-			slog.String("remote", c.Request().RemoteAddr),
+		attrs := []slog.Attr{slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path)}
+		if c.Response().Committed { // else nothing was answered, and echo says 200
+			attrs = append(attrs, slog.Int("status", c.Response().Status))
 		}
+		attrs = append(attrs, slog.Duration("took", time.Since(start)), slog.String("remote", c.Request().RemoteAddr))
 		if role := c.Response().Header().Get("X-Coalesce-Role"); role != "" {
 			attrs = append(attrs, slog.String("role", role))
 		}

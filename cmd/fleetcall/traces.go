@@ -118,6 +118,10 @@ func (t *traces) requested(r api.Request) {
 	if !span.IsRecording() {
 		return
 	}
+	if r.Status == 0 {
+		// otelhttp takes it for a 200.
+		span.SetAttributes(semconv.ErrorTypeKey.String("canceled"))
+	}
 	if r.Route == "" {
 		span.SetName(r.Method)
 		return

@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"fleetcall/api"
@@ -151,6 +153,32 @@ func TestErrorsAreLoggedWithTheirTrace(t *testing.T) {
 		t.Error(w.Code)
 	}
 	r.span(t, http.MethodGet) // whose path is not in its name
+}
+
+// patient is a store whose queries end when nobody waits for them.
+type patient struct {
+	api.Store
+	began chan struct{}
+}
+
+func (p patient) Product(ctx context.Context, _ int32) (product.Product, error) {
+	close(p.began)
+	<-ctx.Done()
+	return product.Product{}, ctx.Err()
+}
+
+func TestTheSpanOfARequestWhoseClientLeftSaysSo(t *testing.T) {
+	store := patient{began: make(chan struct{})}
+	r := newTraced(t, "a", testserver.StartRedis(t), store)
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		<-store.began
+		leave()
+	}()
+	r.traces.around(r.server.Handler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/product/normal/1", nil))
+	if span := r.span(t, "GET /product/normal/:id"); !slices.Contains(span.Attributes, attribute.String("error.type", "canceled")) {
+		t.Errorf("its attributes are %v", span.Attributes)
+	}
 }
 
 // deaf listens and never answers.
