@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,14 +16,17 @@ import (
 // one that does is news again.
 const fallbackPause = 10 * time.Second
 
+var redisFailures = distributed.FailureKinds()
+
 // fallbackLog logs one line for each stretch of queries that run without the
-// lease, with the first of them.
+// lease for one cause, with the first of them: results that are too large say
+// nothing of a Redis that is gone.
 type fallbackLog struct {
 	distributed.NoObserver
 	log *slog.Logger
 
 	mu   sync.Mutex
-	last time.Time // when a query ran without the lease; guarded by mu
+	last map[string]time.Time // when a query ran without the lease, by cause; guarded by mu
 }
 
 // Run makes fallbackLog a distributed.Observer.
@@ -34,13 +38,25 @@ func (f *fallbackLog) Run(ctx context.Context, run distributed.Run) (context.Con
 }
 
 func (f *fallbackLog) note(ctx context.Context, run distributed.Run, now time.Time) {
-	f.mu.Lock()
-	news := now.Sub(f.last) >= fallbackPause
-	f.last = now
-	f.mu.Unlock()
-	if news {
+	if f.news(run.Cause, now) {
 		f.log.WarnContext(ctx, "queries run without the lease, once on each replica", "cause", run.Cause, "key", shortened(run.Key), "flight", run.Flight)
 	}
+}
+
+// news says whether cause begins a stretch.
+func (f *fallbackLog) news(cause string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last == nil {
+		f.last = map[string]time.Time{}
+	}
+	goesOn := func(cause string) bool { return now.Sub(f.last[cause]) < fallbackPause }
+	news := !goesOn(cause)
+	if cause == "breaker" && slices.ContainsFunc(redisFailures, goesOn) {
+		news = false // that failure opened it, and has its line
+	}
+	f.last[cause] = now
+	return news
 }
 
 // shortened returns a key as the distributed tier logs it: quoted, so that it

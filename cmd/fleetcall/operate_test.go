@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,5 +204,33 @@ func TestFallbacksAreNewsAgainAfterAPause(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "\nlevel") || strings.Contains(log.String(), strings.Repeat("x", 65)) {
 		t.Errorf("the key is not escaped and shortened:\n%s", log.String())
+	}
+}
+
+func TestEachCauseOfFallbacksHasAStretchOfItsOwn(t *testing.T) {
+	var log output
+	f := &fallbackLog{log: slog.New(slog.NewTextHandler(&log, nil))}
+	now := time.Now()
+	said := func(cause string) bool {
+		before := strings.Count(log.String(), "\n")
+		f.note(t.Context(), distributed.Run{Role: coalesce.Fallback, Cause: cause, Key: "k", Flight: "f"}, now)
+		return strings.Count(log.String(), "\n") > before
+	}
+	for second, want := range []map[string]bool{
+		0:  {"too large": true},
+		5:  {"too large": false},
+		10: {"too large": false, "connection": true}, // Redis is gone; the breaker opens
+		11: {"too large": false, "breaker": false, "timeout": true},
+		15: {"too large": false, "connection": false},
+		24: {"too large": false, "breaker": false}, // the last failure was 9 s ago
+		40: {"breaker": true},                      // opened by what was no query
+		41: {"breaker": false, "connection": true},
+	} {
+		for _, cause := range slices.Sorted(maps.Keys(want)) {
+			if got := said(cause); got != want[cause] {
+				t.Errorf("second %d: %s is logged: %v, want %v", second, cause, got, want[cause])
+			}
+		}
+		now = now.Add(time.Second)
 	}
 }
