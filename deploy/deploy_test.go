@@ -79,12 +79,14 @@ func TestComposeMountsWhatNginxIncludes(t *testing.T) {
 	}
 }
 
-// variables are those of the program, as the README's table has them.
+// variables are those of the program, as the README's table and docs/operating.md
+// have them.
 var variables = []string{
 	"LISTEN_ADDR", "DATABASE_URL", "REDIS_URL", "COALESCE_MODE", "REPLICA_ID", "QUERY_DELAY", "DB_POOL_MIN", "DB_POOL_MAX", "DB_POOL_WAIT",
 	"COALESCE_NAMESPACE", "COALESCE_LEASE_TTL", "COALESCE_FLIGHT_TIMEOUT", "COALESCE_MAX_AGE", "COALESCE_REDIS_TIMEOUT",
 	"SHUTDOWN_DELAY", "SHUTDOWN_GRACE", "MAX_CONNECTIONS", "PPROF_ADDR", "ADMIN_TOKEN", "LOG_LEVEL", "LOG_FORMAT",
-	"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
+	"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES",
+	"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG",
 }
 
 func TestEnvExampleAndComposeNameEveryVariable(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 
 	"fleetcall/api"
 	"fleetcall/coalesce/distributed"
+	"fleetcall/internal/otlp"
 	"fleetcall/internal/product"
 	"fleetcall/internal/product/sqlite"
 	"fleetcall/internal/testserver"
@@ -323,6 +324,24 @@ func TestTheEnvironmentNamesTheServiceAndTheSampler(t *testing.T) {
 		if !strings.Contains(of.String(), want) {
 			t.Errorf("the resource lacks %s: %s", want, of.String())
 		}
+	}
+}
+
+// Compose hands on every variable, those that nobody has set as well.
+func TestATraceVariableThatIsEmptyIsAsGoodAsUnset(t *testing.T) {
+	for _, name := range []string{"EXPORTER_OTLP_TRACES_ENDPOINT", "EXPORTER_OTLP_HEADERS", "SERVICE_NAME", "RESOURCE_ATTRIBUTES", "TRACES_SAMPLER", "TRACES_SAMPLER_ARG"} {
+		t.Setenv("OTEL_"+name, "")
+	}
+	receiver := otlp.Start(t)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
+	r := start(t, "--replica-id=replica-7")
+	r.expect(t, "/product/normal/1", http.StatusOK)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	sent := receiver.Spans(func(s otlp.Span) bool { return s.Name == "GET /product/normal/:id" })
+	if len(sent) != 1 || sent[0].Service != "fleetcall" || sent[0].Instance != "replica-7" {
+		t.Errorf("the collector got %+v", sent)
 	}
 }
 
