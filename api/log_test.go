@@ -186,3 +186,22 @@ func TestTheDatabasesChangesAreLoggedWithTheRequestThatNoticed(t *testing.T) {
 		})
 	}
 }
+
+// toppling is a Group that panics after its function has returned.
+type toppling struct {
+	coalesce.Off[product.Product]
+}
+
+func (g toppling) Do(ctx context.Context, key string, fn func(context.Context) (product.Product, error)) (product.Product, coalesce.Role, error) {
+	_, _, _ = g.Off.Do(ctx, key, fn)
+	panic("hunter2")
+}
+
+func TestAPanicOfTheTierIsLoggedAsWell(t *testing.T) {
+	f := start(t, &store{}, func(c *api.Config) { c.Group = toppling{} })
+	a := f.send(t, http.MethodGet, "/product/coalesced/1", http.Header{"X-Request-Id": {"mine"}})
+	expectProblem(t, a, http.StatusInternalServerError)
+	if lines := f.log.lines("a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "toppling") || !strings.Contains(lines[0], "request_id=mine") {
+		t.Errorf("want one line with its stack:\n%s", f.log)
+	}
+}
