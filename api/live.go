@@ -178,6 +178,7 @@ func (s *Server) events(c echo.Context) error {
 		// request itself.
 		defer func() { _ = out.control.SetWriteDeadline(time.Time{}) }()
 	}
+	defer out.close()
 	if !out.send([]byte("retry: 1000\n\n")) {
 		return nil
 	}
@@ -230,6 +231,17 @@ func (w *eventWriter) send(message []byte) bool {
 func (w *eventWriter) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.ended {
+		return
+	}
 	w.ended = true
 	_ = w.control.SetWriteDeadline(time.Now().Add(watcherFarewell))
+}
+
+// close keeps end from the response of a handler that has returned: it is another
+// request's by then.
+func (w *eventWriter) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
 }
