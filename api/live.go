@@ -52,7 +52,7 @@ type Live struct {
 }
 
 // HotKey is a key and how many requests asked for it within the last ten
-// seconds.
+// seconds, at least; the share of the oldest second is an estimate.
 type HotKey struct {
 	Key      string  `json:"key"`
 	Requests float64 `json:"requests"`

@@ -25,9 +25,10 @@ const (
 	stripes = 8
 	sets    = 64 // of a stripe
 	ways    = 8  // counters of a set
-	// spans is how many spans of time the window has: one that fills, and the
-	// one before.
-	spans = 2
+	// spans is how many spans of time the window has. One more is kept: while one
+	// fills, the window ends within the oldest.
+	spans = 10
+	kept  = spans + 1
 )
 
 // Keys counts requests by key over a sliding window. Make it with New; its
@@ -41,9 +42,9 @@ type Keys[K comparable] struct {
 
 type stripe[K comparable] struct {
 	mu     sync.Mutex
-	number int64                         // of the span that fills
-	spans  [spans][sets][ways]counter[K] // by their numbers' remainders
-	_      [64]byte                      // keeps the next stripe's lock off this cache line
+	number int64                        // of the span that fills
+	spans  [kept][sets][ways]counter[K] // by their numbers' remainders
+	_      [64]byte                     // keeps the next stripe's lock off this cache line
 }
 
 type counter[K comparable] struct {
@@ -72,7 +73,7 @@ func (k *Keys[K]) Add(key K, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn(number)
-	counters := &s.spans[s.number%spans][set]
+	counters := &s.spans[s.number%kept][set]
 	least := &counters[0]
 	for i := range counters {
 		c := &counters[i]
@@ -91,37 +92,38 @@ func (k *Keys[K]) Add(key K, now time.Time) {
 // turn clears the spans that have left the window; mu is held. A request that
 // was measured in the span before counts in the one that fills.
 func (s *stripe[K]) turn(number int64) {
-	if number <= s.number {
-		return
+	for n := max(s.number, number-kept) + 1; n <= number; n++ {
+		clear(s.spans[n%kept][:])
 	}
-	if number > s.number+1 {
-		clear(s.spans[(number+1)%spans][:])
-	}
-	s.number = number
-	clear(s.spans[number%spans][:])
+	s.number = max(s.number, number)
 }
 
 // Top returns the n keys with the most requests within the window, the most
-// first. What a counter took over from another key is left out: a key's count is
-// never more than it had, but for what is estimated, which is the part of the
-// span before that still is in the window. A key that has more than an eighth of
-// its set's requests, one of some 500 of all, is not missed.
+// first. The window ends within a span, whose requests are taken for spread
+// evenly: how many of them are still in the window is an estimate. But for that, a
+// key's count is never more than it had, as what a counter took over from another
+// key is left out. A key that has more than an eighth of its set's requests in
+// each span, one of some 500 of all, is not missed.
 func (k *Keys[K]) Top(n int, now time.Time) []Count[K] {
 	elapsed := now.Sub(k.begun)
 	number := int64(elapsed / k.span)
-	left := 1 - float64(elapsed%k.span)/float64(k.span) // of the span before
+	left := 1 - float64(elapsed%k.span)/float64(k.span) // of the oldest span
 	sums := map[K]float64{}
 	for i := range k.stripes {
 		s := &k.stripes[i]
 		s.mu.Lock()
 		s.turn(number)
-		for set := range sets {
-			for way := range ways {
-				if c := s.spans[s.number%spans][set][way]; c.count > c.over {
-					sums[c.key] += float64(c.count - c.over)
-				}
-				if c := s.spans[(s.number+1)%spans][set][way]; c.count > c.over {
-					sums[c.key] += float64(c.count-c.over) * left
+		oldest := (s.number + 1) % kept
+		for span := range s.spans {
+			weight := 1.0
+			if int64(span) == oldest {
+				weight = left
+			}
+			for set := range sets {
+				for _, c := range s.spans[span][set][:] {
+					if c.count > c.over {
+						sums[c.key] += float64(c.count-c.over) * weight
+					}
 				}
 			}
 		}

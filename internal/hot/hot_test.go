@@ -1,6 +1,7 @@
 package hot_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -80,35 +81,77 @@ func TestFewKeysAreCountedExactly(t *testing.T) {
 	}
 }
 
+// requests returns how many requests Top says that each key had.
+func requests(k *hot.Keys[string]) map[string]float64 {
+	shown := map[string]float64{}
+	for _, c := range k.Top(10, time.Now()) {
+		shown[c.Key] = c.Requests
+	}
+	return shown
+}
+
+func TestASteadyRateIsShownAsItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := hot.New[string](window)
+		for n := 1; n <= 4000; n++ { // forty seconds
+			time.Sleep(10 * time.Millisecond)
+			k.Add("hot", time.Now())
+			if n%20 == 0 {
+				k.Add("warm", time.Now())
+			}
+			if n%37 != 0 {
+				continue
+			}
+			got := requests(k)
+			// A request on the window's edge is in it or not.
+			if want := float64(min(n, 1000)); math.Abs(got["hot"]-want) > 1.5 {
+				t.Fatalf("after %d requests, one each 10 ms: %.1f, want %.0f", n, got["hot"], want)
+			}
+			if want := float64(min(n/20, 50)); math.Abs(got["warm"]-want) > 1.5 {
+				t.Fatalf("after %d requests, one each 200 ms: %.1f, want %.0f", n/20, got["warm"], want)
+			}
+		}
+	})
+}
+
+func TestOneRequestIsShownForAsLongAsTheWindowAndNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := hot.New[string](window)
+		for range 20 {
+			time.Sleep(777 * time.Millisecond) // another place in its span each time
+			k.Add("lone", time.Now())
+			time.Sleep(9 * time.Second)
+			if got := requests(k); got["lone"] != 1 {
+				t.Errorf("after 9 s: %v", got)
+			}
+			time.Sleep(2 * time.Second)
+			if got := requests(k); len(got) != 0 {
+				t.Errorf("after 11 s: %v", got)
+			}
+		}
+	})
+}
+
 func TestWhatWasHotBeforeTheWindowIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := hot.New[string](window)
 		for range 1000 {
 			k.Add("old", time.Now())
 		}
-		last := 1000.0
-		for range 9 {
+		for second := range 12 {
+			got := requests(k)["old"]
+			switch {
+			case second <= 9 && got != 1000:
+				t.Errorf("after %d s, %.0f of 1,000 requests count", second, got)
+			case second >= 11 && got != 0:
+				t.Errorf("after %d s, %.0f still count", second, got)
+			}
 			time.Sleep(time.Second)
 			k.Add("new", time.Now())
-			top := k.Top(2, time.Now())
-			if len(top) == 2 && top[0].Key == "old" {
-				if top[0].Requests > last {
-					t.Errorf("it grows: %v", top)
-				}
-				last = top[0].Requests
-			}
-		}
-		if last > 500 {
-			t.Errorf("after 9 s, %.0f of 1,000 requests still count", last)
-		}
-		time.Sleep(time.Second)
-		k.Add("new", time.Now())
-		if top := k.Top(2, time.Now()); len(top) != 1 || top[0].Key != "new" {
-			t.Errorf("after 10 s: %v", top)
 		}
 		time.Sleep(time.Hour)
-		if top := k.Top(2, time.Now()); len(top) != 0 {
-			t.Errorf("after an hour: %v", top)
+		if got := requests(k); len(got) != 0 {
+			t.Errorf("after an hour: %v", got)
 		}
 	})
 }
