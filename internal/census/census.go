@@ -201,31 +201,40 @@ func (c *Census) askOthers(ctx context.Context, ask string) (answers [][]byte, m
 	return answers, missing, nil
 }
 
-// publish returns how many subscribers received the message.
+// publish returns how many replicas received the message. PUBLISH itself says how
+// many clients did, and takes whoever watches by a pattern for one more.
 func (c *Census) publish(ctx context.Context, message []byte) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	received, err := c.config.Client.Publish(ctx, c.questions, message).Result()
-	if err != nil {
-		return 0, err
+	if cluster, ok := c.config.Client.(*redis.ClusterClient); ok {
+		return c.publishInCluster(ctx, cluster, message)
 	}
-	cluster, ok := c.config.Client.(*redis.ClusterClient)
-	if !ok {
-		return int(received), nil
-	}
-	// PUBLISH counts the subscribers of one node. They normally are all on
-	// the one that serves the channel's slot, but stay where they are when
-	// the slot moves.
-	var sum atomic.Int64
-	err = cluster.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
-		counts, err := node.PubSubNumSub(ctx, c.questions).Result()
-		sum.Add(counts[c.questions])
-		return err
+	var subscribers *redis.MapStringIntCmd
+	_, err := c.config.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.Publish(ctx, c.questions, message)
+		subscribers = p.PubSubNumSub(ctx, c.questions)
+		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	return int(max(received, sum.Load())), nil
+	return int(subscribers.Val()[c.questions]), nil
+}
+
+// publishInCluster asks each node for its subscribers. They normally are all on
+// the one that serves the channel's slot, but stay where they are when the slot
+// moves.
+func (c *Census) publishInCluster(ctx context.Context, cluster *redis.ClusterClient, message []byte) (int, error) {
+	if err := cluster.Publish(ctx, c.questions, message).Err(); err != nil {
+		return 0, err
+	}
+	var sum atomic.Int64
+	err := cluster.ForEachShard(ctx, func(ctx context.Context, node *redis.Client) error {
+		counts, err := node.PubSubNumSub(ctx, c.questions).Result()
+		sum.Add(counts[c.questions])
+		return err
+	})
+	return int(sum.Load()), err
 }
 
 // gather collects answers until every receiver has answered. This replica is

@@ -183,6 +183,32 @@ func TestStoppedReplicaIsReportedMissingAfterASecond(t *testing.T) {
 	}
 }
 
+func TestWhoeverWatchesTheChannelsIsNoReplica(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
+	ready(t, a, b)
+	expectNobodyElse(t, server, a)
+}
+
+// expectNobodyElse expects the answers of a and b, without a wait, though an
+// operator watches all channels.
+func expectNobodyElse(t *testing.T, server *testserver.Redis, a *census.Census) {
+	t.Helper()
+	watching := client(t, server).PSubscribe(t.Context(), "test:*")
+	defer func() { _ = watching.Close() }()
+	if _, err := watching.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	expect(t, a, "a x", "b x")
+	if took := time.Since(start); took > 900*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	if _, err := watching.ReceiveMessage(t.Context()); err != nil { // the question was seen
+		t.Fatal(err)
+	}
+}
+
 func TestReplicaThatCannotAnswerIsMissingAtOnce(t *testing.T) {
 	server := testserver.StartRedis(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
@@ -301,4 +327,5 @@ func TestClusterCountsTheReplicasOfEveryNode(t *testing.T) {
 	ready(t, a, b)
 	expect(t, a, "a x", "b x")
 	expect(t, b, "a x", "b x")
+	expectNobodyElse(t, server, a)
 }
