@@ -485,7 +485,7 @@ type fleetOf struct {
 	err     error
 }
 
-func (f *fleetOf) Ask(ctx context.Context, question string) (answers [][]byte, missing int, err error) {
+func (f *fleetOf) Ask(ctx context.Context, question string, _ int) (answers [][]byte, missing int, err error) {
 	for _, s := range f.servers {
 		a, err := s.Answer(ctx, question)
 		if err != nil {

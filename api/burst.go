@@ -108,7 +108,7 @@ func (s *Server) burst(c echo.Context) error {
 	}
 	defer s.bursting.Store(false)
 	ctx := c.Request().Context()
-	present, absent, note, err := s.ask(ctx, askRoll)
+	present, absent, note, err := s.ask(ctx, askRoll, everyone)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,8 @@ func (s *Server) burst(c echo.Context) error {
 		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(burstLimit + burstSlack))
 	}
 	begin := time.Now()
-	answers, _, second, err := s.ask(limited, askBurst+string(question))
+	// Who did not answer the roll call has no share: nobody waits for it again.
+	answers, _, second, err := s.ask(limited, askBurst+string(question), len(members))
 	if err != nil {
 		return err
 	}
@@ -202,15 +203,20 @@ func (a *BurstAnswer) add(share BurstShare) {
 	}
 }
 
-// answerBurst runs this replica's share of a burst.
+// answerBurst runs this replica's share of a burst. It answers nothing to a plan
+// that has none for it.
 func (s *Server) answerBurst(ctx context.Context, question string) ([]byte, error) {
 	var p plan
 	if err := json.Unmarshal([]byte(question), &p); err != nil {
 		return nil, err
 	}
+	requests, planned := p.Shares[s.instance]
+	if !planned {
+		return nil, nil
+	}
 	share := BurstShare{Replica: s.config.Replica, Instance: s.instance, State: shareRan, Calls: []BurstCall{}}
 	// The question may come from anybody who may publish in Redis.
-	n := max(0, min(p.Shares[s.instance], maxBurst))
+	n := max(0, min(requests, maxBurst))
 	switch {
 	case n == 0:
 	case !s.sharing.CompareAndSwap(false, true):

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,14 +124,20 @@ func TestABurstWantsTheAdminToken(t *testing.T) {
 // together asks its servers at the same moment, as a census does.
 type together struct {
 	fleetOf
-	deaf map[int]bool // do not answer bursts
+	deaf     map[int]bool // do not answer bursts
+	frozen   map[int]bool // answer nothing at all
+	expected atomic.Int64 // answers to the last burst
 }
 
-func (f *together) Ask(ctx context.Context, question string) ([][]byte, int, error) {
+func (f *together) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
 	answers := make([][]byte, len(f.servers))
 	var all sync.WaitGroup
+	isBurst := strings.HasPrefix(question, "burst")
+	if isBurst {
+		f.expected.Store(int64(expected))
+	}
 	for i, s := range f.servers {
-		if f.deaf[i] && strings.HasPrefix(question, "burst") {
+		if f.frozen[i] || f.deaf[i] && isBurst {
 			continue
 		}
 		all.Go(func() { answers[i], _ = s.Answer(ctx, question) })
@@ -142,7 +149,10 @@ func (f *together) Ask(ctx context.Context, question string) ([][]byte, int, err
 			got = append(got, a)
 		}
 	}
-	return got, len(f.servers) - len(got), f.err
+	if expected == 0 {
+		expected = len(f.servers)
+	}
+	return got, expected - len(got), f.err
 }
 
 // threeReplicas share fleet, and each has a tier of its own.
@@ -222,6 +232,18 @@ func TestABurstSaysWhoDidNotAnswer(t *testing.T) {
 	}
 }
 
+func TestABurstIsSplitOverThoseWhoAnsweredTheRollCallAndWaitsForNobodyElse(t *testing.T) {
+	fleet := &together{frozen: map[int]bool{1: true}}
+	all := threeReplicas(t, fleet, slow(2))
+	got := decode[api.BurstAnswer](t, all[0].order(t, `{"product":1,"requests":30}`, nil))
+	if got.Requests != 30 || len(got.Replicas) != 2 || got.Replicas[0].Requests != 15 || got.Replicas[1].Replica != "c" || got.Note == "" {
+		t.Errorf("%+v", got)
+	}
+	if n := fleet.expected.Load(); n != 2 {
+		t.Errorf("%d answers were waited for", n)
+	}
+}
+
 func TestABurstWithoutRedisIsThisReplicasAlone(t *testing.T) {
 	fleet := &together{}
 	fleet.err = errors.New("no Redis at 10.0.0.7")
@@ -291,6 +313,9 @@ func TestAPlanOfAnotherReplicaIsBounded(t *testing.T) {
 		if share := decode[api.BurstShare](t, answer{body: string(raw)}); len(share.Calls) != want {
 			t.Errorf("%s: %d requests, want %d", requests, len(share.Calls), want)
 		}
+	}
+	if raw, err := server.Answer(t.Context(), `burst {"id":"x","product":1,"shares":{"another":3}}`); raw != nil || err != nil {
+		t.Errorf("a plan of others is answered with %q, %v: whoever waits would take it for one of theirs", raw, err)
 	}
 	for _, garbage := range []string{"burst ", "burst {", "burst []", `burst {"shares":7}`} {
 		if _, err := server.Answer(t.Context(), garbage); err == nil {

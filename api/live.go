@@ -97,7 +97,7 @@ func (s *Server) liveNow() Live {
 
 // snapshot asks the fleet.
 func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
-	answers, missing, note, err := s.ask(ctx, askLive)
+	answers, missing, note, err := s.ask(ctx, askLive, everyone)
 	if err != nil {
 		return Snapshot{}, err
 	}

@@ -184,11 +184,11 @@ type asking struct {
 	asked int
 }
 
-func (a *asking) Ask(ctx context.Context, question string) ([][]byte, int, error) {
+func (a *asking) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
 	if question == "live" {
 		a.asked++
 	}
-	return a.fleetOf.Ask(ctx, question)
+	return a.fleetOf.Ask(ctx, question, expected)
 }
 
 // bubble is a server whose clock stands still while everybody waits, and a client

@@ -50,12 +50,13 @@ type Store interface {
 }
 
 // Fleet asks every live replica a question, all at once, and returns the
-// answers, this replica's first; each is what a Server's Answer returned. It
-// waits until ctx ends, and briefly where ctx has no deadline. missing is how
-// many replicas did not answer. A non-nil err says why no other replica could
-// be asked.
+// answers, this replica's first; each is what a Server's Answer returned, unless
+// that was nothing. It waits for as many answers as are expected, with this
+// replica's, and for zero as many as there are replicas; until ctx ends, and
+// briefly where ctx has no deadline. missing is how many did not answer. A non-nil
+// err says why no other replica could be asked.
 type Fleet interface {
-	Ask(ctx context.Context, question string) (answers [][]byte, missing int, err error)
+	Ask(ctx context.Context, question string, expected int) (answers [][]byte, missing int, err error)
 }
 
 // RedisStatus is how Redis does, as /health says it.

@@ -152,7 +152,8 @@ const (
 	askReset = "reset"
 )
 
-// Answer answers a question of another replica's Fleet.
+// Answer answers a question of another replica's Fleet: with nothing, if it is not
+// for this one.
 func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
 	if burst, ok := strings.CutPrefix(question, askBurst); ok {
 		return s.answerBurst(ctx, burst)
@@ -171,13 +172,16 @@ func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
 	return nil, fmt.Errorf("fleetcall: unknown question %q", question)
 }
 
-// ask asks the fleet. note says why answers are not the whole fleet's.
-func (s *Server) ask(ctx context.Context, question string) (answers [][]byte, missing int, note string, err error) {
+// everyone is how many answers are expected where it is not known who there is.
+const everyone = 0
+
+// ask asks the fleet. note says why answers are not those of all who were expected.
+func (s *Server) ask(ctx context.Context, question string, expected int) (answers [][]byte, missing int, note string, err error) {
 	if s.config.Fleet == nil {
 		own, err := s.Answer(ctx, question)
 		return [][]byte{own}, 0, "This replica alone: without Redis it knows no other.", err
 	}
-	answers, missing, err = s.config.Fleet.Ask(ctx, question)
+	answers, missing, err = s.config.Fleet.Ask(ctx, question, expected)
 	switch {
 	case len(answers) == 0 && err != nil:
 		return nil, 0, "", err
@@ -208,7 +212,7 @@ func (s *Server) stats(c echo.Context) error {
 	if scope == scopeReplica {
 		return c.JSONPretty(http.StatusOK, s.Stats(), "  ")
 	}
-	answers, missing, note, err := s.ask(c.Request().Context(), askStats)
+	answers, missing, note, err := s.ask(c.Request().Context(), askStats, everyone)
 	if err != nil {
 		return err
 	}
@@ -307,7 +311,7 @@ func (s *Server) reset(c echo.Context) error {
 			Message: "Statistics of this replica are reset.", Scope: scope, Replicas: []string{s.config.Replica},
 		})
 	}
-	answers, missing, note, err := s.ask(c.Request().Context(), askReset)
+	answers, missing, note, err := s.ask(c.Request().Context(), askReset, everyone)
 	if err != nil {
 		return err
 	}

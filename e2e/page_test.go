@@ -301,3 +301,55 @@ func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
 	for lines.Scan() { // to the end
 	}
 }
+
+// An operator who watches Redis' channels is no replica; one that hangs is, and is
+// not waited for longer than it takes to notice.
+func TestABurstIsAnsweredThoughAReplicaHangsAndSomebodyWatchesRedis(t *testing.T) {
+	redis := testserver.StartRedis(t)
+	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redis.URL()})
+	watching := redis.Client().PSubscribe(t.Context(), "fleetcall:*")
+	defer func() { _ = watching.Close() }()
+	if _, err := watching.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var stats struct {
+		Missing  int
+		Replicas []json.RawMessage
+	}
+	mustGet(t, f.Replicas()[0].URL+"/stats?scope=fleet").decode(t, &stats)
+	if stats.Missing != 0 || len(stats.Replicas) != 3 {
+		t.Errorf("while somebody watches: %d replicas, %d missing", len(stats.Replicas), stats.Missing)
+	}
+	frozen := f.Replicas()[2]
+	if err := frozen.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := frozen.Thaw(); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.Replicas()[0].URL+"/burst", strings.NewReader(`{"product":1,"requests":30}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var burst struct {
+		Requests, Queries int
+		Note              string
+		Replicas          []json.RawMessage
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&burst); err != nil || burst.Requests != 30 || burst.Queries != 1 || len(burst.Replicas) != 2 || burst.Note == "" {
+		t.Errorf("%d requests and %d queries of %d replicas, %q, %v", burst.Requests, burst.Queries, len(burst.Replicas), burst.Note, err)
+	}
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

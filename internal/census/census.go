@@ -46,8 +46,9 @@ const (
 // ErrDisconnected is returned by Ask while there is no subscription.
 var ErrDisconnected = errors.New("fleetcall: not connected to Redis")
 
-// Answer answers a question from another replica or this one. It must be safe
-// for concurrent use.
+// Answer answers a question from another replica or this one. No bytes and no
+// error mean that the question is not for this replica, which then says nothing.
+// It must be safe for concurrent use.
 type Answer func(ctx context.Context, question string) ([]byte, error)
 
 // Config is what a Census needs. Observe, which may be nil, is told of every
@@ -111,8 +112,8 @@ func New(config Config) *Census {
 }
 
 // Start subscribes in the background, now and whenever the connection is
-// lost, and lets answer answer. answer's bytes must be JSON. Start is called
-// once, before Ask.
+// lost, and lets answer answer. answer's bytes must be JSON, or none. Start is
+// called once, before Ask.
 func (c *Census) Start(answer Answer) {
 	if c.started.Swap(true) {
 		panic("fleetcall: Census started twice")
@@ -146,11 +147,12 @@ func (c *Census) Close(ctx context.Context) error {
 }
 
 // Ask asks every live replica, all at the same time, and returns their answers,
-// this one's first. It waits for as many as received the question, until ctx
-// ends, and for at most a second where ctx has no deadline; missing is how many
-// of them did not answer. When the others cannot be asked, answers has this
-// replica's alone and err says why.
-func (c *Census) Ask(ctx context.Context, ask string) (answers [][]byte, missing int, err error) {
+// this one's first. It waits until as many have answered as received the question
+// (or as are expected, with this one, if that is not zero and less), until ctx
+// ends, and for at most a second where ctx has no deadline; missing is how many of
+// them did not answer. When the others cannot be asked, answers has this replica's
+// alone and err says why.
+func (c *Census) Ask(ctx context.Context, ask string, expected int) (answers [][]byte, missing int, err error) {
 	var own []byte
 	var ownErr error
 	answered := make(chan struct{})
@@ -160,7 +162,7 @@ func (c *Census) Ask(ctx context.Context, ask string) (answers [][]byte, missing
 		defer close(answered)
 		own, ownErr = c.answer(ctx, ask)
 	}()
-	others, missing, err := c.askOthers(ctx, ask)
+	others, missing, err := c.askOthers(ctx, ask, expected)
 	<-answered
 	if ownErr != nil {
 		return nil, 0, ownErr
@@ -168,7 +170,7 @@ func (c *Census) Ask(ctx context.Context, ask string) (answers [][]byte, missing
 	return append([][]byte{own}, others...), missing, err
 }
 
-func (c *Census) askOthers(ctx context.Context, ask string) (answers [][]byte, missing int, err error) {
+func (c *Census) askOthers(ctx context.Context, ask string, expected int) (answers [][]byte, missing int, err error) {
 	if !c.subscribed.Load() {
 		return nil, 0, ErrDisconnected
 	}
@@ -196,6 +198,9 @@ func (c *Census) askOthers(ctx context.Context, ask string) (answers [][]byte, m
 	received, err := c.publish(ctx, message)
 	if err != nil {
 		return nil, 0, fmt.Errorf("fleetcall: asking the fleet: %w", err)
+	}
+	if expected > 0 {
+		received = min(received, expected)
 	}
 	answers, missing = c.gather(ctx, asked, received)
 	return answers, missing, nil
@@ -382,7 +387,11 @@ func (c *Census) inquiry(id string) *inquiry {
 
 func (c *Census) reply(ctx context.Context, q question) {
 	r := reply{ID: q.ID}
-	if data, err := c.answer(ctx, q.Ask); err == nil {
+	data, err := c.answer(ctx, q.Ask)
+	switch {
+	case err == nil && data == nil:
+		return
+	case err == nil:
 		r.Data = data
 	}
 	message, err := json.Marshal(r)

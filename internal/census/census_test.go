@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,8 +25,11 @@ func join(t *testing.T, client redis.UniversalClient, name string, observe func(
 	t.Helper()
 	c := census.New(census.Config{Client: client, Namespace: "test", Timeout: time.Second, Observe: observe})
 	c.Start(func(_ context.Context, question string) ([]byte, error) {
-		if question == "unknown" && name != "a" {
+		switch {
+		case question == "unknown" && name != "a":
 			return nil, errors.New("unknown question")
+		case strings.HasPrefix(question, "not for ") && strings.Contains(question, name):
+			return nil, nil
 		}
 		return json.Marshal(name + " " + question)
 	})
@@ -50,7 +54,12 @@ func ready(t *testing.T, members ...*census.Census) {
 
 func ask(t *testing.T, c *census.Census, question string) (answers []string, missing int, err error) {
 	t.Helper()
-	raw, missing, err := c.Ask(t.Context(), question)
+	return askFor(t, c, question, 0)
+}
+
+func askFor(t *testing.T, c *census.Census, question string, expected int) (answers []string, missing int, err error) {
+	t.Helper()
+	raw, missing, err := c.Ask(t.Context(), question, expected)
 	for _, r := range raw {
 		var answer string
 		if err := json.Unmarshal(r, &answer); err != nil {
@@ -115,7 +124,7 @@ func TestAQuestionMayTakeAsLongAsItsContextSaysAndIsAnsweredByAllAtOnce(t *testi
 	ready(t, members...)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	answers, missing, err := members[0].Ask(ctx, "x")
+	answers, missing, err := members[0].Ask(ctx, "x", 0)
 	if err != nil || missing != 0 || len(answers) != 2 {
 		t.Errorf("%q, %d missing, %v", answers, missing, err)
 	}
@@ -127,7 +136,7 @@ func TestAskersOwnErrorIsTheAnswer(t *testing.T) {
 	c.Start(func(context.Context, string) ([]byte, error) { return nil, own })
 	defer func() { _ = c.Close(context.Background()) }()
 	ready(t, c)
-	if answers, missing, err := c.Ask(t.Context(), "x"); len(answers) != 0 || missing != 0 || !errors.Is(err, own) {
+	if answers, missing, err := c.Ask(t.Context(), "x", 0); len(answers) != 0 || missing != 0 || !errors.Is(err, own) {
 		t.Errorf("%q, %d missing, %v", answers, missing, err)
 	}
 }
@@ -167,12 +176,7 @@ func TestStoppedReplicaIsReportedMissingAfterASecond(t *testing.T) {
 	server := testserver.StartRedis(t)
 	a := join(t, client(t, server), "a", nil)
 	ready(t, a)
-	// A stopped process is a subscriber that Redis counts and that never answers.
-	deaf := client(t, server).Subscribe(t.Context(), "test:census")
-	defer func() { _ = deaf.Close() }()
-	if _, err := deaf.Receive(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	stopped(t, server)
 	start := time.Now()
 	answers, missing, err := ask(t, a, "x")
 	if err != nil || missing != 1 || !slices.Equal(answers, []string{"a x"}) {
@@ -206,6 +210,37 @@ func expectNobodyElse(t *testing.T, server *testserver.Redis, a *census.Census) 
 	}
 	if _, err := watching.ReceiveMessage(t.Context()); err != nil { // the question was seen
 		t.Fatal(err)
+	}
+}
+
+// stopped is a stopped process: a subscriber that Redis counts and that never
+// answers.
+func stopped(t *testing.T, server *testserver.Redis) {
+	t.Helper()
+	deaf := client(t, server).Subscribe(t.Context(), "test:census")
+	t.Cleanup(func() { _ = deaf.Close() })
+	if _, err := deaf.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestNobodyIsWaitedForWhoIsNotExpected(t *testing.T) {
+	server := testserver.StartRedis(t)
+	a, b, c := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, client(t, server), "c", nil)
+	ready(t, a, b, c)
+	stopped(t, server)
+	for range 20 { // c is asked too, and must not be taken for b
+		start := time.Now()
+		answers, missing, err := askFor(t, a, "not for c", 2)
+		if want := []string{"a not for c", "b not for c"}; err != nil || missing != 0 || !slices.Equal(answers, want) {
+			t.Errorf("got %q, %d missing, %v; want %q", answers, missing, err, want)
+		}
+		if took := time.Since(start); took > 900*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	}
+	if answers, missing, err := askFor(t, a, "not for b, c", 1); err != nil || missing != 0 || !slices.Equal(answers, []string{"a not for b, c"}) {
+		t.Errorf("alone: got %q, %d missing, %v", answers, missing, err)
 	}
 }
 
