@@ -146,6 +146,7 @@ func (s *Server) burst(c echo.Context) error {
 			shares[share.Instance] = share
 		}
 	}
+	busy := false
 	for _, m := range members {
 		share, ok := shares[m.Instance]
 		if !ok {
@@ -153,6 +154,11 @@ func (s *Server) burst(c echo.Context) error {
 		}
 		share.Requests = p.Shares[m.Instance]
 		answer.add(share)
+		busy = busy || share.State == shareBusy
+	}
+	if busy && answer.Requests == 0 {
+		// Another replica's burst came between the roll call and the plan.
+		return problemBurstBusy
 	}
 	return c.JSON(http.StatusOK, answer)
 }

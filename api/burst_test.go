@@ -92,6 +92,41 @@ func TestAReplicaTakesPartInOneBurstAtATime(t *testing.T) {
 	})
 }
 
+func TestOfTwoBurstsAtOnceTheOneThatFindsEverybodyBusyIsRefused(t *testing.T) {
+	release := make(chan struct{})
+	var running sync.WaitGroup
+	running.Add(3)
+	fleet := &together{}
+	all := threeReplicas(t, fleet, &store{query: func(context.Context, int32) (product.Product, error) {
+		running.Done()
+		<-release
+		return product.Catalogue()[0], nil
+	}})
+	order := func(f *fixture) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/burst", strings.NewReader(`{"product":1,"requests":30}`)))
+		return w
+	}
+	var first sync.WaitGroup
+	var called atomic.Bool
+	fleet.present = func() {
+		if called.Swap(true) {
+			return
+		}
+		// Between the roll call of the second and its plan, all are asked by the first.
+		first.Go(func() {
+			if w := order(all[1]); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "busy") {
+				t.Errorf("the first: %d %s", w.Code, w.Body)
+			}
+		})
+		running.Wait()
+	}
+	second := order(all[0])
+	expectProblem(t, answer{second.Code, second.Header(), second.Body.String()}, http.StatusConflict)
+	close(release)
+	first.Wait()
+}
+
 func TestOrdersThatAreNoneAreRefused(t *testing.T) {
 	f := start(t, failing(errors.New("must not be asked")), nil)
 	for _, body := range []string{
@@ -127,6 +162,7 @@ type together struct {
 	deaf     map[int]bool // do not answer bursts
 	frozen   map[int]bool // answer nothing at all
 	expected atomic.Int64 // answers to the last burst
+	present  func()       // nil, or called when a roll call has been answered
 }
 
 func (f *together) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
@@ -143,6 +179,9 @@ func (f *together) Ask(ctx context.Context, question string, expected int) ([][]
 		all.Go(func() { answers[i], _ = s.Answer(ctx, question) })
 	}
 	all.Wait()
+	if !isBurst && f.present != nil {
+		f.present()
+	}
 	var got [][]byte
 	for _, a := range answers {
 		if a != nil {

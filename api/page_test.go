@@ -30,6 +30,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"text that looks like markup stays text":          textThatLooksLikeMarkupStaysText,
 		"it says when the admin token is needed or wrong": thePageSaysWhenTheAdminTokenIsNeededOrWrong,
 		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
+		"a burst that nobody ran says so":                 aBurstThatNobodyRanSaysSo,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
 		"words can be read on what is behind them":        wordsCanBeRead,
@@ -214,6 +215,24 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browser.Browser) {
 		}
 		p.Close()
 	})
+}
+
+// No replica answers so by itself, but the page has to bear it.
+func aBurstThatNobodyRanSaysSo(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	p := open(t, b, start(t, &store{}, nil), browser.View{Still: true})
+	eval[any](t, p, `window.fetch = async () => new Response(JSON.stringify({
+		id: 'x', product: 1, requests: 0, mode: 'distributed', took_ms: 1, flights: 0, queries: 0, prevented: 0, failed: 0, unfinished: 0, roles: {},
+		replicas: ['a', 'b'].map((replica) => ({ replica, instance: replica, state: 'busy', requests: 100, flights: 0, queries: 0, calls: [] })),
+	}))`)
+	words := burst(t, p)
+	steps, err := p.Text("#steps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if steps != "No replica made any of the requests." || !strings.Contains(words, "a was busy with another burst. b was busy") {
+		t.Errorf("%q, %q", words, steps)
+	}
 }
 
 // The page goes on when the stream is refused, as it is by a replica that is

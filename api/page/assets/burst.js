@@ -158,6 +158,7 @@ function headline(r) {
 // captions explains each step to somebody who has never heard of coalescing.
 function captions(r) {
   const ran = r.replicas.filter((share) => share.state === 'ran' && share.requests > 0);
+  if (ran.length === 0) return ['No replica made any of the requests.'];
   const shares = ran.map((share) => share.requests);
   const each = Math.min(...shares) === Math.max(...shares) ? count(shares[0]) : `${count(Math.min(...shares))} or ${count(Math.max(...shares))}`;
   const steps = [
