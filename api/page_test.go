@@ -31,6 +31,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"it says when the admin token is needed or wrong": thePageSaysWhenTheAdminTokenIsNeededOrWrong,
 		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
 		"a burst that nobody ran says so":                 aBurstThatNobodyRanSaysSo,
+		"a burst that fails is not shown as a success":    aBurstThatFailsIsNotShownAsASuccess,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
 		"words can be read on what is behind them":        wordsCanBeRead,
@@ -232,6 +233,52 @@ func aBurstThatNobodyRanSaysSo(t *testing.T, b *browser.Browser) {
 	}
 	if steps != "No replica made any of the requests." || !strings.Contains(words, "a was busy with another burst. b was busy") {
 		t.Errorf("%q, %q", words, steps)
+	}
+}
+
+func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	for mode, c := range map[string]struct {
+		change func(*api.Config)
+		steps  string
+	}{
+		"off":         {func(c *api.Config) { c.Mode, c.Group, c.Tiers = "off", coalesce.Off[product.Product]{}, nil }, "Each caller gets the outcome of its own query."},
+		"local":       {func(c *api.Config) { c.Mode = "local" }, "gives the outcome, an error like a result, to all callers of its flight."},
+		"distributed": {func(c *api.Config) { c.Mode = "distributed" }, "The outcome comes back, an error like a result: through Redis"},
+	} {
+		p := open(t, b, start(t, failing(product.ErrUnavailable), c.change), browser.View{Still: true})
+		words := burst(t, p)
+		shown := eval[struct {
+			Result, Steps, Legend, Colour, Picture string
+			Rings, Filled                          int
+		}](t, p, `(() => {
+			const dots = [...document.querySelectorAll('#picture .dot')];
+			return {
+				Result: document.querySelector('#burst-result').className,
+				Steps: document.querySelector('#steps').textContent,
+				Legend: document.querySelector('#picture-roles .of-failed')?.textContent ?? '',
+				Colour: getComputedStyle(dots[0]).stroke,
+				Picture: document.querySelector('#picture').textContent,
+				Rings: dots.filter((dot) => getComputedStyle(dot).stroke !== 'none').length,
+				Filled: dots.filter((dot) => getComputedStyle(dot).stroke === 'none').length,
+			};
+		})()`)
+		if !strings.Contains(words, "200 failed.") || !strings.Contains(shown.Result, "bad") {
+			t.Errorf("%s: %q, as %q", mode, words, shown.Result)
+		}
+		if !strings.Contains(shown.Steps, c.steps) || !strings.Contains(shown.Steps, "200 of 200 callers got an error.") || !strings.Contains(shown.Steps, "No query reaches the database.") ||
+			strings.Contains(shown.Steps, "never sent") || strings.Contains(shown.Steps, "gives its result") {
+			t.Errorf("%s: the steps are %q", mode, shown.Steps)
+		}
+		if shown.Legend != "200 of them failed" || shown.Rings != 150 || shown.Filled != 0 || !strings.Contains(shown.Picture, "○ 200 failed") {
+			t.Errorf("%s: %+v", mode, shown)
+		}
+		p.Close()
+	}
+	p := open(t, b, start(t, &store{}, nil), browser.View{Still: true})
+	burst(t, p)
+	if eval[bool](t, p, "document.querySelector('#picture-roles .of-failed, #picture .of-failed, #burst-result.bad') !== null") {
+		t.Error("a burst that went well is shown as a failure")
 	}
 }
 

@@ -77,7 +77,7 @@ export class Burst {
 
   #show(result) {
     this.#result = result;
-    this.#say(headline(result));
+    this.#say(headline(result), lost(result) > 0 ? 'bad' : '');
     this.#steps.replaceChildren(...captions(result).map((words) => element('li', {}, words)));
     this.#picture.show(result, !still.matches && result.requests > 0);
     this.#controls.hidden = false;
@@ -90,9 +90,11 @@ export class Burst {
 
   #legend() {
     const { dots } = this.#result;
+    const bad = lost(this.#result);
     const seen = roles.filter((role) => this.#result.roles[role.id]);
     document.querySelector('#picture-roles').replaceChildren(
       ...seen.map((role) => element('li', { class: `chip of-${role.id}` }, element('b', {}, count(this.#result.roles[role.id])), ` ${this.#result.roles[role.id] === 1 ? role.name : role.many}`)),
+      ...(bad > 0 ? [element('li', { class: 'chip of-failed' }, element('b', {}, count(bad)), ' of them failed')] : []),
       ...(dots && dots.each > 1 ? [element('li', { class: 'soft' }, `${dots.shown} dots stand for all of them`)] : []),
     );
   }
@@ -138,6 +140,11 @@ export class Burst {
   }
 }
 
+// lost is how many requests got neither a product nor the news that there is none.
+function lost(r) {
+  return r.failed + r.unfinished;
+}
+
 // headline says what the burst came to.
 function headline(r) {
   const queries = plural(r.queries, 'query', 'queries');
@@ -166,12 +173,20 @@ function captions(r) {
     ran.length === 1 ? `There is one replica: it gets them all.` : `They are spread over ${plural(ran.length, 'replica')}, as the balancer does: ${each} for each.`,
   ];
   const queries = plural(r.queries, 'query', 'queries');
+  const bad = lost(r);
+  const reached = bad > 0 && r.queries === 0 ? 'No query reaches the database.' : `The database gets ${queries}.`;
+  const losses = `${count(bad)} of ${plural(r.requests, 'caller')} got ${r.failed === 0 ? 'no answer in time' : r.unfinished === 0 ? 'an error' : 'an error, or no answer in time'}.`;
   if (r.mode === 'off') {
-    return [...steps, 'Coalescing is off: nobody looks whether somebody else is asking for the same thing.', `So every request runs its own query: the database gets ${queries} for one and the same row.`, 'Each caller gets the result of its own query; those who found no free connection had to wait for one.'];
+    return [
+      ...steps,
+      'Coalescing is off: nobody looks whether somebody else is asking for the same thing.',
+      bad > 0 ? `So every request has to run its own query. ${reached}` : `So every request runs its own query: the database gets ${queries} for one and the same row.`,
+      bad > 0 ? `Each caller gets the outcome of its own query. ${losses}` : 'Each caller gets the result of its own query; those who found no free connection had to wait for one.',
+    ];
   }
   steps.push(`Local tier: inside a replica, whoever asks for something that is being fetched already joins that flight. ${plural(r.requests, 'request becomes', 'requests become')} ${plural(r.flights, 'flight')}.`);
   if (r.mode === 'local') {
-    return [...steps, `There is no distributed tier: the replicas know nothing of each other, and each runs a query of its own. The database gets ${queries}.`, 'Each replica gives its result to all callers of its flight.'];
+    return [...steps, `There is no distributed tier: the replicas know nothing of each other, and each has to run a query of its own. ${reached}`, bad > 0 ? `Each replica gives the outcome, an error like a result, to all callers of its flight. ${losses}` : 'Each replica gives its result to all callers of its flight.'];
   }
   const holders = ran.filter((share) => share.calls.some((call) => call.role === 'leader')).map((share) => share.replica);
   const waited = r.roles['remote-follower'] ?? 0;
@@ -186,7 +201,8 @@ function captions(r) {
   return [
     ...steps,
     `Distributed tier: each flight asks Redis for the lease on product:${r.product}. ${parts.join(' ')}`,
-    r.queries === 1 ? 'The leader sends one query to the database, for everybody.' : `The database gets ${queries}.`,
-    `The result comes back: through Redis to the replicas that wait, and inside each replica to all of its callers. ${plural(r.prevented, 'query was', 'queries were')} never sent.`,
+    r.queries === 1 ? 'The leader sends one query to the database, for everybody.' : reached,
+    `${bad > 0 ? 'The outcome comes back, an error like a result' : 'The result comes back'}: through Redis to the replicas that wait, and inside each replica to all of its callers. ` +
+      (bad > 0 ? losses : `${plural(r.prevented, 'query was', 'queries were')} never sent.`),
   ];
 }

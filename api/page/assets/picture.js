@@ -5,7 +5,7 @@
 // Everything is a function of the time since the beginning, so that the picture
 // can be stopped, shown again, or stand still at its end.
 
-import { count, plural, roleName } from './words.js';
+import { count, failed, plural, roleName } from './words.js';
 
 const dotsAtMost = 150;
 const namespace = 'http://www.w3.org/2000/svg';
@@ -291,7 +291,8 @@ export class Picture {
   #words() {
     const r = this.#result;
     if (!r) return 'Callers, balancer, replicas with the local tier, Redis with the distributed tier, and the database. A burst has not been sent yet.';
-    return `${plural(r.requests, 'request')} became ${plural(r.flights, 'flight')} and ${plural(r.queries, 'query', 'queries')}.`;
+    const bad = r.failed + r.unfinished;
+    return `${plural(r.requests, 'request')} became ${plural(r.flights, 'flight')} and ${plural(r.queries, 'query', 'queries')}.${bad > 0 ? ` ${count(bad)} failed.` : ''}`;
   }
 
   #boxes(layout, shares, edges, boxes, layer) {
@@ -355,8 +356,10 @@ export class Picture {
       const outcome = this.#mode === 'off'
         ? [['leader', plural(share.queries, 'query of its own', 'queries of their own')]]
         : Object.entries(groups).sort(([a], [b]) => roleOrder.indexOf(a) - roleOrder.indexOf(b)).map(([role, n]) => [role, this.#roleWords(role, n)]);
+      const bad = share.calls.filter(failed).length;
+      if (bad > 0) outcome.splice(1, outcome.length, ['failed', `${count(bad)} failed`]);
       outcome.slice(0, 2).forEach(([role, words], line) => {
-        text(left, top + (layout.wide ? 44 : 51) + line * 16 - (layout.wide && outcome.length > 1 ? 4 : 0), layout.wide ? `● ${words}` : cut(words, 17), `role of-${role}`, distributed ? t.elect + 1 : t.query, anchor);
+        text(left, top + (layout.wide ? 44 : 51) + line * 16 - (layout.wide && outcome.length > 1 ? 4 : 0), layout.wide ? `${role === 'failed' ? '○' : '●'} ${words}` : cut(words, 17), `role of-${role}`, distributed ? t.elect + 1 : t.query, anchor);
       });
     });
     if (layout.redis) {
@@ -431,7 +434,7 @@ export class Picture {
     way[3] = spread;
     actor.move(begin + 0.55, begin + 1.25, way);
     if (!call) return; // nobody knows what became of it
-    const kind = call.status === 0 || (call.status !== 200 && call.status !== 404) ? 'dot of-failed' : `dot of-${call.role}`;
+    const kind = `dot of-${failed(call) ? 'failed' : call.role}`;
     let back = this.#returns(call.role) + late * 0.5;
     if (this.#mode === 'off') {
       const to = loosened(layout.curve(replica, layout.database, aside), seat.number);

@@ -18,6 +18,12 @@ export function roleName(id) {
   return byId.get(id)?.name ?? id;
 }
 
+// failed tells whether a request of a burst got neither a product nor the news that
+// there is none.
+export function failed(call) {
+  return call.status !== 200 && call.status !== 404;
+}
+
 export const breakers = {
   closed: 'closed: Redis is used',
   'half-open': 'half-open: trying Redis again',
