@@ -32,6 +32,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
 		"a burst that nobody ran says so":                 aBurstThatNobodyRanSaysSo,
 		"a burst that fails is not shown as a success":    aBurstThatFailsIsNotShownAsASuccess,
+		"pause and end keep the keyboard's focus":         pauseAndEndKeepTheFocus,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
 		"words can be read on what is behind them":        wordsCanBeRead,
@@ -280,6 +281,53 @@ func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browser.Browser) {
 	if eval[bool](t, p, "document.querySelector('#picture-roles .of-failed, #picture .of-failed, #burst-result.bad') !== null") {
 		t.Error("a burst that went well is shown as a failure")
 	}
+}
+
+// dots returns how many dots are drawn, and how many of them are elsewhere half a
+// second later.
+func dots(t *testing.T, p *browser.Page) (drawn, moved int) {
+	t.Helper()
+	got := eval[[]int](t, p, `new Promise((resolve) => {
+		const all = [...document.querySelectorAll('#picture .dots circle:not(.seat)')];
+		const where = () => all.map((dot) => dot.getAttribute('cx') + ' ' + dot.getAttribute('cy'));
+		const before = where();
+		setTimeout(() => resolve([all.length, where().filter((at, i) => at !== before[i]).length]), 500);
+	})`)
+	return got[0], got[1]
+}
+
+func pauseAndEndKeepTheFocus(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	p := open(t, b, start(t, &store{}, nil), browser.View{})
+	press := func(keys string) {
+		t.Helper()
+		if err := p.Press(keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	burst(t, p)
+	press("\t")
+	expect := func(when, words string) {
+		t.Helper()
+		if got := eval[string](t, p, "document.activeElement.id + ' ' + document.activeElement.textContent"); got != "pause "+words {
+			t.Errorf("%s the focus is on %q", when, got)
+		}
+	}
+	expect("after the burst's button", "Pause")
+	press("\r")
+	expect("while it stands", "Go on")
+	if _, moved := dots(t, p); moved != 0 {
+		t.Errorf("%d dots move while it stands", moved)
+	}
+	press("\r")
+	expect("while it moves", "Pause")
+	until(t, p, "document.querySelector('#steps [aria-current]') === null")
+	expect("at its end", "Pause")
+	if said := eval[string](t, p, "document.activeElement.getAttribute('aria-disabled')"); said != "true" {
+		t.Errorf("nothing is there to be paused, and aria-disabled is %q", said)
+	}
+	press("\r")
+	expect("when there is nothing to pause", "Pause")
 }
 
 // The page goes on when the stream is refused, as it is by a replica that is

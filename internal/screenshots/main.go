@@ -157,7 +157,7 @@ func (a *album) page(ctx context.Context, base string) error {
 		p.Until("document.querySelector('#steps li:nth-child(2)')?.hasAttribute('aria-current')"),
 		p.Until("document.querySelectorAll('#picture .dot').length > 0"), wait(p, 900),
 		a.keep(func() ([]byte, error) { return p.Screenshot("#picture") }, "burst"),
-		p.Until("document.querySelector('#pause').disabled"), scroll(p, "body"),
+		p.Until("document.querySelector('#pause').getAttribute('aria-disabled') === 'true'"), scroll(p, "body"),
 		a.keep(p.Visible, "page-light"),
 	)
 	if err != nil {

@@ -24,7 +24,9 @@ export class Burst {
       event.preventDefault();
       this.#send();
     });
-    this.#pause.addEventListener('click', () => this.#pausing(this.#picture.pause()));
+    this.#pause.addEventListener('click', () => {
+      if (this.#pause.getAttribute('aria-disabled') !== 'true') this.#pausing(this.#picture.pause());
+    });
     document.querySelector('#replay').addEventListener('click', () => {
       this.#picture.replay();
       this.#pausing(false);
@@ -110,7 +112,7 @@ export class Burst {
       else item.removeAttribute('aria-current');
     });
     this.#steps.classList.toggle('moving', step >= 0);
-    this.#pause.disabled = step < 0;
+    this.#pause.setAttribute('aria-disabled', String(step < 0)); // which keeps the focus
   }
 
   #say(words, kind = '') {
