@@ -2,12 +2,15 @@ package api_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"fleetcall/api"
 	"fleetcall/coalesce"
@@ -33,6 +36,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"a burst that nobody ran says so":                 aBurstThatNobodyRanSaysSo,
 		"a burst that fails is not shown as a success":    aBurstThatFailsIsNotShownAsASuccess,
 		"pause and end keep the keyboard's focus":         pauseAndEndKeepTheFocus,
+		"names in the picture stay apart":                 namesInThePictureStayApart,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
 		"words can be read on what is behind them":        wordsCanBeRead,
@@ -328,6 +332,51 @@ func pauseAndEndKeepTheFocus(t *testing.T, b *browser.Browser) {
 	}
 	press("\r")
 	expect("when there is nothing to pause", "Pause")
+}
+
+func namesInThePictureStayApart(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	p := open(t, b, start(t, &store{}, nil), browser.View{Still: true})
+	for _, width := range []int{1280, 360} {
+		if err := p.Look(browser.View{Width: width, Height: 800, Still: true}); err != nil {
+			t.Fatal(err)
+		}
+		for _, names := range [][]string{
+			{"fleetcall-api-7d9c5b6f4d-x2x7k", "fleetcall-api-7d9c5b6f4d-9qk4z", "fleetcall-api-7d9c5b6f4d-x2x7m"},
+			{"node-1.eu-central-1.compute.internal:8000", "node-2.eu-central-1.compute.internal:8000", "node-3.eu-central-1.compute.internal:8000"},
+			{"replica-1", "replica-2", "replica-3"},
+		} {
+			list, err := json.Marshal(names)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown := eval[struct {
+				Names []string
+				Held  string
+			}](t, p, `import('/assets/picture.js').then(({ Picture }) => {
+				const target = document.querySelector('#picture');
+				const call = (role) => ({ role, status: 200, start_ms: 0, ms: 1 });
+				new Picture(target, () => {}).show({
+					product: 1, requests: 3, mode: 'distributed', flights: 3, queries: 1, prevented: 2, failed: 0, unfinished: 0,
+					replicas: `+string(list)+`.map((replica, i) => ({ replica, state: 'ran', requests: 1, flights: 1, queries: i ? 0 : 1, calls: [call(i ? 'remote-follower' : 'leader')] })),
+				}, false);
+				const written = [...target.querySelectorAll('text')];
+				return {
+					Names: written.filter((e) => e.querySelector('title')).map((e) => e.firstChild.data),
+					Held: written.find((e) => e.textContent.startsWith('held by ')).textContent.slice(8),
+				};
+			})`)
+			slices.Sort(shown.Names)
+			if len(slices.Compact(slices.Clone(shown.Names))) != 3 || !slices.Contains(shown.Names, shown.Held) {
+				t.Errorf("at %d pixels: %q, held by %q", width, shown.Names, shown.Held)
+			}
+			for _, name := range shown.Names {
+				if most := map[int]int{1280: 20, 360: 12}[width]; utf8.RuneCountInString(name) > most {
+					t.Errorf("at %d pixels there is no room for %q", width, name)
+				}
+			}
+		}
+	}
 }
 
 // The page goes on when the stream is refused, as it is by a replica that is

@@ -27,6 +27,15 @@ function cut(text, most) {
   return text.length > most ? `${text.slice(0, most - 1)}…` : text;
 }
 
+// shortened cuts names that are too long. Those of one deployment differ at their
+// end, those of one domain at their beginning: what tells them apart stays.
+function shortened(names, most) {
+  const end = Math.ceil((most - 1) * 0.6);
+  const ways = [(name) => `${name.slice(0, most - 1 - end)}…${name.slice(-end)}`, (name) => cut(name, most)];
+  const tries = ways.map((way) => names.map((name) => (name.length > most ? way(name) : name)));
+  return tries.find((short) => new Set(short).size === names.length) ?? tries[0];
+}
+
 // Layout says where things are: to the right where there is room, else
 // downwards.
 class Layout {
@@ -311,6 +320,8 @@ export class Picture {
     };
     const box = (at, kind) => boxes.append(svg('rect', { x: at.x - at.w / 2, y: at.y - at.h / 2, width: at.w, height: at.h, rx: 12, class: kind }));
     const distributed = this.#mode === 'distributed';
+    const names = r ? r.replicas.map((share) => share.replica) : this.#names;
+    const short = new Map(shortened(names, layout.wide ? 20 : 12).map((name, i) => [names[i], name]));
 
     if (layout.wide) {
       const head = (x, title, words, from) => {
@@ -340,7 +351,7 @@ export class Picture {
       const left = layout.wide ? at.x - at.w / 2 + 30 : at.x;
       const anchor = layout.wide ? 'start' : 'middle';
       const top = layout.wide ? at.y - 18 : at.y - 24;
-      const name = text(left, r ? top : at.y + 5, cut(share.replica, layout.wide ? 20 : 12), 'name', 0, anchor);
+      const name = text(left, r ? top : at.y + 5, short.get(share.replica) ?? share.replica, 'name', 0, anchor);
       name.append(svg('title', {}, share.replica));
       if (!r) return;
       if (share.state !== 'ran') {
@@ -369,7 +380,7 @@ export class Picture {
       if (r) {
         const holders = r.replicas.filter((s) => groupsOf(s).leader > 0).map((s) => s.replica);
         text(at.x, at.y + 2, cut(`lease on product:${r.product}`, layout.wide ? 28 : 24), 'soft', t.elect);
-        const held = holders.length === 0 ? (groupsOf({ calls: r.replicas.flatMap((s) => s.calls) }).fallback ? 'could not be used' : 'held by another request') : `held by ${cut(holders.length === 1 ? holders[0] : `${holders.length} in turn`, layout.wide ? 18 : 14)}`;
+        const held = holders.length === 0 ? (groupsOf({ calls: r.replicas.flatMap((s) => s.calls) }).fallback ? 'could not be used' : 'held by another request') : `held by ${holders.length === 1 ? short.get(holders[0]) : `${holders.length} in turn`}`;
         text(at.x, at.y + 24, held, 'role of-leader', t.elect + 1);
       }
     }
