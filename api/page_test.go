@@ -35,6 +35,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
 		"a burst that nobody ran says so":                 aBurstThatNobodyRanSaysSo,
 		"a burst that fails is not shown as a success":    aBurstThatFailsIsNotShownAsASuccess,
+		"the picture moves unless less motion is wanted":  thePictureMovesUnlessLessMotionIsWanted,
 		"pause and end keep the keyboard's focus":         pauseAndEndKeepTheFocus,
 		"names in the picture stay apart":                 namesInThePictureStayApart,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
@@ -298,6 +299,28 @@ func dots(t *testing.T, p *browser.Page) (drawn, moved int) {
 		setTimeout(() => resolve([all.length, where().filter((at, i) => at !== before[i]).length]), 500);
 	})`)
 	return got[0], got[1]
+}
+
+func thePictureMovesUnlessLessMotionIsWanted(t *testing.T, b *browser.Browser) {
+	t.Helper()
+	for _, still := range []bool{false, true} {
+		p := open(t, b, start(t, &store{}, nil), browser.View{Still: still})
+		eval[any](t, p, "document.querySelector('[name=requests]').value = 60")
+		burst(t, p)
+		seats := eval[int](t, p, "document.querySelectorAll('#picture .seat').length")
+		var drawn, moved int
+		for range 4 { // for the first second, they would stand anyway
+			n, more := dots(t, p)
+			drawn, moved = n, moved+more
+		}
+		if seats != 60 || drawn != 60+1 {
+			t.Errorf("60 requests and a flight that leads: %d places, %d dots", seats, drawn)
+		}
+		if still && moved != 0 || !still && moved < 10 {
+			t.Errorf("less motion wanted: %v; %d dots have moved", still, moved)
+		}
+		p.Close()
+	}
 }
 
 func pauseAndEndKeepTheFocus(t *testing.T, b *browser.Browser) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 
 	aBurstByTheKeyboardAlone(t, p)
 	theBurstAsItWas(t, f, p, pg)
+	theChartsHaveTheBurst(t, p)
 	theViews(t, p)
 	for _, name := range eval[[]string](t, p, "performance.getEntriesByType('resource').map((e) => e.name)") {
 		if !strings.HasPrefix(name, f.URL()+"/") {
@@ -176,6 +178,61 @@ func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browser.Page, pg *testserv
 	until(t, p, "document.querySelector('#hot-table tbody th')?.textContent === 'product:1'")
 }
 
+// theChartsHaveTheBurst looks for what is drawn, and for the same in words.
+func theChartsHaveTheBurst(t *testing.T, p *browser.Page) {
+	t.Helper()
+	const latency = "document.querySelector('#latency-legend').textContent"
+	until(t, p, latency+".includes('remote follower')")
+	drawn := eval[map[string]int](t, p, `(() => {
+		const rgb = (name) => {
+			const probe = document.body.appendChild(document.createElement('span'));
+			probe.style.color = 'var(--' + name + ')';
+			const colour = getComputedStyle(probe).color.match(/\d+/g).map(Number);
+			probe.remove();
+			return colour;
+		};
+		const pixels = (chart, ...names) => {
+			const canvas = document.querySelector(chart + ' canvas');
+			const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+			copy.drawImage(canvas, 0, 0);
+			const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+			const colours = names.map(rgb);
+			let n = 0;
+			for (let i = 0; i < data.length; i += 4) {
+				if (data[i + 3] > 200 && colours.some(([r, g, b]) => Math.abs(data[i] - r) + Math.abs(data[i + 1] - g) + Math.abs(data[i + 2] - b) < 24)) n++;
+			}
+			return n;
+		};
+		return {
+			requests: pixels('#rates-chart', 'requests'),
+			prevented: pixels('#rates-chart', 'prevented'),
+			// All have waited for the same query: one dot covers the others.
+			latency: pixels('#latency-chart', 'leader', 'local-follower', 'remote-follower'),
+		};
+	})()`)
+	for line, pixels := range drawn {
+		if pixels < 10 {
+			t.Errorf("of the %s, %d pixels are drawn", line, pixels)
+		}
+	}
+	words := eval[string](t, p, latency)
+	// A query takes two seconds here, and whoever follows arrives a moment after it began.
+	for _, role := range []string{"leader", "local follower", "remote follower"} {
+		if !regexp.MustCompile(role+` p50 [2-9],\d{3} ms`).MatchString(words) && !regexp.MustCompile(role+` p50 1,[5-9]\d\d ms`).MatchString(words) {
+			t.Errorf("the legend has no latency of a %s: %q", role, words)
+		}
+	}
+	if says := eval[string](t, p, "document.querySelector('#latency-words').textContent"); !strings.Contains(says, "for the 3 roles") {
+		t.Errorf("the words beside the chart are %q", says)
+	}
+	eval[any](t, p, "document.querySelector('#latency-table').closest('details').open = true")
+	until(t, p, "document.querySelectorAll('#latency-table tbody tr').length >= 3")
+	requests := eval[map[string]int](t, p, `[...document.querySelectorAll('#latency-table tbody tr')].map((row) => row.cells).reduce((sum, cells) => ({ ...sum, [cells[1].textContent]: (sum[cells[1].textContent] ?? 0) + Number(cells[2].textContent) }), {})`)
+	if requests["leader"] != 1 || requests["remote follower"] != 2 || requests["local follower"] != 97 {
+		t.Errorf("the table counts %v", requests)
+	}
+}
+
 // theViews looks at the page in light and dark, on a phone, and without motion.
 func theViews(t *testing.T, p *browser.Page) {
 	t.Helper()
@@ -231,6 +288,13 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
 	if dying == nil {
 		t.Fatalf("the page is fed by %q", feeding)
 	}
+	// How many seconds the chart shows: its table has the last ten alone.
+	const seconds = `(() => {
+		const [, minutes, seconds] = document.querySelector('#rates-words').textContent.match(/in the last (?:(\d+) min )?(\d+) s/);
+		return 60 * Number(minutes ?? 0) + Number(seconds);
+	})()`
+	until(t, p, seconds+" >= 10")
+	before, counting := eval[int](t, p, seconds), time.Now()
 	dying.Kill()
 	row := fmt.Sprintf(`document.querySelector('tr[data-replica="%s"]').dataset.state`, feeding)
 	until(t, p, row+" === 'gone' && "+isLive)
@@ -241,7 +305,6 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
 		t.Fatal(err)
 	}
 	until(t, p, row+" === 'live'")
-	before := eval[int](t, p, "document.querySelectorAll('#rates-table tbody tr').length")
 	const requests = "Number(document.querySelector('[data-total=total_requests]').textContent.replaceAll(',', ''))"
 	counted := eval[int](t, p, requests)
 	if r := herd(t, f, 60); r.OK != 60 {
@@ -251,8 +314,9 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
 	if text := eval[string](t, p, "document.querySelector('#rates-table').textContent"); strings.ContainsAny(text, "-−") {
 		t.Errorf("a rate is negative: %q", text)
 	}
-	if after := eval[int](t, p, "document.querySelectorAll('#rates-table tbody tr').length"); after < before {
-		t.Errorf("the chart had %d seconds, and has %d", before, after)
+	passed := int(time.Since(counting).Seconds())
+	if after := eval[int](t, p, seconds); after < before+passed-5 { // a snapshot or two may be due
+		t.Errorf("the chart had %d seconds, and has %d after %d more", before, after, passed)
 	}
 	expectNoComplaints(t, p, "network") // the connection that broke
 }

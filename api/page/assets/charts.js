@@ -1,6 +1,6 @@
 // The two charts, and the same in words and as a table.
 
-import { count, element, ms, rate, roles } from './words.js';
+import { count, element, ms, rate, roles, uptime } from './words.js';
 
 /* global uPlot */
 
@@ -159,9 +159,10 @@ export class Charts {
     this.#rates.draw([points.map((p) => p.at), ...rateSeries.map((s) => points.map((p) => p[s.id]))]);
     for (const s of rateSeries) this.#values.get(s.id).textContent = `${rate(point[s.id])}/s`;
     const most = Math.max(...points.map((p) => p.requests));
+    const shown = points.at(-1).at - points[0].at + 1; // seconds: each point is of the one before it
     document.querySelector('#rates-words').textContent =
       `Now ${rate(point.requests)} requests/s, ${rate(point.queries)} queries/s, ${rate(point.prevented)} prevented/s. ` +
-      `Most in these three minutes: ${rate(most)} requests/s.`;
+      `Most in the last ${uptime(shown)}: ${rate(most)} requests/s.`;
     const rows = points.slice(-tabled).reverse();
     table('#rates-table', ['Time', 'Requests/s', 'Queries/s', 'Prevented/s'], rows.map((p) => [clock.format(p.at * 1000), rate(p.requests), rate(p.queries), rate(p.prevented)]));
   }
