@@ -159,7 +159,7 @@ func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browser.Browse
 		t.Errorf("without a token: %q", words)
 	}
 	// The field has the focus now.
-	for _, c := range []struct{ typed, want string }{{"wrong", "is wrong"}, {"\b\b\b\b\bletmein", "200 requests"}} {
+	for _, c := range []struct{ typed, want string }{{"wrong", "is wrong"}, {"\b\b\b\b\bwrōng", "is wrong"}, {"\b\b\b\b\bletmein", "200 requests"}} {
 		if err := p.Press(c.typed); err != nil {
 			t.Fatal(err)
 		}

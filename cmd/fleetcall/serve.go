@@ -71,7 +71,11 @@ func (c *serveCmd) Validate() error {
 	if c.DBPoolMin < 0 || c.DBPoolMin > c.DBPoolMax {
 		return fmt.Errorf("--db-pool-min (DB_POOL_MIN): %d is not between 0 and --db-pool-max (DB_POOL_MAX), %d", c.DBPoolMin, c.DBPoolMax)
 	}
-	if len(c.ReplicaID) > 255 || strings.ContainsFunc(c.ReplicaID, func(r rune) bool { return r < ' ' || r > '~' }) {
+	notASCII := func(r rune) bool { return r < ' ' || r > '~' }
+	if c.AdminToken != strings.TrimSpace(c.AdminToken) || strings.ContainsFunc(c.AdminToken, notASCII) {
+		return errors.New("--admin-token (ADMIN_TOKEN): no client can send it in a header, unless it is printable ASCII characters without blanks around them. Take another, such as the output of: openssl rand -hex 32")
+	}
+	if len(c.ReplicaID) > 255 || strings.ContainsFunc(c.ReplicaID, notASCII) {
 		return errors.New("--replica-id (REPLICA_ID): it must be at most 255 printable ASCII characters, because it is sent in a header")
 	}
 	if c.Namespace == "" || strings.ContainsAny(c.Namespace, "{}") {

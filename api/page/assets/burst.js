@@ -43,6 +43,11 @@ export class Burst {
     if (this.#sending) return;
     const fields = new FormData(this.#form);
     const [product, requests, token] = [Number(fields.get('product')), Number(fields.get('requests')), fields.get('token')];
+    // No token has other characters, and fetch does not take them.
+    if (/[^ -~]/.test(token)) {
+      this.#refused(401, undefined, true);
+      return;
+    }
     this.#busy(true);
     this.#say(`Sending ${plural(requests, 'request')} for product ${product} …`);
     try {
