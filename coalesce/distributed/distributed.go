@@ -74,7 +74,7 @@ type seldom struct{ last atomic.Int64 } // Unix seconds
 // now says whether to log a line now: one a second.
 func (s *seldom) now() bool {
 	now, last := time.Now().Unix(), s.last.Load()
-	return now > last && s.last.CompareAndSwap(last, now)
+	return now != last && s.last.CompareAndSwap(last, now)
 }
 
 // result is what a local flight brings its callers.
@@ -236,6 +236,8 @@ func (g *Group[V]) Stats() Stats {
 // for counters that must not go down, such as those of Prometheus.
 func (g *Group[V]) Totals() Stats {
 	redisErrors, byKind := g.redis.counts()
+	// Before the roles: they are never more.
+	takeovers, errs := g.takeovers.Load(), g.counters.errors.Load()
 	st := Stats{
 		Local: g.local.Totals(),
 		Distributed: TierStats{
@@ -244,9 +246,9 @@ func (g *Group[V]) Totals() Stats {
 			Cached:        g.cached.Load(),
 			Fallbacks:     g.fallbacks.Load(),
 			NoRole:        g.noRole.Load(),
-			Takeovers:     g.takeovers.Load(),
+			Takeovers:     takeovers,
 			LeaseLost:     g.leaseLost.Load(),
-			Errors:        g.counters.errors.Load(),
+			Errors:        errs,
 			RedisErrors:   redisErrors,
 			RedisErrorsBy: byKind,
 			Garbage:       g.garbage.Load(),

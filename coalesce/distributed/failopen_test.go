@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -220,41 +221,62 @@ func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
 // TestAFinishThatItsClientRepeatsLosesNoLease has the first reply of a finish lost
 // on its way. By the second, another flight has the lease.
 func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
-	for name, between := range map[string]func(f *fleet[string]) (done func()){
-		"nobody leads since": func(*fleet[string]) func() { return func() {} },
-		"another leads since": func(f *fleet[string]) func() {
-			leads, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(ended)
-				_, _, _ = f.groups[0].Do(context.Background(), "k", func(context.Context) (string, error) {
-					close(leads)
-					<-end
-					return "next", nil
-				})
-			}()
-			<-leads
-			return func() { close(end); <-ended }
-		},
-		"another has ended since": func(f *fleet[string]) func() {
+	const ttl = 500 * time.Millisecond
+	nothing := func(*fleet[string]) func() { return func() {} }
+	leads := func(f *fleet[string]) (done func()) {
+		leads, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _, _ = f.groups[0].Do(context.Background(), "k", func(context.Context) (string, error) {
+				close(leads)
+				<-end
+				return "next", nil
+			})
+		}()
+		<-leads
+		return func() { close(end); <-ended }
+	}
+	for name, tt := range map[string]struct {
+		during, between func(f *fleet[string]) (done func())
+	}{
+		"nobody leads since":  {nothing, nothing},
+		"another leads since": {nothing, leads},
+		"another has ended since": {nothing, func(f *fleet[string]) func() {
 			if _, _, err := f.groups[0].Do(context.Background(), "k", value); err != nil {
 				f.t.Error(err)
 			}
 			return func() {}
-		},
+		}},
+		"another leads since the key was forgotten": {func(f *fleet[string]) func() {
+			if err := f.groups[0].Forget(context.Background(), "k"); err != nil {
+				f.t.Error(err)
+			}
+			done := leads(f)
+			time.Sleep(50 * time.Millisecond) // by both clocks before the function's end
+			return done
+		}, nothing},
+		"its lease had been renewed": {func(*fleet[string]) func() {
+			time.Sleep(2 * ttl)
+			return func() {}
+		}, nothing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet[string](t, 1)
 			client := redis.NewClient(&redis.Options{Addr: f.server.Addr})
 			defer client.Close()
 			repeated := make(chan error, 1)
-			var done func()
-			client.AddHook(finishTwice(func() { done = between(f) }, repeated))
+			var done, doneBefore func()
+			client.AddHook(finishTwice(func() { done = tt.between(f) }, repeated))
 			w := &leases{}
-			g, err := distributed.New[string](client, distributed.WithRedisTimeout(5*time.Second), distributed.WithObserver(w))
+			g, err := distributed.New[string](client, distributed.WithRedisTimeout(5*time.Second), distributed.WithObserver(w), distributed.WithLeaseTTL(ttl))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, role, err := g.Do(context.Background(), "k", value); role != coalesce.Leader || err != nil {
+			eventually(t, "scripts are loaded", func() bool { return f.commands()["script|load"] >= 2*7 })
+			if _, role, err := g.Do(context.Background(), "k", func(context.Context) (string, error) {
+				doneBefore = tt.during(f)
+				return "v", nil
+			}); role != coalesce.Leader || err != nil {
 				t.Errorf("%v, %v", role, err)
 			}
 			if err := <-repeated; err != nil {
@@ -262,6 +284,7 @@ func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
 			}
 			eventually(t, "the lease has been released", func() bool { return w.told(distributed.LeaseReleased) == 1 })
 			done()
+			doneBefore()
 			if err := g.Close(context.Background()); err != nil {
 				t.Error(err)
 			}
@@ -330,13 +353,7 @@ func TestABreakerClosesThoughNobodyCalls(t *testing.T) {
 	var log logged
 	f := newFleet[string](t, 1, distributed.WithObserver(breakers{log: &told}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	f.scriptsLoaded()
-	client := f.client()
-	memory := func(limit string) {
-		if err := client.ConfigSet(context.Background(), "maxmemory", limit).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	memory("1")
+	f.memory("1")
 	if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
 		t.Errorf("%v, %v", role, err)
 	}
@@ -344,7 +361,7 @@ func TestABreakerClosesThoughNobodyCalls(t *testing.T) {
 		t.Errorf("the breaker is %s after %v", s.Breaker, s.RedisErrorsBy)
 	}
 	eventually(t, "Redis is tried, with nobody calling", func() bool { return f.groups[0].Stats().Distributed.RedisErrorsBy["oom"] > 2 })
-	memory("0")
+	f.memory("0")
 	eventually(t, "the breaker has closed", func() bool { return f.groups[0].Stats().Distributed.Breaker == "closed" })
 	eventually(t, "the observer is told", func() bool {
 		told.mu.Lock()
@@ -362,6 +379,53 @@ func TestABreakerClosesThoughNobodyCalls(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "breaker changed"); n != 2 {
 		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
+// memory sets how much Redis may use; "0" is no limit, and "1" too little.
+func (f *fleet[V]) memory(limit string) {
+	f.t.Helper()
+	if err := f.client().ConfigSet(context.Background(), "maxmemory", limit).Err(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func TestNothingIsSentAfterClose(t *testing.T) {
+	f := newFleet[string](t, 1)
+	f.scriptsLoaded()
+	f.memory("1")
+	if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
+		t.Errorf("%v, %v", role, err)
+	}
+	if err := f.groups[0].Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	f.resetCommands()
+	time.Sleep(2500 * time.Millisecond) // the probe would have come
+	if n := f.commands(); n["evalsha"]+n["eval"] != 0 {
+		t.Errorf("%v", n)
+	}
+}
+
+// encodesNothing is a codec that encodes nothing.
+type encodesNothing struct{}
+
+func (encodesNothing) Name() string                { return "nothing" }
+func (encodesNothing) Marshal(any) ([]byte, error) { return nil, errors.New("refused") }
+func (encodesNothing) Unmarshal([]byte, any) error { return errors.New("refused") }
+
+func TestWhatIsWrongWithEachOfManyFlightsIsLoggedOnceASecond(t *testing.T) {
+	var log logged
+	f := newFleet[string](t, 1, distributed.WithCodec(encodesNothing{}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	began := time.Now()
+	for i := range 50 {
+		if _, _, err := f.groups[0].Do(context.Background(), fmt.Sprint(i), value); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "it is logged", func() bool { return strings.Contains(log.String(), "cannot be encoded") })
+	if n, most := strings.Count(log.String(), "cannot be encoded"), 2+int(time.Since(began).Seconds()); n > most {
+		t.Errorf("%d lines within %v", n, time.Since(began))
 	}
 }
 

@@ -67,7 +67,7 @@ type execution[V any] struct {
 	broken   *coalesce.PanicError
 	deciding bool // a goroutine is acting on what happened
 	over     bool
-	leased   time.Time // Redis has told by then that the call has the lease
+	leased   time.Time // the lease was taken or, for all that is known, renewed by then
 	lost     bool      // Redis has told that it has it no more
 }
 
@@ -515,8 +515,10 @@ func (c *call[V]) renew() {
 	case err == nil && held == 0:
 		c.loseLease(asked)
 	default:
-		if err == nil {
+		if err == nil || !neverSent(err) { // then it may have been renewed
 			e.leased = time.Now()
+		}
+		if err == nil {
 			c.leaseIs(LeaseRenewed, asked)
 		}
 		c.renewAfter(time.Now())

@@ -43,6 +43,8 @@ func (p panicking) Command(c distributed.Command) {
 	}
 }
 
+func (p panicking) Breaker(_, to string) { p.at("breaker " + to) }
+
 func (p panicking) Lease(l distributed.Lease) {
 	switch l.State {
 	case distributed.LeaseTaken:
@@ -153,6 +155,26 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 			if st := g.Stats(); st.Distributed.Requests != 1 || st.Distributed.ActiveFlights != 0 || st.Local.ActiveFlights != 0 {
 				t.Errorf("%+v", st)
 			}
+		})
+	}
+}
+
+// TestAnObserversPanicBesideAllCallsEndsNothing is about what the breaker does, which
+// is nobody's call.
+func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
+	for _, where := range []string{"failed probe", "probe", "breaker open", "breaker closed"} {
+		t.Run(where, func(t *testing.T) {
+			var log logged
+			f := newFleet[string](t, 1, distributed.WithObserver(panicking{where: where}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+			f.scriptsLoaded()
+			f.memory("1")
+			if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
+				t.Errorf("%v, %v", role, err)
+			}
+			eventually(t, "a probe has failed", func() bool { return f.groups[0].Stats().Distributed.RedisErrorsBy["oom"] > 1 })
+			f.memory("0")
+			eventually(t, "the breaker has closed", func() bool { return f.groups[0].Stats().Distributed.Breaker == "closed" })
+			eventually(t, "the panic is logged", func() bool { return strings.Contains(log.String(), "panic beside all calls") })
 		})
 	}
 }

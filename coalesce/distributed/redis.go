@@ -19,9 +19,8 @@ import (
 // failure, before it lets one of them try.
 const breakerWindow = time.Second
 
-// probeAfter is how long after a failure the breaker's probe is sent, if no caller
-// has tried by then. Callers come first: on a Cluster, theirs may be the keys of
-// servers that are well.
+// probeAfter is how long after a failure Redis is probed, if no caller has tried by
+// then.
 const probeAfter = 2 * breakerWindow
 
 // errBreakerOpen is why a command was not sent.
@@ -47,6 +46,7 @@ type commander struct {
 
 	probeKey string
 	probing  sync.WaitGroup
+	survive  func() // deferred: an observer or a log handler may panic
 
 	mu       sync.Mutex
 	failures map[string]uint64 // by kind
@@ -63,6 +63,7 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 		prompt:   keepsDeadlines(client),
 		failures: map[string]uint64{},
 		probeKey: probeKey(s.namespace),
+		survive:  s.survive,
 	}
 	c.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		MaxRequests: 1,
@@ -74,6 +75,7 @@ func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *com
 			// The breaker is locked here, and a log handler or an
 			// observer may do anything.
 			go func() {
+				defer s.survive()
 				level := slog.LevelWarn
 				switch {
 				case to == gobreaker.StateClosed:
@@ -110,8 +112,9 @@ func (c *commander) probeLater() {
 	}
 }
 
-// probe tries Redis, unless a caller does or has. Its failure opens the breaker
-// anew, and so leads to the next.
+// probe tries Redis, unless a caller has. Its success closes the breaker; its
+// failure leaves it as it is, for callers: on a Cluster, their keys may be those of a
+// server that is well.
 func (c *commander) probe() {
 	if c.breaker.State() != gobreaker.StateHalfOpen { // takes a lock under which it takes c.mu
 		return
@@ -124,22 +127,22 @@ func (c *commander) probe() {
 	c.probing.Add(1)
 	c.mu.Unlock()
 	defer c.probing.Done()
-	done, err := c.breaker.Allow()
-	if err != nil {
-		return
-	}
+	defer c.survive()
 	r := c.request(context.Background(), 0, probeScript, probeScript.evalsha([]string{c.probeKey}, breakerWindow.Milliseconds()))
-	r.breaker = done
-	_, _ = c.wait(r) // which tells the breaker
+	r.breaker = func(err error) {
+		if err != nil {
+			c.probeLater()
+		} else if done, err := c.breaker.Allow(); err == nil {
+			done(nil)
+		}
+	}
+	_, _ = c.wait(r)
 }
 
 // close waits for what the breaker has under way.
 func (c *commander) close() {
 	c.mu.Lock()
 	c.closed = true
-	if c.probes != nil {
-		c.probes.Stop()
-	}
 	c.mu.Unlock()
 	c.probing.Wait()
 	c.sender.close()
@@ -223,20 +226,20 @@ func serverFailure(err error) error {
 }
 
 // result returns what became of r, which has been answered, and counts it, once.
-// The breaker comes first: it waits for its probe's end, and an observer may
-// panic.
+// The breaker comes first, which waits for its probe's end, and the observer last,
+// which may panic.
 func (c *commander) result(r *request) (any, error) {
 	err := r.err
 	r.breaker(serverFailure(err))
 	kind := ""
 	if err != nil {
 		kind = failureKind(err)
+		c.count(kind)
 	}
 	if c.observer != nil {
 		c.observer.Command(Command{Step: r.script.step, Took: time.Since(r.began), Kind: kind})
 	}
 	if err != nil {
-		c.count(kind)
 		if cluster, ok := c.client.(*redis.ClusterClient); ok {
 			// A master that is gone does not make the client look for its
 			// successor. It does so in the background, and not too often.

@@ -23,7 +23,7 @@ type TierStats struct {
 	Fallbacks     uint64            // ran the function without the lease
 	NoRole        uint64            // ended before they had a role
 	Takeovers     uint64            // leaders that were followers of a flight that never ended
-	LeaseLost     uint64            // leases that ran out or were taken before the function ended
+	LeaseLost     uint64            // leases that ran out or were taken before the function ended, as far as Redis can tell
 	Errors        uint64            // requests that ended with an error
 	RedisErrors   uint64            // commands and connections that failed
 	RedisErrorsBy map[string]uint64 // the same by kind: timeout, connection, oom, readonly, …

@@ -32,7 +32,11 @@ else
   reply = 0
   local detached = redis.pcall('GET', KEYS[5])
   joined = detached ~= '0'
-  if detached ~= '0' and detached ~= '1' then
+  if detached == '0' or detached == '1' then
+    -- Others may have led since the key was forgotten: a repeated finish must not
+    -- take it for a loss.
+    redis.call('SET', KEYS[5], '-', 'PX', ARGV[7])
+  elseif detached ~= '-' then
     -- It may be that an earlier try released the lease, whose reply was lost, and
     -- that others have led since. But they cannot have begun before the function
     -- ended, and it took the attempts along.
@@ -47,7 +51,6 @@ else
       reply = -1
     end
   end
-  redis.call('DEL', KEYS[5])
   -- The attempts may be those of others who led since: of the present holder,
   -- or of one that died after another try of this finish.
   if not lease and not late then
