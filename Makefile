@@ -18,10 +18,11 @@ demo: build ## 1,000 requests at once with coalescing off, local and distributed
 run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 	./bin/fleetcall fleet
 
-# The end-to-end tests go last and alone: a thousand requests have to arrive
-# while one query lasts.
+# Tests wait for half of their time: one package more than there are cores is
+# tested at a time. The end-to-end tests go last and alone: a thousand requests have
+# to arrive while one query lasts.
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -timeout 12m $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 12m $$($(GO) list ./... | grep -v '/e2e$$')
 	cd bench && $(GO) test ./...
 	$(GO) test -race -timeout 12m ./e2e
 

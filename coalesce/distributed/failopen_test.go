@@ -197,12 +197,14 @@ func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
 // TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted is about a process that is
 // stopped for a while. Another has led since, and has ended before this one.
 func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
+	const ttl = 300 * time.Millisecond
 	ended := make(chan struct{})
 	hook := &meddler{arguments: renewArguments, do: func() { <-ended }}
 	hook.times.Store(1)
-	g, server := newPrompt(t, nil, hook, distributed.WithRedisTimeout(5*time.Second), distributed.WithLeaseTTL(300*time.Millisecond))
+	g, server := newPrompt(t, nil, hook, distributed.WithRedisTimeout(5*time.Second), distributed.WithLeaseTTL(ttl))
 	client := server.Client()
 	if _, role, err := g.Do(t.Context(), "k", func(ctx context.Context) (string, error) {
+		time.Sleep(ttl) // by this process's clock, too
 		eventually(t, "the lease has run out", func() bool { return client.Exists(ctx, "fleetcall:{k}:lease").Val() == 0 })
 		return "v", client.Del(ctx, "fleetcall:{k}:attempts").Err() // as the other's finish does
 	}); role != coalesce.Leader || err != nil {

@@ -164,6 +164,7 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
 	for _, where := range []string{"failed probe", "probe", "breaker open", "breaker closed"} {
 		t.Run(where, func(t *testing.T) {
+			t.Parallel() // they wait for the breaker
 			var log logged
 			f := newFleet[string](t, 1, distributed.WithObserver(panicking{where: where}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 			f.scriptsLoaded()
