@@ -64,7 +64,7 @@ func TestAPingThatHangsIsGivenUpThoughThereAlwaysIsSomebodyWhoWaits(t *testing.T
 		answers := make([]int, 4)
 		for i := range answers {
 			all.Go(func() { answers[i] = ask(t.Context(), "/health", "waits").Code })
-			time.Sleep(1500 * time.Millisecond)
+			time.Sleep(1500 * time.Millisecond) // of the bubble's: less than a ping has
 		}
 		all.Wait()
 		if want := []int{503, 503, 200, 200}; !slices.Equal(answers, want) {

@@ -130,9 +130,9 @@ func TestServerErrorsAreLoggedWithTheirRequestOnceASecondForEachType(t *testing.
 					for id := range fails {
 						ask(t.Context(), fmt.Sprintf("/product/%s/%d", kind, id), fmt.Sprintf("id-%d-%d-%d", second, n, id))
 					}
-					time.Sleep(300 * time.Millisecond)
+					time.Sleep(300 * time.Millisecond) // of the bubble's
 				}
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // a second is over
 			}
 			lines := strings.Join(log.lines("answered with an error"), "")
 			if n := strings.Count(lines, "\n"); n != 2*6 || strings.Contains(lines, "ERROR") {

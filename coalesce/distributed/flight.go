@@ -183,17 +183,6 @@ func (c *call[V]) logPanic(err *coalesce.PanicError) {
 	c.g.set.log.Error("fleetcall: panic after the end of a call", c.attrs(slog.Any("error", err))...)
 }
 
-// survive is deferred where there is no call: an observer's or a log handler's panic
-// must not end the program.
-func (s *settings) survive() {
-	value := recover()
-	if value == nil {
-		return
-	}
-	defer func() { _ = recover() }() // of the log handler again
-	s.log.Error("fleetcall: panic beside all calls", "replica", s.replicaID, "error", &coalesce.PanicError{Value: value, Stack: debug.Stack()})
-}
-
 // end is the last state.
 func (c *call[V]) end(r result[V], err error) state[V] {
 	c.endWith(r, err, true)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -36,17 +37,13 @@ var errNotSent = fmt.Errorf("not sent: %w", context.DeadlineExceeded)
 // commander sends the scripts to Redis, each within the Redis timeout, and
 // counts what fails.
 type commander struct {
-	client   redis.UniversalClient
-	timeout  time.Duration
-	observer Observer // may be nil
-	sender   *sender
+	client redis.UniversalClient
+	set    *settings
+	sender *sender
 	// prompt: the client comes back when a command's context ends.
 	prompt  bool
 	breaker *gobreaker.TwoStepCircuitBreaker[any]
-
-	probeKey string
-	probing  sync.WaitGroup
-	survive  func() // deferred: an observer or a log handler may panic
+	probing sync.WaitGroup
 
 	mu       sync.Mutex
 	failures map[string]uint64 // by kind
@@ -57,13 +54,10 @@ type commander struct {
 func newCommander(client redis.UniversalClient, s *settings, onOpen func()) *commander {
 	c := &commander{
 		client:   client,
-		timeout:  s.redisTimeout,
-		observer: s.observer,
+		set:      s,
 		sender:   newSender(client, s.redisTimeout),
 		prompt:   keepsDeadlines(client),
 		failures: map[string]uint64{},
-		probeKey: probeKey(s.namespace),
-		survive:  s.survive,
 	}
 	c.breaker = gobreaker.NewTwoStepCircuitBreaker[any](gobreaker.Settings{
 		MaxRequests: 1,
@@ -127,8 +121,9 @@ func (c *commander) probe() {
 	c.probing.Add(1)
 	c.mu.Unlock()
 	defer c.probing.Done()
-	defer c.survive()
-	r := c.request(context.Background(), 0, probeScript, probeScript.evalsha([]string{c.probeKey}, breakerWindow.Milliseconds()))
+	defer c.set.survive()
+	r := c.request(context.Background(), 0, probeScript,
+		probeScript.evalsha([]string{probeKey(c.set.namespace)}, breakerWindow.Milliseconds()))
 	r.breaker = func(err error) {
 		if err != nil {
 			c.probeLater()
@@ -137,6 +132,17 @@ func (c *commander) probe() {
 		}
 	}
 	_, _ = c.wait(r)
+}
+
+// survive is deferred where there is no call: an observer's or a log handler's panic
+// must not end the program.
+func (s *settings) survive() {
+	value := recover()
+	if value == nil {
+		return
+	}
+	defer func() { _ = recover() }() // of the log handler again
+	s.log.Error("fleetcall: panic beside all calls", "replica", s.replicaID, "error", &coalesce.PanicError{Value: value, Stack: debug.Stack()})
 }
 
 // close waits for what the breaker has under way.
@@ -236,8 +242,8 @@ func (c *commander) result(r *request) (any, error) {
 		kind = failureKind(err)
 		c.count(kind)
 	}
-	if c.observer != nil {
-		c.observer.Command(Command{Step: r.script.step, Took: time.Since(r.began), Kind: kind})
+	if c.set.observer != nil {
+		c.set.observer.Command(Command{Step: r.script.step, Took: time.Since(r.began), Kind: kind})
 	}
 	if err != nil {
 		if cluster, ok := c.client.(*redis.ClusterClient); ok {
@@ -253,7 +259,7 @@ func (c *commander) result(r *request) (any, error) {
 // load stores every script at the server, so that the first use of each costs
 // one round trip too. What fails here is made up for when a script is sent.
 func (c *commander) load(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(ctx, c.set.redisTimeout)
 	defer cancel()
 	for _, script := range allScripts {
 		if script.Load(ctx, c.client).Err() != nil {
