@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e bench chaos model screenshots lint fmt setup clean
+.PHONY: help build demo run test e2e bench chaos model screenshots lint fmt tidy setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,15 +22,15 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 # tested at a time. The end-to-end tests go last and alone: a thousand requests have
 # to arrive while one query lasts.
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 12m $$($(GO) list ./... | grep -v '/e2e$$')
-	cd bench && $(GO) test ./...
+	$(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 12m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$')
+	$(GO) test ./bench
 	$(GO) test -race -timeout 12m ./e2e
 
 e2e: setup ## the end-to-end tests alone
 	$(GO) test -race -timeout 12m -v ./e2e
 
 bench: build setup ## measure fleetcall beside its peers, and write docs/benchmarks.md
-	cd bench && $(GO) run . -binary ../bin/fleetcall -docs ../docs
+	$(GO) run ./bench -binary bin/fleetcall -docs docs
 
 TIME ?= 3m
 SEED ?= 0
@@ -44,15 +44,17 @@ model: setup ## check the protocol's model with spin
 screenshots: build setup ## take the pictures of docs/screenshots with a real Chromium
 	$(GO) run ./internal/screenshots
 
-lint: ## formatting, vet, staticcheck, and whether go.mod is tidy
+lint: ## formatting, vet, staticcheck, and whether each go.mod is tidy
 	@files=$$(gofmt -l $$(find . -name '*.go')); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
-	$(GO) mod tidy -diff
-	cd bench && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) mod tidy -diff
+	$(GO) vet work
+	$(GO) run $(STATICCHECK) $$($(GO) list work)
+	./scripts/tidy -check
 
 fmt: ## format the source
 	gofmt -w $$(find . -name '*.go')
+
+tidy: ## add to each go.mod what is missing, and drop what is unused
+	./scripts/tidy
 
 setup: ## install redis-server, postgresql, nginx, prometheus, chromium, spin and gcc where missing
 	@./scripts/setup

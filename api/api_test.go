@@ -17,10 +17,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/local"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

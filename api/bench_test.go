@@ -6,9 +6,9 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // discard is a ResponseWriter that keeps its headers.

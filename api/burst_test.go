@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // order sends a body to /burst.

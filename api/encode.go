@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // encoder writes a ProductAnswer as encoding/json would, and keeps the product

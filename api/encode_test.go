@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // TestProductAnswersAreWhatEncodingJSONWrites draws from few products, so that

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"fleetcall/api"
-	"fleetcall/coalesce/local"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 var canonicalID = regexp.MustCompile(`^[1-9][0-9]*$`)

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 const (

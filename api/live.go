@@ -13,7 +13,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"fleetcall/internal/broadcast"
+	"github.com/fleetcall/fleetcall/internal/broadcast"
 )
 
 const (

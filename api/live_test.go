@@ -15,9 +15,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // stream is an open /events.

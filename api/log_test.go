@@ -14,10 +14,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/local"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // inside returns a server for a test in a bubble, where no time passes while

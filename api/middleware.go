@@ -15,7 +15,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 const contentSecurityPolicy = "Content-Security-Policy"

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 func TestRequestsAreToldByTheirRouteAndStatus(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/internal/browser"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/browser"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // One browser is enough for all that the page is asked.

@@ -6,7 +6,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/answer"
 )
 
 // withRequestID gives every request's answer its id.

@@ -12,9 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // expectSecurityHeaders fails the test unless a browser may run, frame, sniff

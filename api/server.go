@@ -19,12 +19,12 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/local"
-	"fleetcall/internal/answer"
-	"fleetcall/internal/broadcast"
-	"fleetcall/internal/hot"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/broadcast"
+	"github.com/fleetcall/fleetcall/internal/hot"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 const (

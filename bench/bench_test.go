@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/process"
 )
 
 func TestMain(m *testing.M) {

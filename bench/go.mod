@@ -1,13 +1,12 @@
-module fleetcall/bench
+module github.com/fleetcall/fleetcall/bench
 
 go 1.26.0
 
-replace fleetcall => ../
-
 require (
-	fleetcall v0.0.0-00010101000000-000000000000
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/bsm/redislock v0.9.4
+	github.com/fleetcall/fleetcall v0.0.0
+	github.com/fleetcall/fleetcall/coalesce v0.0.0
 	github.com/redis/go-redis/v9 v9.23.0
 	github.com/redis/rueidis v1.0.79
 	github.com/samber/go-singleflightx v0.3.2

@@ -11,7 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
 // usage is what a Redis has done since it was started.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	resenje "resenje.org/singleflight"
 
-	"fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 const (

@@ -14,8 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/internal/process"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // bench is one run.

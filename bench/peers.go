@@ -14,7 +14,7 @@ import (
 	"github.com/redis/rueidis/rueidislock"
 	"golang.org/x/sync/singleflight"
 
-	"fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
 // lifetime is how long a peer's lock and result live in Redis: longer than any

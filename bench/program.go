@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/internal/fleet"
-	internalload "fleetcall/internal/load"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	internalload "github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 var errNotServing = errors.New("the balancer has no replica to send requests to")

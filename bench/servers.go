@@ -6,7 +6,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // startRedis starts a private redis-server that ends with stop.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 var ErrSoldOut = errors.New("sold out")

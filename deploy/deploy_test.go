@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"fleetcall/deploy"
-	"fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/deploy"
+	"github.com/fleetcall/fleetcall/internal/fleet"
 
 	"go.uber.org/goleak"
 )

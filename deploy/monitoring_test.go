@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"fleetcall/deploy"
+	"github.com/fleetcall/fleetcall/deploy"
 )
 
 func promtool(t *testing.T, args ...string) {

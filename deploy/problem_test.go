@@ -11,9 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"fleetcall/api"
-	"fleetcall/deploy"
-	"fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/deploy"
+	"github.com/fleetcall/fleetcall/internal/answer"
 )
 
 func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {

@@ -16,14 +16,14 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/deploy"
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/loopback"
-	"fleetcall/internal/process"
-	"fleetcall/internal/product"
-	"fleetcall/internal/product/sqlite"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/deploy"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product/sqlite"
 )
 
 // startNginx starts nginx with a configuration in front of a server and returns

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // monitor collects what clients send to Redis, as MONITOR shows it.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/loopback"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // checkDemo fails the test unless the demo ended with three right verdicts.

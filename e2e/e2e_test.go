@@ -20,10 +20,10 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/load"
-	"fleetcall/internal/product"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 
 	"go.uber.org/goleak"
 )

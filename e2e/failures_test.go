@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/load"
-	"fleetcall/internal/loopback"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // checkProblem fails the test unless a is an RFC 9457 problem with the status.

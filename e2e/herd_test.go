@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"fleetcall/internal/load"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // watched starts a Prometheus that watches the fleet with the configuration

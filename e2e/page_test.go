@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/browser"
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/load"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/browser"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func until(t *testing.T, p *browser.Page, expression string) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/load"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/otlp"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/otlp"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // Two clients with traces of their own ask, through nginx, one replica each for

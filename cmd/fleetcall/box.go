@@ -8,7 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/load"
 
 	"golang.org/x/term"
 )

@@ -16,9 +16,9 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/load"
-	"fleetcall/internal/report"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/report"
 
 	"github.com/jackc/pgx/v5"
 )

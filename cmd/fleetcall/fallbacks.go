@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
 // fallbackPause is how long no query must have run without the lease before

@@ -7,8 +7,8 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/process"
 )
 
 type fleetCmd struct {

@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 type initdbCmd struct {

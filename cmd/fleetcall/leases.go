@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
 const (

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
 func TestLeasesAreThoseHeldTheOldestFirst(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/internal/load"
-	"fleetcall/internal/report"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/report"
 )
 
 const maxIDs = 100_000

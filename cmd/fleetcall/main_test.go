@@ -13,7 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestMain(m *testing.M) {

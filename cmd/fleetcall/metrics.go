@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"fleetcall/api"
-	"fleetcall/coalesce/coalesceprom"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
 )
 
 // metrics is what /metrics shows: a registry of its own, and what is measured

@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"fleetcall/api"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // scrape reads /metrics as Prometheus does.

@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestReadinessEndsBeforeTheServerStopsTakingRequests(t *testing.T) {

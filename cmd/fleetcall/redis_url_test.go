@@ -16,9 +16,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"fleetcall/api"
-	"fleetcall/internal/process"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // TestAsProgram is not a test: it is the program, when this binary is started

@@ -13,13 +13,13 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/net/netutil"
 
-	"fleetcall/api"
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/coalesceprom"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/coalesce/local"
-	"fleetcall/internal/census"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/internal/census"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 const (

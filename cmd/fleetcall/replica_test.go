@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/api"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // running is a replica in this process.

@@ -5,7 +5,7 @@ import (
 	"os"
 	"strings"
 
-	"fleetcall/internal/report"
+	"github.com/fleetcall/fleetcall/internal/report"
 )
 
 // createReport makes the file of a report. Without a path it returns nil.

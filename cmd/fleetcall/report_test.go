@@ -15,7 +15,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/net/html"
 
-	"fleetcall/internal/report"
+	"github.com/fleetcall/fleetcall/internal/report"
 )
 
 // asProgram makes the test binary run a command as fleetcall does.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"fleetcall/internal/product"
-	"fleetcall/internal/product/postgres"
-	"fleetcall/internal/product/sqlite"
+	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product/postgres"
+	"github.com/fleetcall/fleetcall/internal/product/sqlite"
 )
 
 // store is what both kinds of database are.

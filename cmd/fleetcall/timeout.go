@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // withFlightTimeout gives the local tier the flight timeout that the

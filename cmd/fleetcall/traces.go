@@ -26,8 +26,8 @@ import (
 	"go.opentelemetry.io/otel/trace/embedded"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
-	"fleetcall/api"
-	"fleetcall/coalesce/coalesceotel"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce/coalesceotel"
 )
 
 // traces sends spans to an OTLP collector. It exists only when one is

@@ -18,12 +18,12 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
-	"fleetcall/api"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/internal/otlp"
-	"fleetcall/internal/product"
-	"fleetcall/internal/product/sqlite"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/otlp"
+	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product/sqlite"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // traced is a replica of the API on a group, whose spans stay in memory.

@@ -25,13 +25,13 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/coalesce/internal/outcome"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/internal/outcome"
 )
 
 // scope names the instrumentation.
-const scope = "fleetcall/coalesce/coalesceotel"
+const scope = "github.com/fleetcall/fleetcall/coalesce/coalesceotel"
 
 // The attributes of spans and metrics.
 const (

@@ -3,9 +3,9 @@ package coalesceprom
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 var breakerStates = []string{"closed", "half-open", "open"}

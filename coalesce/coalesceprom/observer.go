@@ -17,9 +17,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/coalesce/internal/outcome"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/internal/outcome"
 )
 
 const namespace = "fleetcall"

@@ -26,8 +26,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 // Group merges concurrent calls for equal keys in all the replicas whose Group

@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/internal/detached"
-	"fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 // call is one local flight's way through the protocol. It is in one of these

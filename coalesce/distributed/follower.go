@@ -3,7 +3,7 @@ package distributed
 import (
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // following waits for the outcome of c.leader.

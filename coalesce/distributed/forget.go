@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // A control message is: version, kind, length of the sender's instance id,

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/internal/detached"
-	"fleetcall/coalesce/internal/lost"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
+	"github.com/fleetcall/fleetcall/coalesce/internal/lost"
 )
 
 // returned is how a caller's function ended.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/internal/lost"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/lost"
 )
 
 // Observed returns group with an observer that is told of its calls and of the

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // Observer is told what a Group does, as it happens: for metrics, traces and

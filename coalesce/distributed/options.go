@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // Option changes a setting of a Group. New refuses bad values with an error

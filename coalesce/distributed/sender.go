@@ -8,7 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"fleetcall/coalesce/internal/detached"
+	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
 )
 
 const (

@@ -3,7 +3,7 @@ package distributed
 import (
 	"maps"
 
-	"fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 // Stats counts what both tiers did since New, or since ResetStats.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // longestTrace is how long a trace may be that goes with a lease; a W3C

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"unsafe"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // wireVersion is the first byte of every outcome. The first 24 bytes (version,

@@ -9,7 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 func TestAnOutcomeReadsBackAsItWasWritten(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 func ExampleGroup_Do() {

@@ -20,9 +20,9 @@ import (
 	"runtime"
 	"sync"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/internal/detached"
-	"fleetcall/coalesce/internal/lost"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
+	"github.com/fleetcall/fleetcall/coalesce/internal/lost"
 )
 
 // shardCount spreads the keys over this many locks. It is a power of two.

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/broadcast"
+	"github.com/fleetcall/fleetcall/internal/broadcast"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

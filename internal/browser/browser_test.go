@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/browser"
+	"github.com/fleetcall/fleetcall/internal/browser"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

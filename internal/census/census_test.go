@@ -14,8 +14,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/census"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/census"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"fleetcall/coalesce"
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // Broken is a way in which a replica breaks a promise on purpose: to see that

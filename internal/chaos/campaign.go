@@ -14,8 +14,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"fleetcall/internal/history"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 // Config says what to run. Everything that is left to chance follows from

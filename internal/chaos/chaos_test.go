@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 func TestMain(m *testing.M) {

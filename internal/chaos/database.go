@@ -11,8 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/internal/fleet"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/internal/history"
-	"fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/loopback"
 )
 
 // kind says what a fault is of. Of each kind, one is injected at a time.

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // measurement says what a fault's waits are.

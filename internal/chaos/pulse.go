@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // heldUp is the row of times when the whole machine stood still: it was

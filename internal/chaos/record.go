@@ -8,9 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // recorder writes down what a replica's group tells its observer.

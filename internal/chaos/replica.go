@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/process"
 )
 
 // place is where one replica of the fleet runs, in one process after another.

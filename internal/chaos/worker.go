@@ -15,9 +15,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/distributed"
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // The settings are short, so that many faults fit into a run.

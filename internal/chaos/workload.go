@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // errKnown is the error of functions that every replica has registered.

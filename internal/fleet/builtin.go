@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/answer"
 )
 
 // builtin is a round-robin balancer inside this process.

@@ -22,7 +22,7 @@ import (
 	"sync"
 	"time"
 
-	"fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/loopback"
 )
 
 // Config says what to run. Its zero value is three replicas of this very

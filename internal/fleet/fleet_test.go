@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/answer"
-	"fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/fleet"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"

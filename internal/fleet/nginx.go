@@ -17,8 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/deploy"
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/deploy"
+	"github.com/fleetcall/fleetcall/internal/process"
 )
 
 var errNoNginx = errors.New("fleetcall: nginx is not installed")

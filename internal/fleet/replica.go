@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/internal/loopback"
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/process"
 )
 
 // Replica is one process of a fleet.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // herd is the usual flight: r1 leads, its second caller and r2 follow.

@@ -1,6 +1,6 @@
 package history
 
-import "fleetcall/coalesce"
+import "github.com/fleetcall/fleetcall/coalesce"
 
 // The roles, as they are written down.
 var (

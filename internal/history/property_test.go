@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 func TestAFleetThatKeepsItsPromisesIsAccepted(t *testing.T) {

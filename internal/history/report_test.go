@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 func TestReportCountsWhatWasSeenOfEachFault(t *testing.T) {

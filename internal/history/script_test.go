@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 var settings = history.Settings{

@@ -10,7 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 // simulation is a fleet that keeps every promise, in a time of its own: one

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/history"
+	"github.com/fleetcall/fleetcall/internal/history"
 )
 
 func TestReadReturnsWhatAllProcessesWroteByTime(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/hot"
+	"github.com/fleetcall/fleetcall/internal/hot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // Counted returns what the replicas counted during a run. before is what

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/load"
-	"fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/loopback"
 
 	"go.uber.org/goleak"
 )

@@ -5,7 +5,7 @@ import (
 	"net"
 	"testing"
 
-	"fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/loopback"
 
 	"go.uber.org/goleak"
 )

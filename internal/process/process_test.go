@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/process"
 
 	"go.uber.org/goleak"
 )

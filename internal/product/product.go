@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // Product is one row of the table products.

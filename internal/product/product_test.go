@@ -11,8 +11,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/coalesce"
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/load"
 )
 
 // The inside of a chart, in units of the SVG.

@@ -18,7 +18,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/load"
 )
 
 // Report is one or more runs of a load.

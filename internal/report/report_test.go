@@ -20,9 +20,9 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
 
-	"fleetcall/internal/browser"
-	"fleetcall/internal/load"
-	"fleetcall/internal/report"
+	"github.com/fleetcall/fleetcall/internal/browser"
+	"github.com/fleetcall/fleetcall/internal/load"
+	"github.com/fleetcall/fleetcall/internal/report"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

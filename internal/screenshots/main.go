@@ -21,8 +21,8 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/internal/browser"
-	"fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/browser"
+	"github.com/fleetcall/fleetcall/internal/fleet"
 )
 
 const (

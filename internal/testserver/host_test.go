@@ -4,7 +4,7 @@ import (
 	"net"
 	"testing"
 
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestAHostEndsItsServersAndPanicsWithWhatFails(t *testing.T) {

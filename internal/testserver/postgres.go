@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/loopback"
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/process"
 
 	"github.com/jackc/pgx/v5"
 )

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/process"
 )
 
 // Prometheus is a private prometheus server.

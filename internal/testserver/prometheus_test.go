@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestPrometheusAnswersQueriesAndRefusesBadOnes(t *testing.T) {

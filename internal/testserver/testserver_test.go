@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"

@@ -6,12 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
-	"fleetcall/coalesce/internal/detached"
+	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type key struct{}
 

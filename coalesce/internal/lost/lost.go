@@ -4,7 +4,7 @@ package lost
 import (
 	"runtime/debug"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // Error returns a *coalesce.PanicError or coalesce.ErrGoexit, from what recover

@@ -3,13 +3,9 @@ package lost_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/internal/lost"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/lost"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestAFunctionIsLostAsItWas(t *testing.T) {
 	if err := lost.Error(nil); err != coalesce.ErrGoexit {

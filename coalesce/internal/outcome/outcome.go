@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 
-	"fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // The kinds, all of them.

@@ -7,13 +7,9 @@ import (
 	"slices"
 	"testing"
 
-	"go.uber.org/goleak"
-
-	"fleetcall/coalesce"
-	"fleetcall/coalesce/internal/outcome"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/outcome"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestEveryErrorHasItsKind(t *testing.T) {
 	for _, tt := range []struct {

@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"fleetcall/internal/chaos"
+	"github.com/fleetcall/fleetcall/internal/chaos"
 )
 
 func main() {
@@ -65,7 +65,7 @@ func run(ctx context.Context, out io.Writer) (ok bool, err error) {
 	}()
 	if *databases > 0 {
 		config.Databases, config.Binary = *databases, filepath.Join(config.Dir, "fleetcall")
-		build := exec.CommandContext(ctx, "go", "build", "-o", config.Binary, "fleetcall/cmd/fleetcall")
+		build := exec.CommandContext(ctx, "go", "build", "-o", config.Binary, "github.com/fleetcall/fleetcall/cmd/fleetcall")
 		if output, err := build.CombinedOutput(); err != nil {
 			return false, fmt.Errorf("chaos: building fleetcall: %w\n%s", err, output)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // connectTimeout bounds one connection attempt where the URL names no

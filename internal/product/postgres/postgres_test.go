@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/product"
-	"fleetcall/internal/product/postgres"
-	"fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product/postgres"
+	"github.com/fleetcall/fleetcall/internal/testserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -13,7 +13,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver "sqlite", which needs no C compiler
 
-	"fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // Store is a connection pool on a database with the table products.

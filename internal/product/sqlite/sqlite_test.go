@@ -12,8 +12,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"fleetcall/internal/product"
-	"fleetcall/internal/product/sqlite"
+	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/product/sqlite"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,0 +1,438 @@
+package distributed_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"go.uber.org/goleak"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/testserver"
+)
+
+// replicas are Groups on more than one Redis server, each with its own client.
+type replicas struct {
+	t      testing.TB
+	groups []*distributed.Group[string]
+	distributed.NoObserver
+	joins     atomic.Int64 // that Redis has answered
+	fallbacks atomic.Int64 // functions run without a lease
+	finishes  atomic.Int64 // that failed
+}
+
+// Command makes replicas a distributed.Observer.
+func (r *replicas) Command(c distributed.Command) {
+	switch {
+	case c.Step == "join" && c.Kind == "":
+		r.joins.Add(1)
+	case c.Step == "finish" && c.Kind != "":
+		r.finishes.Add(1)
+	}
+}
+
+// Run makes replicas a distributed.Observer.
+func (r *replicas) Run(ctx context.Context, run distributed.Run) (context.Context, func(error)) {
+	if run.Role == coalesce.Fallback {
+		r.fallbacks.Add(1)
+	}
+	return ctx, func(error) {}
+}
+
+const replicaCount = 3
+
+// newReplicas makes three Groups, each with a client of its own.
+func newReplicas(t testing.TB, connect func() redis.UniversalClient, opts ...distributed.Option) *replicas {
+	t.Helper()
+	r := &replicas{t: t}
+	for i := range replicaCount {
+		client := connect()
+		g, err := distributed.New[string](client, append([]distributed.Option{
+			distributed.WithRedisTimeout(5 * time.Second), distributed.WithReplicaID(fmt.Sprint("replica-", i)), distributed.WithObserver(r),
+		}, opts...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if err := g.Close(ctx); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+			_ = client.Close()
+		})
+		r.groups = append(r.groups, g)
+	}
+	return r
+}
+
+// onCluster returns how a replica connects, with the options that the program
+// sets.
+func onCluster(cluster *testserver.Cluster) func() redis.UniversalClient {
+	return func() redis.UniversalClient {
+		return redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs: cluster.Addrs(), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		})
+	}
+}
+
+// flights are what became of one call on each replica for each key.
+type flights struct {
+	answers map[string][]answer[string]
+	runs    map[string]int
+}
+
+// held are flights whose functions wait for release.
+type held struct {
+	release func()
+	wait    func() flights
+}
+
+// hold has every replica ask for every key at the same time, and returns when
+// every call has joined a flight, or runs its own. A key's function returns
+// what fn does.
+func (r *replicas) hold(keys []string, fn func(key string) (string, error)) held {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	settled := r.joins.Load() + r.fallbacks.Load() + int64(len(keys)*len(r.groups))
+	f := flights{answers: map[string][]answer[string]{}, runs: map[string]int{}}
+	released := make(chan struct{})
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, key := range keys {
+		for _, g := range r.groups {
+			wg.Go(func() {
+				var a answer[string]
+				a.val, a.role, a.err = g.Do(ctx, key, func(context.Context) (string, error) {
+					mu.Lock()
+					f.runs[key]++
+					mu.Unlock()
+					<-released
+					return fn(key)
+				})
+				mu.Lock()
+				defer mu.Unlock()
+				f.answers[key] = append(f.answers[key], a)
+			})
+		}
+	}
+	eventually(r.t, "every call has joined", func() bool { return r.joins.Load()+r.fallbacks.Load() >= settled })
+	return held{release: sync.OnceFunc(func() { close(released) }), wait: func() flights {
+		defer cancel()
+		wg.Wait()
+		return f
+	}}
+}
+
+// end lets the functions return, and waits until every caller has its answer.
+func (h held) end() flights {
+	h.release()
+	return h.wait()
+}
+
+// shared says which key was not run once, with its outcome given to the others.
+func (f flights) shared() error {
+	for key, answers := range f.answers {
+		if n := roles(answers); f.runs[key] != 1 || n[coalesce.Leader] != 1 || n[coalesce.RemoteFollower] != len(answers)-1 {
+			return fmt.Errorf("%s: %d executions, roles %v, %+v", key, f.runs[key], n, answers)
+		}
+	}
+	return nil
+}
+
+// answered says which caller did not get its key's value, or what was run more
+// often than once by each replica.
+func (f flights) answered() error {
+	for key, answers := range f.answers {
+		for _, a := range answers {
+			if a.err != nil || a.val != "v" {
+				return fmt.Errorf("%s: %+v", key, a)
+			}
+		}
+		if f.runs[key] > replicaCount {
+			return fmt.Errorf("%s: %d executions", key, f.runs[key])
+		}
+	}
+	return nil
+}
+
+func theValue(string) (string, error) { return "v", nil }
+
+func (r *replicas) redisErrors() (n uint64) {
+	for _, g := range r.groups {
+		n += g.Stats().Distributed.RedisErrors
+	}
+	return n
+}
+
+// recovers waits until flights of these keys are shared by all replicas again,
+// and every breaker is closed.
+func (r *replicas) recovers(keys []string) {
+	r.t.Helper()
+	var err error
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		f := r.hold(keys, theValue).end()
+		if err = f.answered(); err != nil {
+			r.t.Error(err)
+			return
+		}
+		err = f.shared()
+		for _, g := range r.groups {
+			if breaker := g.Stats().Distributed.Breaker; breaker != "closed" && err == nil {
+				err = errors.New("breaker " + breaker)
+			}
+		}
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Errorf("flights are not shared again: %v", err)
+			return
+		}
+	}
+}
+
+// load calls on all replicas until it is stopped, and fails the test when a
+// caller gets anything but a value.
+func (r *replicas) load(keys []string) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for _, g := range r.groups {
+		for worker := range 4 {
+			wg.Go(func() {
+				for i := worker; ctx.Err() == nil; i++ {
+					v, _, err := g.Do(context.Background(), keys[i%len(keys)], func(context.Context) (string, error) {
+						time.Sleep(5 * time.Millisecond) // the work
+						return "v", nil
+					})
+					if v != "v" || err != nil {
+						r.t.Errorf("under load: %q, %v", v, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+func manyKeys(n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprint("key-", i)
+	}
+	return keys
+}
+
+// dialsEnd waits, at the end of a test, for attempts to connect to a server that
+// was killed: go-redis sleeps a second between them, though it was closed.
+func dialsEnd(t *testing.T) {
+	t.Cleanup(func() { eventually(t, "attempts to connect end", func() bool { return goleak.Find() == nil }) })
+}
+
+func TestOnACluster(t *testing.T) {
+	dialsEnd(t)
+	cluster := testserver.StartCluster(t)
+	t.Run("every key of every slot is run once", func(t *testing.T) { everyKeyIsRunOnce(t, cluster) })
+	t.Run("forget reaches every replica", func(t *testing.T) { forgetReachesEveryReplica(t, cluster) })
+	t.Run("a slot moves under its flights", func(t *testing.T) { aSlotMoves(t, cluster) })
+	t.Run("a master dies under its flights", func(t *testing.T) { aMasterDies(t, cluster) })
+}
+
+func everyKeyIsRunOnce(t *testing.T, cluster *testserver.Cluster) {
+	r := newReplicas(t, onCluster(cluster), distributed.WithInlineLimit(1<<10), distributed.WithNamespace("many"))
+	large := strings.Repeat("large ", 1000)
+	keys := manyKeys(240)
+	kind := func(key string) int { return slices.Index(keys, key) % 3 }
+	h := r.hold(keys, func(key string) (string, error) {
+		switch kind(key) {
+		case 0:
+			return key, nil
+		case 1:
+			return large + key, nil // which is fetched
+		}
+		return "", fmt.Errorf("%s: %w", key, errKnown)
+	})
+	for _, node := range cluster.Nodes() {
+		checkChannels(t, node.Client())
+	}
+	f := h.end()
+	if err := f.shared(); err != nil {
+		t.Error(err)
+	}
+	for key, answers := range f.answers {
+		for _, a := range answers {
+			right := a.err == nil && a.val == key
+			switch kind(key) {
+			case 1:
+				right = a.err == nil && a.val == large+key
+			case 2:
+				right = errors.Is(a.err, errKnown) && a.err.Error() == key+": known to every replica"
+			}
+			if !right {
+				t.Fatalf("%s: %+v", key, a)
+			}
+		}
+	}
+	if n := r.redisErrors(); n != 0 {
+		t.Errorf("%d errors of Redis", n)
+	}
+}
+
+// checkChannels wants a master to have flights, and their channels to be
+// sharded: others would cross the cluster's bus. A replica of the fleet has one
+// connection to each shard for all of them, and one more somewhere for the
+// control channel.
+func checkChannels(t *testing.T, node *redis.Client) {
+	ctx := context.Background()
+	role, err := node.Do(ctx, "ROLE").Slice()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if plain := node.PubSubChannels(ctx, "many:{*").Val(); len(plain) > 0 {
+		t.Errorf("channels of keys are not sharded: %q", plain[:1])
+	}
+	if role[0] != "master" {
+		return
+	}
+	leases, err := node.Keys(ctx, "many:*:lease").Result()
+	if err != nil || len(leases) == 0 {
+		t.Errorf("a master has none of the flights: %v", err)
+	}
+	eventually(t, "each key's two followers listen to its sharded channel", func() bool {
+		channels := node.PubSubShardChannels(ctx, "many:{*").Val()
+		total := int64(0)
+		for _, n := range node.PubSubShardNumSub(ctx, channels...).Val() {
+			total += n
+		}
+		return len(channels) == len(leases) && total == 2*int64(len(leases))
+	})
+	clients, err := node.Do(ctx, "CLIENT", "LIST", "TYPE", "PUBSUB").Text()
+	if err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(clients, "ssub="); n-strings.Count(clients, "ssub=0 ") > replicaCount {
+		t.Errorf("more connections than replicas for sharded channels:\n%s", clients)
+	}
+}
+
+func forgetReachesEveryReplica(t *testing.T, cluster *testserver.Cluster) {
+	r := newReplicas(t, onCluster(cluster), distributed.WithNamespace("forget"))
+	eventually(t, "every replica listens", func() bool {
+		n := int64(0)
+		for _, node := range cluster.Nodes() {
+			n += node.Client().PubSubNumSub(context.Background(), "forget:control").Val()["forget:control"]
+		}
+		return n == replicaCount
+	})
+	for _, key := range manyKeys(6) { // of more than one shard
+		h := r.hold([]string{key}, func(string) (string, error) { return "old", nil })
+		if err := r.groups[0].Forget(context.Background(), key); err != nil {
+			t.Error(err)
+		}
+		for i, g := range r.groups {
+			eventually(t, "a new caller gets a new flight", func() bool {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				defer cancel()
+				v, _, err := g.Do(ctx, key, func(context.Context) (string, error) { return "new", nil })
+				if i == 0 && err != nil {
+					t.Errorf("on the replica that forgot: %v", err)
+				}
+				return v == "new" && err == nil
+			})
+		}
+		f := h.end()
+		if err := f.shared(); err != nil {
+			t.Error(err)
+		}
+		for _, a := range f.answers[key] {
+			if a.val != "old" || a.err != nil {
+				t.Errorf("a caller from before Forget: %+v", a)
+			}
+		}
+	}
+}
+
+// aSlotMoves holds a slot halfway, where Redis refuses commands of several keys
+// (TRYAGAIN) whose keys are not all there.
+func aSlotMoves(t *testing.T, cluster *testserver.Cluster) {
+	const key = "moving"
+	// Who waits for the end of such a lease runs into the flight timeout.
+	long := distributed.WithLeaseTTL(time.Minute)
+	before := newReplicas(t, onCluster(cluster), distributed.WithNamespace("before"), long)
+	during := newReplicas(t, onCluster(cluster), distributed.WithNamespace("during"), long)
+
+	underWay := before.hold([]string{key}, theValue)
+	migration := cluster.BeginMigration("{"+key+"}", cluster.OtherMaster("{"+key+"}"))
+	migration.MoveKeys()
+	underWay.release()
+	eventually(t, "the outcome cannot be shared yet", func() bool { return before.finishes.Load() > 0 })
+
+	if err := during.hold([]string{key}, theValue).end().answered(); err != nil {
+		t.Errorf("a flight that begins halfway: %v", err)
+	}
+	if during.redisErrors() == 0 {
+		t.Error("the slot was not halfway")
+	}
+	// What is wrong with one slot keeps nobody from sharing others.
+	if err := during.hold(manyKeys(30), theValue).end().shared(); err != nil {
+		t.Errorf("other slots: %v", err)
+	}
+
+	migration.Finish()
+	if err := underWay.wait().shared(); err != nil {
+		t.Errorf("the flight that was under way: %v", err)
+	}
+	for _, r := range []*replicas{before, during} {
+		if err := r.hold([]string{key}, theValue).end().shared(); err != nil {
+			t.Errorf("after the move: %v", err)
+		}
+	}
+
+	// The old master sends away those who listen.
+	waiting := during.hold([]string{key}, theValue)
+	cluster.MigrateSlot("{"+key+"}", cluster.OtherMaster("{"+key+"}"))
+	if err := waiting.end().shared(); err != nil {
+		t.Errorf("a slot that moves while all wait: %v", err)
+	}
+}
+
+func aMasterDies(t *testing.T, cluster *testserver.Cluster) {
+	r := newReplicas(t, onCluster(cluster), distributed.WithNamespace("dies"), distributed.WithRedisTimeout(500*time.Millisecond), distributed.WithLeaseTTL(2*time.Second))
+	keys := manyKeys(30)
+	r.recovers(keys) // on a busy machine, connecting may take longer than the timeout
+	// A replica that nobody else shares flights with has no subscription to
+	// tell it that a master is gone.
+	lone := newReplicas(t, onCluster(cluster), distributed.WithNamespace("lone"), distributed.WithRedisTimeout(500*time.Millisecond)).groups[0]
+	leads := func() bool {
+		_, role, err := lone.Do(context.Background(), keys[0], value)
+		return err == nil && role == coalesce.Leader
+	}
+	eventually(t, "the lone replica leads", leads)
+
+	h := r.hold(keys, theValue)
+	killed := cluster.KillMaster("{" + keys[0] + "}")
+	if err := h.end().answered(); err != nil {
+		t.Errorf("in flight: %v", err)
+	}
+	stop := r.load(keys)
+	cluster.WaitFailover(killed)
+	stop()
+	r.recovers(keys)
+	eventually(t, "the lone replica leads again", leads)
+}
