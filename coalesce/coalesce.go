@@ -22,9 +22,9 @@ type Group[V any] interface {
 	// returned to every caller of its flight. When ctx ends first, Do
 	// returns ctx.Err() at once.
 	Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, Role, error)
-	// Forget makes callers that come after it start a new flight. Those who
-	// already wait keep theirs.
-	Forget(ctx context.Context, key string) error
+	// Forget makes callers of these keys that come after it start a new flight.
+	// Callers that already wait keep theirs.
+	Forget(ctx context.Context, keys ...string) error
 }
 
 // Role tells how one caller got its result.
@@ -79,4 +79,4 @@ func (Off[V]) Do(ctx context.Context, _ string, fn func(context.Context) (V, err
 }
 
 // Forget has nothing to forget.
-func (Off[V]) Forget(context.Context, string) error { return nil }
+func (Off[V]) Forget(context.Context, ...string) error { return nil }

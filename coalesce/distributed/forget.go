@@ -2,6 +2,7 @@ package distributed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -18,7 +19,15 @@ const controlForget = 'f'
 //
 // An error means that Redis could not be told, or told in time; this replica
 // has forgotten the key all the same.
-func (g *Group[V]) Forget(ctx context.Context, key string) error {
+func (g *Group[V]) Forget(ctx context.Context, keys ...string) error {
+	var errs []error
+	for _, key := range keys {
+		errs = append(errs, g.forget(ctx, key))
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Group[V]) forget(ctx context.Context, key string) error {
 	if err := g.enter(); err != nil {
 		return err
 	}

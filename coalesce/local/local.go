@@ -457,7 +457,9 @@ func Tier[V any](g *Group[string, V]) coalesce.Group[V] { return tier[V]{g} }
 
 type tier[V any] struct{ *Group[string, V] }
 
-func (t tier[V]) Forget(_ context.Context, key string) error {
-	t.Group.Forget(key)
+func (t tier[V]) Forget(_ context.Context, keys ...string) error {
+	for _, key := range keys {
+		t.Group.Forget(key)
+	}
 	return nil
 }
