@@ -36,13 +36,13 @@ TIME ?= 3m
 SEED ?= 0
 
 chaos: setup ## break all that a fleet depends on, check every promise (TIME=10m SEED=42)
-	$(GO) run ./internal/chaos/run -time $(TIME) -seed $(SEED)
+	$(GO) run ./internal/proof/chaos/run -time $(TIME) -seed $(SEED)
 
 model: setup ## check the protocol's model with spin
 	$(GO) test -count=1 -v ./docs
 
 screenshots: build setup ## take the pictures of docs/screenshots with a real Chromium
-	$(GO) run ./internal/screenshots
+	$(GO) run ./docs/screenshots
 
 lint: ## formatting, vet, staticcheck, and whether each go.mod is tidy
 	@files=$$(gofmt -l $$(find . -name '*.go')); if [ -n "$$files" ]; then echo "not formatted (make fmt):"; echo "$$files"; exit 1; fi

@@ -14,13 +14,13 @@ import (
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce"
-	"github.com/fleetcall/fleetcall/internal/browser"
 	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/rig/browserrig"
 )
 
 // One browser is enough for all that the page is asked.
 func TestThePageInABrowser(t *testing.T) {
-	b, err := browser.Start()
+	b, err := browserrig.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestThePageInABrowser(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for name, test := range map[string]func(*testing.T, *browser.Browser){
+	for name, test := range map[string]func(*testing.T, *browserrig.Browser){
 		"text that looks like markup stays text":          textThatLooksLikeMarkupStaysText,
 		"it says when the admin token is needed or wrong": thePageSaysWhenTheAdminTokenIsNeededOrWrong,
 		"the burst in each mode and when things go wrong": theBurstInEachModeAndWhenThingsGoWrong,
@@ -49,14 +49,14 @@ func TestThePageInABrowser(t *testing.T) {
 
 // A policy that forbade the style would show in the console, and in what is
 // computed.
-func theDocumentHasItsStyle(t *testing.T, b *browser.Browser) {
-	p, err := b.Open(start(t, &store{}, nil).url+"/docs", browser.View{})
+func theDocumentHasItsStyle(t *testing.T, b *browserrig.Browser) {
+	p, err := b.Open(start(t, &store{}, nil).url+"/docs", browserrig.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
 	until(t, p, "document.readyState === 'complete'")
-	if got, err := browser.Eval[string](p, "getComputedStyle(document.querySelector('nav ul')).listStyleType"); err != nil || got != "none" {
+	if got, err := browserrig.Eval[string](p, "getComputedStyle(document.querySelector('nav ul')).listStyleType"); err != nil || got != "none" {
 		t.Errorf("%v, the list of endpoints has the bullets %q, want none", err, got)
 	}
 	for _, c := range p.Complaints() {
@@ -66,7 +66,7 @@ func theDocumentHasItsStyle(t *testing.T, b *browser.Browser) {
 
 // open opens the page of a server and waits until it is live. What the browser
 // complains of fails the test.
-func open(t *testing.T, b *browser.Browser, f *fixture, view browser.View) *browser.Page {
+func open(t *testing.T, b *browserrig.Browser, f *fixture, view browserrig.View) *browserrig.Page {
 	t.Helper()
 	p, err := b.Open(f.url+"/", view)
 	if err != nil {
@@ -84,16 +84,16 @@ func open(t *testing.T, b *browser.Browser, f *fixture, view browser.View) *brow
 	return p
 }
 
-func until(t *testing.T, p *browser.Page, expression string) {
+func until(t *testing.T, p *browserrig.Page, expression string) {
 	t.Helper()
 	if err := p.Until(expression); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func eval[T any](t *testing.T, p *browser.Page, expression string) T {
+func eval[T any](t *testing.T, p *browserrig.Page, expression string) T {
 	t.Helper()
-	v, err := browser.Eval[T](p, expression)
+	v, err := browserrig.Eval[T](p, expression)
 	if err != nil {
 		t.Fatalf("%s: %v", expression, err)
 	}
@@ -101,7 +101,7 @@ func eval[T any](t *testing.T, p *browser.Page, expression string) T {
 }
 
 // burst sends a burst by a click, and returns what the page says came of it.
-func burst(t *testing.T, p *browser.Page) string {
+func burst(t *testing.T, p *browserrig.Page) string {
 	t.Helper()
 	if err := p.Click("#burst-button"); err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func burst(t *testing.T, p *browser.Page) string {
 	return words
 }
 
-func textThatLooksLikeMarkupStaysText(t *testing.T, b *browser.Browser) {
+func textThatLooksLikeMarkupStaysText(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	const hostile = `<img src=x onerror="document.title='run'">"'&amp;`
 	fleet := &together{}
@@ -128,7 +128,7 @@ func textThatLooksLikeMarkupStaysText(t *testing.T, b *browser.Browser) {
 		}
 	})
 	fleet.servers = []*api.Server{f.Server}
-	p := open(t, b, f, browser.View{Still: true})
+	p := open(t, b, f, browserrig.View{Still: true})
 	if words := burst(t, p); !strings.Contains(words, "200 requests") {
 		t.Error(words)
 	}
@@ -151,10 +151,10 @@ func textThatLooksLikeMarkupStaysText(t *testing.T, b *browser.Browser) {
 	}
 }
 
-func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browser.Browser) {
+func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	f := start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" })
-	p := open(t, b, f, browser.View{})
+	p := open(t, b, f, browserrig.View{})
 	if words := burst(t, p); !strings.Contains(words, "wants its admin token") {
 		t.Errorf("without a token: %q", words)
 	}
@@ -171,17 +171,17 @@ func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browser.Browse
 	if stored := eval[int](t, p, "localStorage.length + sessionStorage.length + document.cookie.length"); stored != 0 {
 		t.Error("something is stored")
 	}
-	free := open(t, b, start(t, &store{}, nil), browser.View{})
+	free := open(t, b, start(t, &store{}, nil), browserrig.View{})
 	if eval[bool](t, free, "document.querySelector('[name=token]').checkVisibility()") {
 		t.Error("a token is asked for that nobody wants")
 	}
 }
 
-func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browser.Browser) {
+func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	look := func(f *fixture, headline, caption, picture string) {
 		t.Helper()
-		p := open(t, b, f, browser.View{Still: true})
+		p := open(t, b, f, browserrig.View{Still: true})
 		words := burst(t, p)
 		steps, err := p.Text("#steps")
 		if err != nil {
@@ -216,7 +216,7 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browser.Browser) {
 	fleet.err = errors.New("no Redis")
 	look(broken, "Redis cannot be used to ask the others", "one replica", "1 query")
 	busy(t, func(f *fixture) {
-		p := open(t, b, f, browser.View{})
+		p := open(t, b, f, browserrig.View{})
 		if words := burst(t, p); !strings.Contains(words, "Another burst is under way") {
 			t.Error(words)
 		}
@@ -225,9 +225,9 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browser.Browser) {
 }
 
 // No replica answers so by itself, but the page has to bear it.
-func aBurstThatNobodyRanSaysSo(t *testing.T, b *browser.Browser) {
+func aBurstThatNobodyRanSaysSo(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browser.View{Still: true})
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: true})
 	eval[any](t, p, `window.fetch = async () => new Response(JSON.stringify({
 		id: 'x', product: 1, requests: 0, mode: 'distributed', took_ms: 1, flights: 0, queries: 0, prevented: 0, failed: 0, unfinished: 0, roles: {},
 		replicas: ['a', 'b'].map((replica) => ({ replica, instance: replica, state: 'busy', requests: 100, flights: 0, queries: 0, calls: [] })),
@@ -242,7 +242,7 @@ func aBurstThatNobodyRanSaysSo(t *testing.T, b *browser.Browser) {
 	}
 }
 
-func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browser.Browser) {
+func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	for mode, c := range map[string]struct {
 		change func(*api.Config)
@@ -252,7 +252,7 @@ func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browser.Browser) {
 		"local":       {func(c *api.Config) { c.Mode = "local" }, "gives the outcome, an error like a result, to all callers of its flight."},
 		"distributed": {func(c *api.Config) { c.Mode = "distributed" }, "The outcome comes back, an error like a result: through Redis"},
 	} {
-		p := open(t, b, start(t, failing(product.ErrUnavailable), c.change), browser.View{Still: true})
+		p := open(t, b, start(t, failing(product.ErrUnavailable), c.change), browserrig.View{Still: true})
 		words := burst(t, p)
 		shown := eval[struct {
 			Result, Steps, Legend, Colour, Picture string
@@ -281,7 +281,7 @@ func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browser.Browser) {
 		}
 		p.Close()
 	}
-	p := open(t, b, start(t, &store{}, nil), browser.View{Still: true})
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: true})
 	burst(t, p)
 	if eval[bool](t, p, "document.querySelector('#picture-roles .of-failed, #picture .of-failed, #burst-result.bad') !== null") {
 		t.Error("a burst that went well is shown as a failure")
@@ -290,7 +290,7 @@ func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browser.Browser) {
 
 // dots returns how many dots are drawn, and how many of them are elsewhere half a
 // second later.
-func dots(t *testing.T, p *browser.Page) (drawn, moved int) {
+func dots(t *testing.T, p *browserrig.Page) (drawn, moved int) {
 	t.Helper()
 	got := eval[[]int](t, p, `new Promise((resolve) => {
 		const all = [...document.querySelectorAll('#picture .dots circle:not(.seat)')];
@@ -301,10 +301,10 @@ func dots(t *testing.T, p *browser.Page) (drawn, moved int) {
 	return got[0], got[1]
 }
 
-func thePictureMovesUnlessLessMotionIsWanted(t *testing.T, b *browser.Browser) {
+func thePictureMovesUnlessLessMotionIsWanted(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	for _, still := range []bool{false, true} {
-		p := open(t, b, start(t, &store{}, nil), browser.View{Still: still})
+		p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: still})
 		eval[any](t, p, "document.querySelector('[name=requests]').value = 60")
 		burst(t, p)
 		seats := eval[int](t, p, "document.querySelectorAll('#picture .seat').length")
@@ -323,9 +323,9 @@ func thePictureMovesUnlessLessMotionIsWanted(t *testing.T, b *browser.Browser) {
 	}
 }
 
-func pauseAndEndKeepTheFocus(t *testing.T, b *browser.Browser) {
+func pauseAndEndKeepTheFocus(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browser.View{})
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{})
 	press := func(keys string) {
 		t.Helper()
 		if err := p.Press(keys); err != nil {
@@ -357,11 +357,11 @@ func pauseAndEndKeepTheFocus(t *testing.T, b *browser.Browser) {
 	expect("when there is nothing to pause", "Pause")
 }
 
-func namesInThePictureStayApart(t *testing.T, b *browser.Browser) {
+func namesInThePictureStayApart(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browser.View{Still: true})
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: true})
 	for _, width := range []int{1280, 360} {
-		if err := p.Look(browser.View{Width: width, Height: 800, Still: true}); err != nil {
+		if err := p.Look(browserrig.View{Width: width, Height: 800, Still: true}); err != nil {
 			t.Fatal(err)
 		}
 		for _, names := range [][]string{
@@ -404,12 +404,12 @@ func namesInThePictureStayApart(t *testing.T, b *browser.Browser) {
 
 // The page goes on when the stream is refused, as it is by a replica that is
 // about to stop, though EventSource itself gives up then.
-func thePageComesBackAfterItWasRefused(t *testing.T, b *browser.Browser) {
+func thePageComesBackAfterItWasRefused(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	fleet := &together{}
 	f := start(t, &store{}, func(c *api.Config) { c.Fleet, c.Replica = fleet, "first" })
 	fleet.servers = []*api.Server{f.Server}
-	p := open(t, b, f, browser.View{})
+	p := open(t, b, f, browserrig.View{})
 	eval[any](t, p, "document.querySelector('#rates-table').closest('details').open = true")
 	for i := range 3 {
 		f.get(t, fmt.Sprintf("/product/coalesced/%d", i+1))
@@ -428,9 +428,9 @@ func thePageComesBackAfterItWasRefused(t *testing.T, b *browser.Browser) {
 
 // Replicas restart, are reset, come, go, and hand the page on to each other; what
 // the page makes of it is worked out by the page's own module.
-func ratesAreNeverNegative(t *testing.T, b *browser.Browser) {
+func ratesAreNeverNegative(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browser.View{})
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{})
 	type point struct {
 		Requests, Queries, Prevented float64
 		Latency                      map[string]struct{ P50, P99, Requests float64 }
@@ -460,7 +460,7 @@ func ratesAreNeverNegative(t *testing.T, b *browser.Browser) {
 }
 
 // The contrast is WCAG's, and its level AA wants 4.5.
-func wordsCanBeRead(t *testing.T, b *browser.Browser) {
+func wordsCanBeRead(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	fleet := &together{}
 	f := start(t, slow(1), func(c *api.Config) {
@@ -470,10 +470,10 @@ func wordsCanBeRead(t *testing.T, b *browser.Browser) {
 		}
 	})
 	fleet.servers = []*api.Server{f.Server}
-	p := open(t, b, f, browser.View{Still: true})
+	p := open(t, b, f, browserrig.View{Still: true})
 	burst(t, p)
 	for _, dark := range []bool{false, true} {
-		if err := p.Look(browser.View{Dark: dark, Still: true}); err != nil {
+		if err := p.Look(browserrig.View{Dark: dark, Still: true}); err != nil {
 			t.Fatal(err)
 		}
 		faint := eval[[]string](t, p, `(() => {

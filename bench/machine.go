@@ -47,7 +47,7 @@ func version(path string, flag string) string {
 	return versionNumber.FindString(string(output))
 }
 
-// The servers are found where testserver and fleet find them.
+// The servers are found where internal/rig and internal/fleet find them.
 
 func postgresPath() string {
 	if path, err := exec.LookPath("postgres"); err == nil {

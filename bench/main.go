@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/process"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig"
 )
 
 // bench is one run.
@@ -174,7 +174,7 @@ func inProcess(o options, name string) ([]byte, error) {
 
 // measurePart measures a part in this process.
 func measurePart(o options, name string) (err error) {
-	defer testserver.Recover(&err)
+	defer rig.Recover(&err)
 	if o.profile != "" {
 		file, err := os.Create(o.profile)
 		if err != nil {

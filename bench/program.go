@@ -11,7 +11,9 @@ import (
 
 	"github.com/fleetcall/fleetcall/internal/fleet"
 	internalload "github.com/fleetcall/fleetcall/internal/load"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 var errNotServing = errors.New("the balancer has no replica to send requests to")
@@ -36,9 +38,9 @@ func measureProgram(b *bench) {
 		connections, delays, lasting = []int{10, 100}, []time.Duration{5 * time.Millisecond}, 500*time.Millisecond
 	}
 	s := b.section("program", "The whole program")
-	h := &testserver.Host{}
+	h := &rig.Host{}
 	defer h.Close()
-	postgres, redis := testserver.StartPostgres(h), testserver.StartRedis(h)
+	postgres, redis := postgresrig.Start(h), redisrig.Start(h)
 	initdb := exec.Command(b.binary, "initdb")
 	initdb.Env = append(os.Environ(), "DATABASE_URL="+postgres.URL())
 	if output, err := initdb.CombinedOutput(); err != nil {

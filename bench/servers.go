@@ -6,13 +6,14 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // startRedis starts a private redis-server that ends with stop.
 func startRedis() (addr string, stop func()) {
-	h := &testserver.Host{}
-	return testserver.StartRedis(h).Addr, h.Close
+	h := &rig.Host{}
+	return redisrig.Start(h).Addr, h.Close
 }
 
 // newClient returns a client as a service makes it: with go-redis' defaults.
@@ -29,7 +30,7 @@ func newObserver(addr string) *redis.Client {
 // must is for what a benchmark cannot go on without; run returns the error.
 func must(err error) {
 	if err != nil {
-		panic(testserver.HostError{Err: err})
+		panic(rig.HostError{Err: err})
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/fleet"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // monitor collects what clients send to Redis, as MONITOR shows it.
@@ -28,7 +28,7 @@ type monitor struct {
 	lines []string
 }
 
-func startMonitor(t *testing.T, redis *testserver.Redis) *monitor {
+func startMonitor(t *testing.T, redis *redisrig.Server) *monitor {
 	t.Helper()
 	conn, err := net.Dial("tcp", redis.Addr)
 	if err != nil {
@@ -148,7 +148,7 @@ func flight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[str
 func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	// Shorter than a third of the lease TTL: nothing is renewed.
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s", "COALESCE_LEASE_TTL=10s"}})
 	m := startMonitor(t, redis)

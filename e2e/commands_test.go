@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/loopback"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // checkDemo fails the test unless the demo ended with three right verdicts.
@@ -50,8 +51,8 @@ func TestDemoWithEmbeddedParts(t *testing.T) {
 
 func TestDemoWithGivenServers(t *testing.T) {
 	t.Parallel() // it waits more than it works
-	pg := testserver.StartPostgres(t)
-	redis := testserver.StartRedis(t)
+	pg := postgresrig.Start(t)
+	redis := redisrig.Start(t)
 	out, err := run(t, []string{"QUERY_DELAY=1s", "DATABASE_URL=" + pg.URL(), "REDIS_URL=" + redis.URL()}, "demo", "--requests=100")
 	checkDemo(t, out, err, 100)
 	if !strings.Contains(out, "pg_stat_user_tables") {

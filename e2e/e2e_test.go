@@ -23,7 +23,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/fleet"
 	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/product"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 
 	"go.uber.org/goleak"
 )
@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 type setup struct {
 	mode     string
 	replicas int
-	postgres *testserver.Postgres // nil: an embedded database
+	postgres *postgresrig.Server // nil: an embedded database
 	redisURL string
 	balancer string
 	env      []string
@@ -106,9 +106,9 @@ func start(t *testing.T, s setup) *fleet.Fleet {
 }
 
 // database starts a PostgreSQL with the products.
-func database(t *testing.T) *testserver.Postgres {
+func database(t *testing.T) *postgresrig.Server {
 	t.Helper()
-	p := testserver.StartPostgres(t)
+	p := postgresrig.Start(t)
 	if out, err := run(t, []string{"DATABASE_URL=" + p.URL()}, "initdb"); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}

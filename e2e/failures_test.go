@@ -13,7 +13,8 @@ import (
 	"github.com/fleetcall/fleetcall/internal/fleet"
 	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/loopback"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // checkProblem fails the test unless a is an RFC 9457 problem with the status.
@@ -42,7 +43,7 @@ func checkProblem(t *testing.T, a answer, status int) {
 
 func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
 	for _, endpoint := range []string{"normal", "coalesced"} {
 		for _, id := range []string{"999999", "2147483647"} {
@@ -60,7 +61,7 @@ func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
 
 func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
 	pg.ResetQueries()
 	var wg sync.WaitGroup
@@ -84,7 +85,7 @@ func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 
 func TestADatabaseThatIsDownIsSaidAndRecoveredFrom(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
 	herd(t, f, 30)
 
@@ -125,7 +126,7 @@ func TestADatabaseThatIsDownIsSaidAndRecoveredFrom(t *testing.T) {
 
 // checkWithoutRedis fails the test unless the fleet answers right, one query a
 // replica, and says that it is degraded.
-func checkWithoutRedis(t *testing.T, f *fleet.Fleet, pg *testserver.Postgres) {
+func checkWithoutRedis(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
 	t.Helper()
 	pg.ResetQueries()
 	herd(t, f, 150)
@@ -156,7 +157,7 @@ func TestRedisDownAtStart(t *testing.T) {
 func TestRedisRefusesThePassword(t *testing.T) {
 	t.Parallel() // it waits more than it works
 	pg := database(t)
-	redis := testserver.StartRedis(t, "--requirepass", "right")
+	redis := redisrig.Start(t, "--requirepass", "right")
 	wrong, err := url.Parse(redis.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +169,7 @@ func TestRedisRefusesThePassword(t *testing.T) {
 
 func TestRedisDownLaterAndBackAgain(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
 	pg.ResetQueries()
 	herd(t, f, 150)
@@ -220,11 +221,11 @@ func awaitActive(t *testing.T, r *fleet.Replica) {
 func TestRedisDiesOrHangsDuringAFlight(t *testing.T) {
 	for _, failure := range []struct {
 		name string
-		fail func(*testserver.Redis)
-	}{{"killed", (*testserver.Redis).Kill}, {"hanging", (*testserver.Redis).Freeze}} {
+		fail func(*redisrig.Server)
+	}{{"killed", (*redisrig.Server).Kill}, {"hanging", (*redisrig.Server).Freeze}} {
 		t.Run(failure.name, func(t *testing.T) {
 			pg := database(t)
-			redis := testserver.StartRedis(t)
+			redis := redisrig.Start(t)
 			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
 			pg.ResetQueries()
 			var wg sync.WaitGroup

@@ -10,13 +10,13 @@ import (
 	"testing"
 
 	"github.com/fleetcall/fleetcall/internal/load"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
 	const requests = 1000
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	// A query that is shared lasts until the last request has arrived, however
 	// slow the machine and the race detector make a thousand of them; and so does
 	// what Redis may take meanwhile.
@@ -82,7 +82,7 @@ func TestTenThousandRequestsForAHundredProductsCostAHundredQueries(t *testing.T)
 		requests = fit
 	}
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{
 		// Long enough for the last request to arrive before the first query
 		// is done, and as many connections as queries.

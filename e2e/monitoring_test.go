@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	"github.com/fleetcall/fleetcall/internal/fleet"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/prometheusrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // watched starts a Prometheus that watches the fleet with the configuration
 // and the rules of deploy/: only the addresses and the interval are others.
-func watched(t *testing.T, f *fleet.Fleet) *testserver.Prometheus {
+func watched(t *testing.T, f *fleet.Fleet) *prometheusrig.Server {
 	t.Helper()
 	dir := t.TempDir()
 	config := readFile(t, "../deploy/prometheus/prometheus.yml")
@@ -31,7 +32,7 @@ func watched(t *testing.T, f *fleet.Fleet) *testserver.Prometheus {
 			t.Fatal(err)
 		}
 	}
-	return testserver.StartPrometheus(t, filepath.Join(dir, "prometheus.yml"))
+	return prometheusrig.Start(t, filepath.Join(dir, "prometheus.yml"))
 }
 
 func readFile(t *testing.T, name string) string {
@@ -53,7 +54,7 @@ func replaceOnce(t *testing.T, text, old, replacement string) string {
 
 type rule struct{ Name, Query, Health, LastError, State string }
 
-func rules(t *testing.T, p *testserver.Prometheus) []rule {
+func rules(t *testing.T, p *prometheusrig.Server) []rule {
 	t.Helper()
 	var data struct{ Groups []struct{ Rules []rule } }
 	if err := p.Get("/api/v1/rules", nil, &data); err != nil {
@@ -89,7 +90,7 @@ func dashboard(t *testing.T) map[string]string {
 }
 
 func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T) {
-	f := start(t, setup{mode: "distributed", replicas: 3, postgres: database(t), redisURL: testserver.StartRedis(t).URL()})
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: database(t), redisURL: redisrig.Start(t).URL()})
 	p := watched(t, f)
 	sum := func(expr string) string {
 		t.Helper()
@@ -122,7 +123,7 @@ func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T
 		eventually(t, fmt.Sprintf("%s is %d, as /stats says", expr, want), func() bool { return sum(expr) == fmt.Sprint(want) })
 	}
 	selector := regexp.MustCompile(`\b(?:(?:fleetcall|go|process)_[a-z0-9_]+|up)\b(?:\{[^}]*\})?`)
-	check := func(of, expr string) (samples []testserver.Sample) {
+	check := func(of, expr string) (samples []prometheusrig.Sample) {
 		t.Helper()
 		samples, err := p.Query(expr)
 		if err != nil {

@@ -11,29 +11,30 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fleetcall/fleetcall/internal/browser"
 	"github.com/fleetcall/fleetcall/internal/fleet"
 	"github.com/fleetcall/fleetcall/internal/load"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/browserrig"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-func until(t *testing.T, p *browser.Page, expression string) {
+func until(t *testing.T, p *browserrig.Page, expression string) {
 	t.Helper()
 	if err := p.Until(expression); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func eval[T any](t *testing.T, p *browser.Page, expression string) T {
+func eval[T any](t *testing.T, p *browserrig.Page, expression string) T {
 	t.Helper()
-	v, err := browser.Eval[T](p, expression)
+	v, err := browserrig.Eval[T](p, expression)
 	if err != nil {
 		t.Fatalf("%s: %v", expression, err)
 	}
 	return v
 }
 
-func expectNoComplaints(t *testing.T, p *browser.Page, source string) {
+func expectNoComplaints(t *testing.T, p *browserrig.Page, source string) {
 	t.Helper()
 	for _, c := range p.Complaints() {
 		if source == "" || c.Source != source {
@@ -46,10 +47,10 @@ const isLive = "document.querySelector('#connection').dataset.state === 'live'"
 
 func TestThePageOfARealFleet(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	// Long enough for a snapshot to see who leads.
 	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
-	b, err := browser.Start()
+	b, err := browserrig.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	p, err := b.Open(f.URL()+"/", browser.View{})
+	p, err := b.Open(f.URL()+"/", browserrig.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +82,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 }
 
 // aBurstByTheKeyboardAlone goes to the button from the top of the page.
-func aBurstByTheKeyboardAlone(t *testing.T, p *browser.Page) {
+func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	focused := func() string {
 		return eval[string](t, p, "document.activeElement.id || document.activeElement.name || document.activeElement.textContent")
@@ -127,7 +128,7 @@ func aBurstByTheKeyboardAlone(t *testing.T, p *browser.Page) {
 }
 
 // theBurstAsItWas compares what the page says with what PostgreSQL and /stats say.
-func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browser.Page, pg *testserver.Postgres) {
+func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browserrig.Page, pg *postgresrig.Server) {
 	t.Helper()
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("PostgreSQL saw %d queries, want 1", n)
@@ -179,7 +180,7 @@ func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browser.Page, pg *testserv
 }
 
 // theChartsHaveTheBurst looks for what is drawn, and for the same in words.
-func theChartsHaveTheBurst(t *testing.T, p *browser.Page) {
+func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	const latency = "document.querySelector('#latency-legend').textContent"
 	until(t, p, latency+".includes('remote follower')")
@@ -234,9 +235,9 @@ func theChartsHaveTheBurst(t *testing.T, p *browser.Page) {
 }
 
 // theViews looks at the page in light and dark, on a phone, and without motion.
-func theViews(t *testing.T, p *browser.Page) {
+func theViews(t *testing.T, p *browserrig.Page) {
 	t.Helper()
-	look := func(v browser.View) {
+	look := func(v browserrig.View) {
 		t.Helper()
 		if err := p.Look(v); err != nil {
 			t.Fatal(err)
@@ -244,13 +245,13 @@ func theViews(t *testing.T, p *browser.Page) {
 	}
 	colours := map[string]bool{}
 	for _, dark := range []bool{false, true} {
-		look(browser.View{Dark: dark})
+		look(browserrig.View{Dark: dark})
 		colours[eval[string](t, p, "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color")] = true
 	}
 	if len(colours) != 2 {
 		t.Errorf("light and dark are the same: %v", colours)
 	}
-	look(browser.View{Width: 360, Height: 780})
+	look(browserrig.View{Width: 360, Height: 780})
 	until(t, p, "document.querySelector('#picture svg').classList.contains('tall')")
 	eval[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
 	if over := eval[[]string](t, p, `[...document.querySelectorAll('body *')]
@@ -261,7 +262,7 @@ func theViews(t *testing.T, p *browser.Page) {
 	if width := eval[int](t, p, "document.documentElement.scrollWidth"); width != 360 {
 		t.Errorf("at 360 pixels the page is %d wide", width)
 	}
-	look(browser.View{Still: true})
+	look(browserrig.View{Still: true})
 	if err := p.Click("#burst-button"); err != nil {
 		t.Fatal(err)
 	}
@@ -270,11 +271,11 @@ func theViews(t *testing.T, p *browser.Page) {
 	if moves := eval[bool](t, p, "document.querySelector('#steps [aria-current]') !== null || document.querySelector('#replay').checkVisibility()"); moves {
 		t.Error("the picture moves though less motion is preferred")
 	}
-	look(browser.View{})
+	look(browserrig.View{})
 }
 
 // aReplicaDiesAndReturns kills the very replica that feeds the page.
-func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
+func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 	t.Helper()
 	until(t, p, isLive)
 	feeding := strings.TrimPrefix(eval[string](t, p, "document.querySelector('#connection').textContent"), "live, through ")
@@ -324,7 +325,7 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browser.Page) {
 // The stream of the page above passes nginx; the built-in balancer, too, hands on
 // each event as it comes.
 func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
-	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: testserver.StartRedis(t).URL(), balancer: fleet.BalancerBuiltin})
+	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redisrig.Start(t).URL(), balancer: fleet.BalancerBuiltin})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL()+"/events", nil)
@@ -369,7 +370,7 @@ func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
 // An operator who watches Redis' channels is no replica; one that hangs is, and is
 // not waited for longer than it takes to notice.
 func TestABurstIsAnsweredThoughAReplicaHangsAndSomebodyWatchesRedis(t *testing.T) {
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redis.URL()})
 	watching := redis.Client().PSubscribe(t.Context(), "fleetcall:*")
 	defer func() { _ = watching.Close() }()

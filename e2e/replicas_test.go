@@ -7,12 +7,12 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/load"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", replicas: 2, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=6s"}})
 	early := f.Replicas()
 	pg.ResetQueries()
@@ -61,7 +61,7 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 		t.Run(balancer, func(t *testing.T) {
 			const delay = 200 * time.Millisecond
 			pg := database(t)
-			redis := testserver.StartRedis(t)
+			redis := redisrig.Start(t)
 			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), balancer: balancer,
 				// Two cores run all of this with the race detector.
 				env: []string{"QUERY_DELAY=" + delay.String(), "COALESCE_REDIS_TIMEOUT=3s"}})
@@ -108,7 +108,7 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 
 func TestFollowersTakeOverWhenTheLeadingReplicaIsKilled(t *testing.T) {
 	pg := database(t)
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s", "COALESCE_LEASE_TTL=1s"}})
 	running := f.Replicas()
 	pg.ResetQueries()

@@ -7,16 +7,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fleetcall/fleetcall/internal/otlp"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/otlprig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // Two clients with traces of their own ask, through nginx, one replica each for
 // the same product.
 func TestAFollowersTraceLinksToTheLeadersOnAnotherReplica(t *testing.T) {
-	receiver := otlp.Start(t)
+	receiver := otlprig.Start(t)
 	f := start(t, setup{
-		mode: "distributed", replicas: 2, postgres: database(t), redisURL: testserver.StartRedis(t).URL(),
+		mode: "distributed", replicas: 2, postgres: database(t), redisURL: redisrig.Start(t).URL(),
 		env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + receiver.URL, "OTEL_BSP_SCHEDULE_DELAY=100"},
 	})
 	const client = "00f067aa0ba902b7"
@@ -43,11 +43,11 @@ func TestAFollowersTraceLinksToTheLeadersOnAnotherReplica(t *testing.T) {
 		})
 	}
 	both.Wait()
-	of := func(name string, more func(otlp.Span) bool) []otlp.Span {
-		return receiver.Spans(func(s otlp.Span) bool { return s.Name == name && (more == nil || more(s)) })
+	of := func(name string, more func(otlprig.Span) bool) []otlprig.Span {
+		return receiver.Spans(func(s otlprig.Span) bool { return s.Name == name && (more == nil || more(s)) })
 	}
-	role := func(role string) func(otlp.Span) bool {
-		return func(s otlp.Span) bool { return s.Attributes["fleetcall.role"] == role }
+	role := func(role string) func(otlprig.Span) bool {
+		return func(s otlprig.Span) bool { return s.Attributes["fleetcall.role"] == role }
 	}
 	eventually(t, "both flights have been exported, and the requests", func() bool {
 		return len(of("fleetcall flight", nil)) == 2 && len(of("GET /product/coalesced/:id", nil)) == 2
@@ -57,7 +57,7 @@ func TestAFollowersTraceLinksToTheLeadersOnAnotherReplica(t *testing.T) {
 		t.Fatalf("%d leaders and %d followers", len(leaders), len(followers))
 	}
 	leader, follower := leaders[0], followers[0]
-	if len(follower.Links) != 1 || follower.Links[0] != (otlp.Link{Trace: leader.Trace, ID: leader.ID}) {
+	if len(follower.Links) != 1 || follower.Links[0] != (otlprig.Link{Trace: leader.Trace, ID: leader.ID}) {
 		t.Errorf("the follower links to %v, the leader is %s in %s", follower.Links, leader.ID, leader.Trace)
 	}
 	if leader.Instance == follower.Instance || leader.Trace == follower.Trace || leader.Service != "fleetcall" {
@@ -69,21 +69,21 @@ func TestAFollowersTraceLinksToTheLeadersOnAnotherReplica(t *testing.T) {
 			t.Errorf("a request's parent is %s in %s", request.Parent, request.Trace)
 		}
 	}
-	child := func(s otlp.Span) bool { return s.Parent == leader.ID }
+	child := func(s otlprig.Span) bool { return s.Parent == leader.ID }
 	functions := of("fleetcall function", child)
 	if len(functions) != 1 {
 		t.Fatalf("%d functions ran under the leader's span", len(functions))
 	}
-	queries := receiver.Spans(func(s otlp.Span) bool {
+	queries := receiver.Spans(func(s otlprig.Span) bool {
 		return s.Trace == leader.Trace && s.Parent == functions[0].ID && s.Attributes["db.query.text"]+s.Attributes["db.statement"] != ""
 	})
 	if len(queries) != 1 {
-		t.Errorf("%d spans of queries under the function's: %v", len(queries), receiver.Spans(func(s otlp.Span) bool { return s.Trace == leader.Trace }))
+		t.Errorf("%d spans of queries under the function's: %v", len(queries), receiver.Spans(func(s otlprig.Span) bool { return s.Trace == leader.Trace }))
 	}
 	if commands := of("evalsha", child); len(commands) == 0 {
 		t.Errorf("no span of a Redis command under the leader's: %v", receiver.Spans(child))
 	}
-	for _, s := range receiver.Spans(func(s otlp.Span) bool { return s.Parent == "" }) {
+	for _, s := range receiver.Spans(func(s otlprig.Span) bool { return s.Parent == "" }) {
 		t.Errorf("%q of %s is a trace of its own, and nobody's request", s.Name, s.Instance)
 	}
 }

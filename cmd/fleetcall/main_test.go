@@ -13,7 +13,7 @@ import (
 	"github.com/alecthomas/kong"
 	"go.uber.org/goleak"
 
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 )
 
 func TestMain(m *testing.M) {
@@ -206,7 +206,7 @@ func TestEveryServeFlagHasItsVariable(t *testing.T) {
 func TestInitdbFillsADatabaseAgainAndAgain(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for name, address := range map[string]string{
-		"PostgreSQL": testserver.StartPostgres(t).URL(),
+		"PostgreSQL": postgresrig.Start(t).URL(),
 		"embedded":   "sqlite://" + filepath.Join(t.TempDir(), "products.db"),
 	} {
 		t.Run(name, func(t *testing.T) {

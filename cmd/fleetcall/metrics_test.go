@@ -18,7 +18,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/fleetcall/fleetcall/api"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // scrape reads /metrics as Prometheus does.
@@ -112,7 +113,7 @@ func burst(t *testing.T, n int, replicas ...*running) {
 }
 
 func TestMetricsAgreeWithStatsInEveryMode(t *testing.T) {
-	database, redis := testserver.StartPostgres(t), testserver.StartRedis(t)
+	database, redis := postgresrig.Start(t), redisrig.Start(t)
 	var out output
 	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
 		t.Fatal(out.String())
@@ -176,7 +177,7 @@ func TestMetricsAgreeWithStatsInEveryMode(t *testing.T) {
 }
 
 func TestMetricsHaveNoFaultThatALinterFinds(t *testing.T) {
-	r := start(t, "--redis-url="+testserver.StartRedis(t).URL())
+	r := start(t, "--redis-url="+redisrig.Start(t).URL())
 	burst(t, 3, r)
 	_, _, body := r.send(t, http.MethodGet, "/metrics")
 	problems, err := promlint.New(bytes.NewReader(body)).Lint()
@@ -208,7 +209,7 @@ func TestMetricsOfADatabaseInMemoryHaveNoPool(t *testing.T) {
 // The reference in docs/operating.md has a row for each metric of a replica with
 // everything, and no other.
 func TestTheManualHasExactlyTheMetrics(t *testing.T) {
-	database, redis := testserver.StartPostgres(t), testserver.StartRedis(t)
+	database, redis := postgresrig.Start(t), redisrig.Start(t)
 	r := start(t, "--redis-url="+redis.URL(), "--database-url="+database.URL())
 	var served []string
 	for name, family := range r.scrape(t) {

@@ -19,7 +19,7 @@ import (
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestReadinessEndsBeforeTheServerStopsTakingRequests(t *testing.T) {
@@ -148,7 +148,7 @@ func (r *running) expectLine(t *testing.T, msg string) {
 }
 
 func TestALostLeaseAndATakeoverAreLoggedOnce(t *testing.T) {
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	shared := []string{"--redis-url", redis.URL(), "--lease-ttl=1s", "--query-delay=4s"}
 	leader, follower := start(t, append(shared, "--replica-id=first")...), start(t, append(shared, "--replica-id=second")...)
 	var all sync.WaitGroup
@@ -175,7 +175,7 @@ func TestALostLeaseAndATakeoverAreLoggedOnce(t *testing.T) {
 }
 
 func TestFallbacksAreLoggedOnceForAllCalls(t *testing.T) {
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	r := start(t, "--redis-url", redis.URL())
 	redis.Kill()
 	for range 20 {

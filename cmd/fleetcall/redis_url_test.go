@@ -18,7 +18,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/internal/process"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // TestAsProgram is not a test: it is the program, when this binary is started
@@ -110,7 +110,7 @@ type deployment struct {
 }
 
 func TestReplicasShareAQueryThroughEveryKindOfRedisByTLSAsTheDocumentedUser(t *testing.T) {
-	secure := testserver.NewTLS(t)
+	secure := redisrig.NewTLS(t)
 	user, clusterUser := documentedUsers(t)
 	for _, c := range []struct {
 		kind  string
@@ -118,11 +118,11 @@ func TestReplicasShareAQueryThroughEveryKindOfRedisByTLSAsTheDocumentedUser(t *t
 		start func(t *testing.T, args []string) deployment
 	}{
 		{"single", user, func(t *testing.T, args []string) deployment {
-			server := testserver.StartRedis(t, args...)
+			server := redisrig.Start(t, args...)
 			return deployment{url: server.URL(), nodes: []*redis.Client{server.Client()}}
 		}},
 		{"Cluster", clusterUser, func(t *testing.T, args []string) deployment {
-			cluster := testserver.StartCluster(t, args...)
+			cluster := redisrig.StartCluster(t, args...)
 			var nodes []*redis.Client
 			for _, node := range cluster.Nodes() {
 				nodes = append(nodes, node.Client())
@@ -133,7 +133,7 @@ func TestReplicasShareAQueryThroughEveryKindOfRedisByTLSAsTheDocumentedUser(t *t
 			}}
 		}},
 		{"Sentinel", user, func(t *testing.T, args []string) deployment {
-			sentinel := testserver.StartSentinel(t, args...)
+			sentinel := redisrig.StartSentinel(t, args...)
 			return deployment{sentinel.URL(), []*redis.Client{sentinel.Master().Client()}, func() func() {
 				killed := sentinel.KillMaster()
 				return func() { sentinel.WaitFailover(killed) }
@@ -142,7 +142,7 @@ func TestReplicasShareAQueryThroughEveryKindOfRedisByTLSAsTheDocumentedUser(t *t
 	} {
 		t.Run(c.kind, func(t *testing.T) {
 			t.Parallel() // each waits for failovers, mostly
-			d := c.start(t, append(secure.Args(), testserver.ACL(c.user)...))
+			d := c.start(t, append(secure.Args(), redisrig.ACL(c.user)...))
 			var fleet []*running
 			for i := range 2 {
 				fleet = append(fleet, startProcess(t, secure.CAFile, "--redis-url", asUser(d.url), "--redis-timeout=2s", "--query-delay=2s", "--replica-id", fmt.Sprint("replica-", i)))
@@ -263,8 +263,8 @@ func TestEveryNodeOfAClusterHasACertificateOfItsOwn(t *testing.T) {
 }
 
 func TestCertificateOfAnUnknownAuthorityIsNotTrusted(t *testing.T) {
-	secure, other := testserver.NewTLS(t), testserver.NewTLS(t)
-	server := testserver.StartRedis(t, secure.Args()...)
+	secure, other := redisrig.NewTLS(t), redisrig.NewTLS(t)
+	server := redisrig.Start(t, secure.Args()...)
 	r := startProcess(t, other.CAFile, "--redis-url", server.URL(), "--query-delay=1ms")
 	r.waitReady(t)
 	if h := get[api.Health](t, r, "/health"); h.Redis != api.RedisDegraded {

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/api"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // running is a replica in this process.
@@ -110,7 +111,7 @@ func (r *running) expect(t *testing.T, path string, status int) http.Header {
 }
 
 func TestPostgresSeesTheQueriesThatEachModePromises(t *testing.T) {
-	database, redis := testserver.StartPostgres(t), testserver.StartRedis(t)
+	database, redis := postgresrig.Start(t), redisrig.Start(t)
 	var out output
 	t.Chdir(t.TempDir())
 	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
@@ -160,7 +161,7 @@ func TestModeFollowsRedis(t *testing.T) {
 	if h := get[api.Health](t, start(t), "/health"); h.Mode != "local" || h.Redis != api.RedisDisabled || h.Status != "healthy" {
 		t.Errorf("%+v", h)
 	}
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	if h := get[api.Health](t, start(t, "--redis-url", redis.URL()), "/health"); h.Mode != "distributed" || h.Redis != api.RedisConnected || h.Status != "healthy" {
 		t.Errorf("%+v", h)
 	}
@@ -184,7 +185,7 @@ func TestReplicaIsNamedAfterHostAndRealPort(t *testing.T) {
 }
 
 func TestRedisThatIsDownAtStartOrLaterIsDegradedAndLoggedOnce(t *testing.T) {
-	redis := testserver.StartRedis(t, "--requirepass", "hunter2")
+	redis := redisrig.Start(t, "--requirepass", "hunter2")
 	redis.Stop()
 	r := start(t, "--redis-url", redis.URL())
 	logged := func(down, up int) {
@@ -228,7 +229,7 @@ func TestRedisThatIsDownAtStartOrLaterIsDegradedAndLoggedOnce(t *testing.T) {
 }
 
 func TestFrozenRedisCostsNoRequestItsAnswer(t *testing.T) {
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	r := start(t, "--redis-url", redis.URL())
 	redis.Freeze()
 	t.Cleanup(redis.Thaw)
@@ -239,7 +240,7 @@ func TestFrozenRedisCostsNoRequestItsAnswer(t *testing.T) {
 }
 
 func TestWrongRedisPasswordIsDegradedAndStaysSecret(t *testing.T) {
-	redis := testserver.StartRedis(t, "--requirepass", "right")
+	redis := redisrig.Start(t, "--requirepass", "right")
 	r := start(t, "--redis-url", strings.Replace(redis.URL(), "right", "hunter2", 1))
 	status, _, body := r.send(t, http.MethodGet, "/health")
 	var h api.Health
@@ -255,7 +256,7 @@ func TestWrongRedisPasswordIsDegradedAndStaysSecret(t *testing.T) {
 }
 
 func TestDatabaseThatIsDownAtStartOrLaterIs503AndComesBack(t *testing.T) {
-	database := testserver.StartPostgres(t)
+	database := postgresrig.Start(t)
 	var out output
 	t.Chdir(t.TempDir())
 	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
@@ -306,7 +307,7 @@ func TestPoolWaitOverItsLimitIs503(t *testing.T) {
 }
 
 func TestFlightTimeoutIs504InBothTiers(t *testing.T) {
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	for _, mode := range []string{"local", "distributed"} {
 		r := start(t, "--mode", mode, "--redis-url", redis.URL(), "--flight-timeout=200ms", "--query-delay=30s", "--namespace", mode)
 		var all sync.WaitGroup
@@ -321,7 +322,7 @@ func TestFlightTimeoutIs504InBothTiers(t *testing.T) {
 }
 
 func TestStoppedReplicaFinishesItsRequests(t *testing.T) {
-	redis := testserver.StartRedis(t)
+	redis := redisrig.Start(t)
 	r := start(t, "--redis-url", redis.URL(), "--query-delay=500ms")
 	var all sync.WaitGroup
 	for range 10 {

@@ -20,10 +20,10 @@ import (
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/otlp"
 	"github.com/fleetcall/fleetcall/internal/product"
 	"github.com/fleetcall/fleetcall/internal/product/sqlite"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/otlprig"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // traced is a replica of the API on a group, whose spans stay in memory.
@@ -34,7 +34,7 @@ type traced struct {
 	log    *output
 }
 
-func newTraced(t *testing.T, id string, server *testserver.Redis, store api.Store) traced {
+func newTraced(t *testing.T, id string, server *redisrig.Server, store api.Store) traced {
 	t.Helper()
 	r := traced{spans: tracetest.NewInMemoryExporter(), log: &output{}}
 	log := slog.New(traceLog{slog.NewTextHandler(r.log, nil)})
@@ -94,7 +94,7 @@ func (r traced) span(t *testing.T, name string) tracetest.SpanStub {
 }
 
 func TestAFollowersSpanLinksToTheLeadersOverTwoReplicas(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	store, err := sqlite.Open(t.Context(), "", product.PoolConfig{Min: 1, Max: 1, Wait: time.Minute, Delay: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func (broken) Product(context.Context, int32) (product.Product, error) {
 func (broken) Stats() product.Stats { return product.Stats{} }
 
 func TestErrorsAreLoggedWithTheirTrace(t *testing.T) {
-	r := newTraced(t, "a", testserver.StartRedis(t), broken{})
+	r := newTraced(t, "a", redisrig.Start(t), broken{})
 	for _, path := range []string{"/product/coalesced/1", "/product/normal/1"} {
 		if w := r.get(path); w.Code != http.StatusInternalServerError {
 			t.Errorf("%s: %d", path, w.Code)
@@ -170,7 +170,7 @@ func (p patient) Product(ctx context.Context, _ int32) (product.Product, error) 
 
 func TestTheSpanOfARequestWhoseClientLeftSaysSo(t *testing.T) {
 	store := patient{began: make(chan struct{})}
-	r := newTraced(t, "a", testserver.StartRedis(t), store)
+	r := newTraced(t, "a", redisrig.Start(t), store)
 	ctx, leave := context.WithCancel(t.Context())
 	go func() {
 		<-store.began
@@ -332,14 +332,14 @@ func TestATraceVariableThatIsEmptyIsAsGoodAsUnset(t *testing.T) {
 	for _, name := range []string{"EXPORTER_OTLP_TRACES_ENDPOINT", "EXPORTER_OTLP_HEADERS", "SERVICE_NAME", "RESOURCE_ATTRIBUTES", "TRACES_SAMPLER", "TRACES_SAMPLER_ARG"} {
 		t.Setenv("OTEL_"+name, "")
 	}
-	receiver := otlp.Start(t)
+	receiver := otlprig.Start(t)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.URL)
 	r := start(t, "--replica-id=replica-7")
 	r.expect(t, "/product/normal/1", http.StatusOK)
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	sent := receiver.Spans(func(s otlp.Span) bool { return s.Name == "GET /product/normal/:id" })
+	sent := receiver.Spans(func(s otlprig.Span) bool { return s.Name == "GET /product/normal/:id" })
 	if len(sent) != 1 || sent[0].Service != "fleetcall" || sent[0].Instance != "replica-7" {
 		t.Errorf("the collector got %+v", sent)
 	}

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleetcall/fleetcall/internal/census"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -79,7 +79,7 @@ func expect(t *testing.T, c *census.Census, want ...string) {
 	}
 }
 
-func client(t *testing.T, server *testserver.Redis) *redis.Client {
+func client(t *testing.T, server *redisrig.Server) *redis.Client {
 	t.Helper()
 	c := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1, DialTimeout: time.Second})
 	t.Cleanup(func() { _ = c.Close() })
@@ -87,7 +87,7 @@ func client(t *testing.T, server *testserver.Redis) *redis.Client {
 }
 
 func TestEveryReplicaAnswersEveryOther(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b, c := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, client(t, server), "c", nil)
 	ready(t, a, b, c)
 	start := time.Now()
@@ -103,7 +103,7 @@ func TestEveryReplicaAnswersEveryOther(t *testing.T) {
 }
 
 func TestAQuestionMayTakeAsLongAsItsContextSaysAndIsAnsweredByAllAtOnce(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	var answering sync.WaitGroup
 	answering.Add(2)
 	// Nobody has answered before both have been asked, which takes longer than
@@ -131,7 +131,7 @@ func TestAQuestionMayTakeAsLongAsItsContextSaysAndIsAnsweredByAllAtOnce(t *testi
 }
 
 func TestAskersOwnErrorIsTheAnswer(t *testing.T) {
-	c := census.New(census.Config{Client: client(t, testserver.StartRedis(t)), Namespace: "test", Timeout: time.Second})
+	c := census.New(census.Config{Client: client(t, redisrig.Start(t)), Namespace: "test", Timeout: time.Second})
 	own := errors.New("cannot be answered")
 	c.Start(func(context.Context, string) ([]byte, error) { return nil, own })
 	defer func() { _ = c.Close(context.Background()) }()
@@ -142,7 +142,7 @@ func TestAskersOwnErrorIsTheAnswer(t *testing.T) {
 }
 
 func TestQuestionsAtOnceDoNotMix(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	var all sync.WaitGroup
@@ -159,7 +159,7 @@ func TestQuestionsAtOnceDoNotMix(t *testing.T) {
 }
 
 func TestReplicaThatLeftIsNotCounted(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	if err := b.Close(t.Context()); err != nil {
@@ -173,7 +173,7 @@ func TestReplicaThatLeftIsNotCounted(t *testing.T) {
 }
 
 func TestStoppedReplicaIsReportedMissingAfterASecond(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a := join(t, client(t, server), "a", nil)
 	ready(t, a)
 	stopped(t, server)
@@ -188,7 +188,7 @@ func TestStoppedReplicaIsReportedMissingAfterASecond(t *testing.T) {
 }
 
 func TestWhoeverWatchesTheChannelsIsNoReplica(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	expectNobodyElse(t, server, a)
@@ -196,7 +196,7 @@ func TestWhoeverWatchesTheChannelsIsNoReplica(t *testing.T) {
 
 // expectNobodyElse expects the answers of a and b, without a wait, though an
 // operator watches all channels.
-func expectNobodyElse(t *testing.T, server *testserver.Redis, a *census.Census) {
+func expectNobodyElse(t *testing.T, server *redisrig.Server, a *census.Census) {
 	t.Helper()
 	watching := client(t, server).PSubscribe(t.Context(), "test:*")
 	defer func() { _ = watching.Close() }()
@@ -215,7 +215,7 @@ func expectNobodyElse(t *testing.T, server *testserver.Redis, a *census.Census) 
 
 // stopped is a stopped process: a subscriber that Redis counts and that never
 // answers.
-func stopped(t *testing.T, server *testserver.Redis) {
+func stopped(t *testing.T, server *redisrig.Server) {
 	t.Helper()
 	deaf := client(t, server).Subscribe(t.Context(), "test:census")
 	t.Cleanup(func() { _ = deaf.Close() })
@@ -225,7 +225,7 @@ func stopped(t *testing.T, server *testserver.Redis) {
 }
 
 func TestNobodyIsWaitedForWhoIsNotExpected(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b, c := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, client(t, server), "c", nil)
 	ready(t, a, b, c)
 	stopped(t, server)
@@ -245,7 +245,7 @@ func TestNobodyIsWaitedForWhoIsNotExpected(t *testing.T) {
 }
 
 func TestReplicaThatCannotAnswerIsMissingAtOnce(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	start := time.Now()
@@ -259,7 +259,7 @@ func TestReplicaThatCannotAnswerIsMissingAtOnce(t *testing.T) {
 }
 
 func TestGarbageOnTheChannelIsIgnored(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	for _, garbage := range []string{"", "{", "[]", `{"id":7}`, "\x00\xff"} {
@@ -271,7 +271,7 @@ func TestGarbageOnTheChannelIsIgnored(t *testing.T) {
 }
 
 func TestWithoutRedisThereIsOneAnswerAndItComesBackWithRedis(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	server.Stop()
 	changes := make(chan error, 1000)
 	observe := func(err error) {
@@ -323,7 +323,7 @@ func TestWithoutRedisThereIsOneAnswerAndItComesBackWithRedis(t *testing.T) {
 }
 
 func TestFrozenRedisAnswersWithinItsTimeout(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a := join(t, client(t, server), "a", nil)
 	ready(t, a)
 	server.Freeze()
@@ -339,7 +339,7 @@ func TestFrozenRedisAnswersWithinItsTimeout(t *testing.T) {
 }
 
 func TestClusterCountsTheReplicasOfEveryNode(t *testing.T) {
-	server := testserver.StartRedis(t, "--cluster-enabled", "yes")
+	server := redisrig.Start(t, "--cluster-enabled", "yes")
 	admin := client(t, server)
 	if err := admin.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
 		t.Fatal(err)

@@ -20,9 +20,9 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/html"
 
-	"github.com/fleetcall/fleetcall/internal/browser"
 	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/report"
+	"github.com/fleetcall/fleetcall/internal/rig/browserrig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -455,7 +455,7 @@ func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
 	if err := write(t, path, r); err != nil {
 		t.Fatal(err)
 	}
-	b, err := browser.Start()
+	b, err := browserrig.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -464,7 +464,7 @@ func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	p, err := b.Open((&url.URL{Scheme: "file", Path: path}).String(), browser.View{})
+	p, err := b.Open((&url.URL{Scheme: "file", Path: path}).String(), browserrig.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,12 +474,12 @@ func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
 	}
 	// None of these is what a page without a style has.
 	for property, want := range map[string]string{"max-width": "1024px", "background-color": "rgb(255, 255, 255)", "padding-top": "32px"} {
-		got, err := browser.Eval[string](p, fmt.Sprintf("getComputedStyle(document.body).getPropertyValue(%q)", property))
+		got, err := browserrig.Eval[string](p, fmt.Sprintf("getComputedStyle(document.body).getPropertyValue(%q)", property))
 		if err != nil || got != want {
 			t.Errorf("%v, the page's %s is %q, want %q", err, property, got, want)
 		}
 	}
-	figures, err := browser.Eval[map[string][]string](p, `[...document.querySelectorAll('#figures td')].reduce(
+	figures, err := browserrig.Eval[map[string][]string](p, `[...document.querySelectorAll('#figures td')].reduce(
 		(all, cell) => ({ ...all, [cell.dataset.is]: [...(all[cell.dataset.is] ?? []), cell.innerText] }), {})`)
 	if err != nil {
 		t.Fatal(err)

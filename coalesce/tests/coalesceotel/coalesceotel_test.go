@@ -20,7 +20,7 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/coalesceotel"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,12 +32,12 @@ type replica struct {
 	meter *metric.ManualReader
 }
 
-func newReplica(t *testing.T, server *testserver.Redis, sampler trace.Sampler, opts ...coalesceotel.Option) replica {
+func newReplica(t *testing.T, server *redisrig.Server, sampler trace.Sampler, opts ...coalesceotel.Option) replica {
 	t.Helper()
 	return newReplicaWith(t, server, sampler, opts)
 }
 
-func newReplicaWith(t *testing.T, server *testserver.Redis, sampler trace.Sampler, opts []coalesceotel.Option, more ...distributed.Option) replica {
+func newReplicaWith(t *testing.T, server *redisrig.Server, sampler trace.Sampler, opts []coalesceotel.Option, more ...distributed.Option) replica {
 	t.Helper()
 	r := replica{spans: tracetest.NewInMemoryExporter(), meter: metric.NewManualReader()}
 	tracers := trace.NewTracerProvider(trace.WithSyncer(r.spans), trace.WithSampler(sampler))
@@ -76,12 +76,12 @@ func wait(t *testing.T, what string, ok func() bool) {
 }
 
 // share lets b follow a flight that a leads.
-func share(t *testing.T, server *testserver.Redis, a, b replica) {
+func share(t *testing.T, server *redisrig.Server, a, b replica) {
 	t.Helper()
 	shareValue(t, server, a, b, "value")
 }
 
-func shareValue(t *testing.T, server *testserver.Redis, a, b replica, value string) {
+func shareValue(t *testing.T, server *redisrig.Server, a, b replica, value string) {
 	t.Helper()
 	client := server.Client()
 	joined, done := make(chan struct{}), make(chan error, 2)
@@ -136,7 +136,7 @@ func value(s tracetest.SpanStub, key attribute.Key) string {
 }
 
 func TestAFollowersSpanLinksToItsLeadersOnAnotherReplica(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := newReplica(t, server, trace.AlwaysSample()), newReplica(t, server, trace.AlwaysSample(), coalesceotel.WithKeys())
 	share(t, server, a, b)
 	leader, function, follower := span(t, a, "fleetcall flight"), span(t, a, "fleetcall function"), span(t, b, "fleetcall flight")
@@ -189,7 +189,7 @@ func linked(t *testing.T, span tracetest.SpanStub, kind string, to tracetest.Spa
 // TestALocalFollowersSpanLinksToItsFlight: its request shows whose query answered
 // it, though another request began the flight.
 func TestALocalFollowersSpanLinksToItsFlight(t *testing.T) {
-	r := newReplica(t, testserver.StartRedis(t), trace.AlwaysSample())
+	r := newReplica(t, redisrig.Start(t), trace.AlwaysSample())
 	const took = 50 * time.Millisecond
 	leads, done := make(chan struct{}), make(chan error, 2)
 	go func() {
@@ -223,13 +223,13 @@ func TestALocalFollowersSpanLinksToItsFlight(t *testing.T) {
 // TestALinkSurvivesHoweverTheOutcomeComes: by message is tested above.
 func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
 	t.Run("fetched, since it is large", func(t *testing.T) {
-		server := testserver.StartRedis(t)
+		server := redisrig.Start(t)
 		a, b := newReplica(t, server, trace.AlwaysSample()), newReplica(t, server, trace.AlwaysSample())
 		shareValue(t, server, a, b, strings.Repeat("x", 1<<20))
 		linked(t, span(t, b, "fleetcall flight"), "leader", span(t, a, "fleetcall flight"))
 	})
 	t.Run("kept for MaxAge", func(t *testing.T) {
-		server := testserver.StartRedis(t)
+		server := redisrig.Start(t)
 		a := newReplicaWith(t, server, trace.AlwaysSample(), nil, distributed.WithMaxAge(time.Minute))
 		b := newReplicaWith(t, server, trace.AlwaysSample(), nil, distributed.WithMaxAge(time.Minute))
 		if _, _, err := a.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "value", nil }); err != nil {
@@ -243,7 +243,7 @@ func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
 		linked(t, span(t, b, "fleetcall flight"), "leader", span(t, a, "fleetcall flight"))
 	})
 	t.Run("not at all, and it takes over", func(t *testing.T) {
-		server := testserver.StartRedis(t)
+		server := redisrig.Start(t)
 		a, b := newReplica(t, server, trace.AlwaysSample()), newReplica(t, server, trace.AlwaysSample())
 		client := server.Client()
 		ctx, leave := context.WithCancel(context.Background())
@@ -281,7 +281,7 @@ func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
 }
 
 func TestASpanThatIsNotSampledIsNotLinkedTo(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := newReplica(t, server, trace.NeverSample()), newReplica(t, server, trace.AlwaysSample())
 	share(t, server, a, b)
 	if follower := span(t, b, "fleetcall flight"); len(follower.Links) != 0 {
@@ -293,7 +293,7 @@ func TestASpanThatIsNotSampledIsNotLinkedTo(t *testing.T) {
 }
 
 func TestAnErrorsTextDoesNotLeaveTheProgram(t *testing.T) {
-	r := newReplica(t, testserver.StartRedis(t), trace.AlwaysSample())
+	r := newReplica(t, redisrig.Start(t), trace.AlwaysSample())
 	_, _, err := r.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "", errors.New("password=secret") })
 	if err == nil {
 		t.Fatal("no error")
@@ -341,7 +341,7 @@ func sums(t *testing.T, reader *metric.ManualReader) map[string]float64 {
 }
 
 func TestInstrumentsAgreeWithStatsAndSurviveAReset(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := newReplica(t, server, trace.NeverSample()), newReplica(t, server, trace.NeverSample())
 	share(t, server, a, b)
 	b.group.ResetStats()

@@ -21,7 +21,7 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ type replica struct {
 	registry *prometheus.Registry
 }
 
-func newReplica(t *testing.T, server *testserver.Redis, opts ...distributed.Option) replica {
+func newReplica(t *testing.T, server *redisrig.Server, opts ...distributed.Option) replica {
 	t.Helper()
 	observer := coalesceprom.NewObserver()
 	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1})
@@ -120,7 +120,7 @@ func (r replica) agree(t *testing.T, st distributed.Stats) {
 }
 
 func TestMetricsAgreeWithStats(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	a, b := newReplica(t, server), newReplica(t, server)
 	failed := errors.New("failed")
 	const callers = 10
@@ -206,7 +206,7 @@ func closed(t *testing.T, groups ...*distributed.Group[string]) {
 }
 
 func TestCountersGoOnAfterAReset(t *testing.T) {
-	r := newReplica(t, testserver.StartRedis(t))
+	r := newReplica(t, redisrig.Start(t))
 	do := func() {
 		t.Helper()
 		if _, _, err := r.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "", errors.New("no") }); err == nil {

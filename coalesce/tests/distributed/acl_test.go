@@ -18,7 +18,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 const aclPassword = "secret"
@@ -44,16 +44,16 @@ type guarded struct {
 	admin   redis.UniversalClient
 	nodes   []*redis.Client // the admin's, of every node
 	connect func(user string) redis.UniversalClient
-	cluster *testserver.Cluster // nil: one server
+	cluster *redisrig.Cluster // nil: one server
 
 	// Steps hold it shared; one that must be alone holds it.
 	steps sync.RWMutex
 }
 
-var guard = append([]string{"--acllog-max-len", "10000"}, testserver.ACL("nobody off")...)
+var guard = append([]string{"--acllog-max-len", "10000"}, redisrig.ACL("nobody off")...)
 
 func guardedServer(t *testing.T) *guarded {
-	server := testserver.StartRedis(t, guard...)
+	server := redisrig.Start(t, guard...)
 	admin := server.Client()
 	return &guarded{t: t, admin: admin, nodes: []*redis.Client{admin}, connect: func(user string) redis.UniversalClient {
 		return redis.NewClient(&redis.Options{
@@ -64,7 +64,7 @@ func guardedServer(t *testing.T) *guarded {
 }
 
 func guardedCluster(t *testing.T) *guarded {
-	cluster := testserver.StartCluster(t, guard...)
+	cluster := redisrig.StartCluster(t, guard...)
 	g := &guarded{t: t, admin: cluster.Client(), cluster: cluster, connect: func(user string) redis.UniversalClient {
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: cluster.Addrs(), Username: user, Password: aclPassword, MaxRetries: -1, ContextTimeoutEnabled: true, DisableIdentity: true,

@@ -16,7 +16,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // full makes the tests of this package that have a size run at that of a
@@ -209,7 +209,7 @@ func TestPayloadsAtTheirLimitsTravelAsPromised(t *testing.T) {
 func testLimits[V any](t *testing.T, codec coalesce.Codec, result func(size int) V) {
 	const inline, payload = 1_000, 50_000
 	const asValue, asTooLarge, asNotice = 1, 5, 6
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	var peeks, joins atomic.Int64
 	w := &wire{t: t, server: server, after: func(script string, _ []any, _ any, _ time.Duration) {
 		switch script {

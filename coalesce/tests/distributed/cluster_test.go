@@ -17,7 +17,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // replicas are Groups on more than one Redis server, each with its own client.
@@ -77,7 +77,7 @@ func newReplicas(t testing.TB, connect func() redis.UniversalClient, opts ...dis
 
 // onCluster returns how a replica connects, with the options that the program
 // sets.
-func onCluster(cluster *testserver.Cluster) func() redis.UniversalClient {
+func onCluster(cluster *redisrig.Cluster) func() redis.UniversalClient {
 	return func() redis.UniversalClient {
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: cluster.Addrs(), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
@@ -246,14 +246,14 @@ func dialsEnd(t *testing.T) {
 
 func TestOnACluster(t *testing.T) {
 	dialsEnd(t)
-	cluster := testserver.StartCluster(t)
+	cluster := redisrig.StartCluster(t)
 	t.Run("every key of every slot is run once", func(t *testing.T) { everyKeyIsRunOnce(t, cluster) })
 	t.Run("forget reaches every replica", func(t *testing.T) { forgetReachesEveryReplica(t, cluster) })
 	t.Run("a slot moves under its flights", func(t *testing.T) { aSlotMoves(t, cluster) })
 	t.Run("a master dies under its flights", func(t *testing.T) { aMasterDies(t, cluster) })
 }
 
-func everyKeyIsRunOnce(t *testing.T, cluster *testserver.Cluster) {
+func everyKeyIsRunOnce(t *testing.T, cluster *redisrig.Cluster) {
 	r := newReplicas(t, onCluster(cluster), distributed.WithInlineLimit(1<<10), distributed.WithNamespace("many"))
 	large := strings.Repeat("large ", 1000)
 	keys := manyKeys(240)
@@ -331,7 +331,7 @@ func checkChannels(t *testing.T, node *redis.Client) {
 	}
 }
 
-func forgetReachesEveryReplica(t *testing.T, cluster *testserver.Cluster) {
+func forgetReachesEveryReplica(t *testing.T, cluster *redisrig.Cluster) {
 	r := newReplicas(t, onCluster(cluster), distributed.WithNamespace("forget"))
 	eventually(t, "every replica listens", func() bool {
 		n := int64(0)
@@ -370,7 +370,7 @@ func forgetReachesEveryReplica(t *testing.T, cluster *testserver.Cluster) {
 
 // aSlotMoves holds a slot halfway, where Redis refuses commands of several keys
 // (TRYAGAIN) whose keys are not all there.
-func aSlotMoves(t *testing.T, cluster *testserver.Cluster) {
+func aSlotMoves(t *testing.T, cluster *redisrig.Cluster) {
 	const key = "moving"
 	// Who waits for the end of such a lease runs into the flight timeout.
 	long := distributed.WithLeaseTTL(time.Minute)
@@ -412,7 +412,7 @@ func aSlotMoves(t *testing.T, cluster *testserver.Cluster) {
 	}
 }
 
-func aMasterDies(t *testing.T, cluster *testserver.Cluster) {
+func aMasterDies(t *testing.T, cluster *redisrig.Cluster) {
 	r := newReplicas(t, onCluster(cluster), distributed.WithNamespace("dies"), distributed.WithRedisTimeout(500*time.Millisecond), distributed.WithLeaseTTL(2*time.Second))
 	keys := manyKeys(30)
 	r.recovers(keys) // on a busy machine, connecting may take longer than the timeout

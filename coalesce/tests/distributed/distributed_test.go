@@ -17,7 +17,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestMain(m *testing.M) {
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // fleet is several replicas in one process, each with its own connections.
 type fleet[V any] struct {
 	t      testing.TB
-	server *testserver.Redis
+	server *redisrig.Server
 	groups []*distributed.Group[V]
 	joins  atomic.Int64 // that Redis has answered
 	// finishes to fail before they are sent
@@ -82,7 +82,7 @@ func (f *fleet[V]) count(cmd redis.Cmder) {
 
 func newFleet[V any](t testing.TB, replicas int, opts ...distributed.Option) *fleet[V] {
 	t.Helper()
-	f := &fleet[V]{t: t, server: testserver.StartRedis(t)}
+	f := &fleet[V]{t: t, server: redisrig.Start(t)}
 	for range replicas {
 		f.join(opts...)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func value(context.Context) (string, error) { return "v", nil }
@@ -404,7 +404,7 @@ func TestASecondCloseMayForceTheFirst(t *testing.T) {
 }
 
 func TestCloseDoesNotWaitForARedisThatHangs(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	server.Freeze()
 	client := redis.NewClient(&redis.Options{Addr: server.Addr})
 	g, err := distributed.New[string](client)

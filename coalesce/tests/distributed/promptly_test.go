@@ -10,7 +10,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // These are about callers who send their flight's first command themselves, on a
@@ -48,9 +48,9 @@ func (*meddler) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 
 // newPrompt returns a group whose callers send their first command themselves,
 // unless change makes the client one that may keep them.
-func newPrompt(t *testing.T, change func(*redis.Options), hook redis.Hook, opts ...distributed.Option) (*distributed.Group[string], *testserver.Redis) {
+func newPrompt(t *testing.T, change func(*redis.Options), hook redis.Hook, opts ...distributed.Option) (*distributed.Group[string], *redisrig.Server) {
 	t.Helper()
-	f := &fleet[string]{t: t, server: testserver.StartRedis(t)}
+	f := &fleet[string]{t: t, server: redisrig.Start(t)}
 	o := &redis.Options{Addr: f.server.Addr, ContextTimeoutEnabled: true, MaxRetries: -1}
 	if change != nil {
 		change(o)
@@ -100,7 +100,7 @@ func TestAClientThatKeepsNoDeadlinesKeepsNoCaller(t *testing.T) {
 // TestAClusterThatHangsKeepsNoCaller has a client that does not know yet what
 // commands there are: it asks a node, for as long as it likes.
 func TestAClusterThatHangsKeepsNoCaller(t *testing.T) {
-	cluster := testserver.StartCluster(t)
+	cluster := redisrig.StartCluster(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
 	defer func() { _ = client.Close() }()
 	if _, err := client.MasterForKey(t.Context(), "k"); err != nil {

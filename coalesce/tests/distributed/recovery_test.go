@@ -15,7 +15,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // TestAnOutcomeFromBeforeAHangOfRedisGoesToNobodyAfterIt ends flights while
@@ -243,7 +243,7 @@ func TestACallerWaitsForTheEndOfItsReplicasFlightNotForTheNextTryToTellRedis(t *
 }
 
 func TestAnAbandonThatRedisDidNotTakeIsRepeated(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	var failures atomic.Int32
 	w := &wire{t: t, server: server, before: func(script string, _ []any) error {
 		if script == "abandon" && failures.Add(1) <= 2 {
@@ -271,7 +271,7 @@ func TestAnAbandonThatRedisDidNotTakeIsRepeated(t *testing.T) {
 // Redis when it has let a caller join a flight that has ended, but whose end it
 // has not been told of.
 func TestACallerRunsItsOwnWhenRedisHangsBeforeTheEndOfItsReplicasFlight(t *testing.T) {
-	server := testserver.StartRedis(t)
+	server := redisrig.Start(t)
 	ended, joined := make(chan struct{}), make(chan struct{})
 	var finishes, joins atomic.Int32
 	w := &wire{

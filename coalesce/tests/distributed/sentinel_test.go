@@ -8,12 +8,12 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // onSentinel returns how a replica connects, with the options that the program
 // sets.
-func onSentinel(sentinel *testserver.Sentinel) func() redis.UniversalClient {
+func onSentinel(sentinel *redisrig.Sentinel) func() redis.UniversalClient {
 	return func() redis.UniversalClient {
 		return redis.NewFailoverClient(&redis.FailoverOptions{
 			MasterName: "mymaster", SentinelAddrs: sentinel.Addrs(), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true,
@@ -23,10 +23,10 @@ func onSentinel(sentinel *testserver.Sentinel) func() redis.UniversalClient {
 
 func TestCallersDoNotNoticeThatSentinelsReplaceTheMaster(t *testing.T) {
 	dialsEnd(t)
-	sentinel := testserver.StartSentinel(t)
+	sentinel := redisrig.StartSentinel(t)
 	for _, c := range []struct {
 		name    string
-		replace func() *testserver.Redis
+		replace func() *redisrig.Server
 	}{{"asked to", sentinel.Failover}, {"after its death", sentinel.KillMaster}} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newReplicas(t, onSentinel(sentinel), distributed.WithRedisTimeout(500*time.Millisecond), distributed.WithLeaseTTL(2*time.Second))

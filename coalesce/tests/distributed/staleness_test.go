@@ -22,13 +22,13 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // wire is what one replica exchanges with Redis, as a test sees and disturbs it.
 type wire struct {
 	t      testing.TB
-	server *testserver.Redis
+	server *redisrig.Server
 	lose   func(frame []byte) bool // which Pub/Sub messages do not arrive; nil: all do
 	before func(script string, args []any) error
 	after  func(script string, args []any, reply any, took time.Duration)
@@ -271,7 +271,7 @@ func TestNoCallerGetsAResultThatEndedBeforeItCame(t *testing.T) {
 			if testing.Short() {
 				calls = 30
 			}
-			server := testserver.StartRedis(t)
+			server := redisrig.Start(t)
 			j := &journal{
 				ran: map[int64]int{}, told: map[int64]time.Duration{}, asked: map[journey]time.Duration{},
 				delivered: map[journey]bool{}, returned: map[journey]time.Duration{},
@@ -334,7 +334,7 @@ func TestNoCallerGetsAResultThatEndedBeforeItCame(t *testing.T) {
 }
 
 // wire returns the replica's wire, which writes into the journal.
-func (j *journal) wire(t *testing.T, server *testserver.Redis, replica int, lost *atomic.Int64) *wire {
+func (j *journal) wire(t *testing.T, server *redisrig.Server, replica int, lost *atomic.Int64) *wire {
 	return &wire{
 		t: t, server: server,
 		lose: func(frame []byte) bool {

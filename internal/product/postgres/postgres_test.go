@@ -13,7 +13,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/internal/product"
 	"github.com/fleetcall/fleetcall/internal/product/postgres"
-	"github.com/fleetcall/fleetcall/internal/testserver"
+	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,7 +35,7 @@ func open(t *testing.T, url string, config product.PoolConfig) *postgres.Store {
 }
 
 func TestEachCallIsOneStatementInTheServersLog(t *testing.T) {
-	server := testserver.StartPostgres(t)
+	server := postgresrig.Start(t)
 	s := open(t, server.URL(), pool)
 	if err := s.Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestEachCallIsOneStatementInTheServersLog(t *testing.T) {
 }
 
 func TestSeedIsIdempotentKeepsOtherRowsAndMayRunTwiceAtOnce(t *testing.T) {
-	server := testserver.StartPostgres(t)
+	server := postgresrig.Start(t)
 	s := open(t, server.URL(), pool)
 	var both sync.WaitGroup
 	for range 2 {
@@ -105,7 +105,7 @@ func TestSeedIsIdempotentKeepsOtherRowsAndMayRunTwiceAtOnce(t *testing.T) {
 }
 
 func TestFullPoolIsBusyAfterTheWaitAndSendsNothing(t *testing.T) {
-	server := testserver.StartPostgres(t)
+	server := postgresrig.Start(t)
 	s := open(t, server.URL(), product.PoolConfig{Min: 1, Max: 1, Wait: 100 * time.Millisecond, Delay: time.Hour})
 	if err := s.Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestFullPoolIsBusyAfterTheWaitAndSendsNothing(t *testing.T) {
 }
 
 func TestDatabaseThatIsDownAtStartOrLaterIsUnavailableAndComesBack(t *testing.T) {
-	server := testserver.StartPostgres(t)
+	server := postgresrig.Start(t)
 	seeder := open(t, server.URL(), pool)
 	if err := seeder.Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestDatabaseThatIsDownAtStartOrLaterIsUnavailableAndComesBack(t *testing.T)
 }
 
 func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
-	server := testserver.StartPostgres(t)
+	server := postgresrig.Start(t)
 	if err := open(t, server.URL(), pool).Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
 }
 
 func TestMissingTableSaysWhatToDo(t *testing.T) {
-	s := open(t, testserver.StartPostgres(t).URL(), pool)
+	s := open(t, postgresrig.Start(t).URL(), pool)
 	_, err := s.Product(t.Context(), 1)
 	if err == nil || errors.Is(err, product.ErrUnavailable) || !strings.Contains(err.Error(), "fleetcall initdb") {
 		t.Errorf("got %v", err)

@@ -1,0 +1,228 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/proof/history"
+)
+
+// The settings are short, so that many faults fit into a run.
+const (
+	leaseTTL      = 600 * time.Millisecond
+	redisTimeout  = 150 * time.Millisecond
+	flightTimeout = 5 * time.Second
+	maxTakeovers  = 2
+	grace         = time.Second // of a replica after SIGTERM
+)
+
+// workerVariable holds a workerConfig in the environment of a replica's
+// process.
+const workerVariable = "FLEETCALL_CHAOS_REPLICA"
+
+// workerConfig is what a replica's process is told.
+type workerConfig struct {
+	Process   string // its name in the history
+	Dir       string // the history's
+	Commands  string // address of Redis for commands
+	Messages  string // address of Redis for the subscription
+	Namespace string
+	MaxAge    time.Duration
+	Prefix    string // of its keys
+	Callers   int
+	Seed      uint64
+	Broken    Broken
+}
+
+// ServeReplica runs a replica, and ends the process with it, if this process
+// was started to be one. A program that runs campaigns calls it first.
+func ServeReplica() {
+	text := os.Getenv(workerVariable)
+	if text == "" {
+		return
+	}
+	var config workerConfig
+	err := json.Unmarshal([]byte(text), &config)
+	if err == nil {
+		err = serve(config)
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// worker is one replica: a group, and callers that use it.
+type worker struct {
+	config   workerConfig
+	recorder *recorder
+	group    coalesce.Group[string]
+	calls    atomic.Uint64
+}
+
+func serve(config workerConfig) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	writer, err := history.Open(config.Dir, config.Process)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = writer.Close() }()
+	w := &worker{config: config, recorder: &recorder{history: writer, process: config.Process}}
+	w.recorder.write(history.Record{Kind: history.Begin, Settings: &history.Settings{
+		LeaseTTL: leaseTTL, FlightTimeout: flightTimeout, RedisTimeout: redisTimeout,
+		MaxAge: config.MaxAge, MaxTakeovers: maxTakeovers,
+	}})
+	redis.SetLogger(silence{})
+	client := newClient(config.Commands, config.Messages)
+	group, err := distributed.New[string](client,
+		distributed.WithNamespace(config.Namespace), distributed.WithReplicaID(config.Process),
+		distributed.WithLeaseTTL(leaseTTL), distributed.WithFlightTimeout(flightTimeout),
+		distributed.WithRedisTimeout(redisTimeout), distributed.WithMaxTakeovers(maxTakeovers),
+		distributed.WithMaxAge(config.MaxAge), distributed.WithInlineLimit(inlineLimit),
+		distributed.WithPayloadLimit(payloadLimit), distributed.WithObserver(w.recorder))
+	if err != nil {
+		return err
+	}
+	w.group = config.Broken.wrap(group, w.recorder)
+	fmt.Println("ready")
+
+	var callers sync.WaitGroup
+	for i := range config.Callers {
+		callers.Go(func() { w.call(ctx, stream(config.Seed, fmt.Sprintf("%s caller %d", config.Process, i))) })
+	}
+	<-ctx.Done()
+	w.recorder.write(history.Record{Kind: history.Closing})
+	closing, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	_ = group.Close(closing) // its error says that the grace period was too short: a call's outcome says so too
+	callers.Wait()
+	if err := client.close(); err != nil {
+		return err
+	}
+	w.recorder.write(history.Record{Kind: history.Exit})
+	return nil
+}
+
+// call goes through a caller's steps until ctx ends.
+func (w *worker) call(ctx context.Context, random *rand.Rand) {
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	for {
+		s := nextStep(random, w.config.Prefix)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(s.pause):
+		}
+		if s.forget {
+			w.forget(s.key)
+			continue
+		}
+		for _, p := range s.calls {
+			calls.Go(func() { w.do(s.key, p) })
+		}
+		calls.Wait()
+	}
+}
+
+// do makes one call and writes down how it went.
+func (w *worker) do(key string, p plan) {
+	n := w.calls.Add(1)
+	record := history.Record{Kind: history.Called, Key: key, Call: fmt.Sprintf("%s/c%d", w.config.Process, n)}
+	flight := ""
+	ctx := context.WithValue(context.Background(), flightKey{}, &flight)
+	if p.patience > 0 {
+		// The record must not name a moment before the context's.
+		ends := time.Now().Add(p.patience)
+		var cancel context.CancelFunc
+		if p.deadline {
+			ctx, cancel = context.WithDeadline(ctx, ends)
+		} else {
+			ctx, cancel = context.WithCancel(ctx)
+			time.AfterFunc(p.patience, cancel)
+		}
+		defer cancel()
+		record.Deadline = history.At(ends)
+	}
+	w.recorder.write(record)
+	value, role, err := w.safely(ctx, key, p.function)
+	if w.config.Broken == Swallow && n%20 == 0 {
+		return
+	}
+	record.Kind, record.Deadline = history.Returned, 0
+	record.Flight, record.Role, record.Error = flight, role.String(), message(err)
+	record.Outcome, record.Execution = returned(ctx, value, err)
+	w.recorder.write(record)
+}
+
+// safely makes a panic of the function an error.
+func (w *worker) safely(ctx context.Context, key string, function behaviour) (value string, role coalesce.Role, err error) {
+	defer func() {
+		if panicked, ok := recover().(*coalesce.PanicError); ok {
+			err = panicked
+		}
+	}()
+	return w.group.Do(ctx, key, func(ctx context.Context) (string, error) {
+		execution, _ := ctx.Value(executionKey{}).(string)
+		return function.run(ctx, execution)
+	})
+}
+
+func (w *worker) forget(key string) {
+	record := history.Record{Kind: history.Forget, Key: key, Call: fmt.Sprintf("%s/f%d", w.config.Process, w.calls.Add(1))}
+	w.recorder.write(record)
+	ctx, cancel := context.WithTimeout(context.Background(), flightTimeout)
+	defer cancel()
+	err := w.group.Forget(ctx, key)
+	record.Kind, record.Error = history.Forgotten, message(err)
+	w.recorder.write(record)
+}
+
+// client is a Redis client whose subscriptions have a way of their own, so that
+// a fault can hit messages and spare commands.
+type client struct {
+	*redis.Client
+	messages *redis.Client
+}
+
+// newClient makes a client with the options that the fleetcall program uses.
+func newClient(commands, messages string) client {
+	options := func(address string) *redis.Options {
+		return &redis.Options{
+			Addr:        address,
+			DialTimeout: redisTimeout, ReadTimeout: redisTimeout, WriteTimeout: redisTimeout, PoolTimeout: redisTimeout,
+			MaxRetries: -1, DialerRetries: 1, PoolSize: 64,
+			ContextTimeoutEnabled: true, DisableIdentity: true,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		}
+	}
+	return client{redis.NewClient(options(commands)), redis.NewClient(options(messages))}
+}
+
+// Subscribe takes the messages' way.
+func (c client) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
+	return c.messages.Subscribe(ctx, channels...)
+}
+
+func (c client) close() error {
+	err := c.messages.Close()
+	if closed := c.Client.Close(); err == nil {
+		err = closed
+	}
+	return err
+}

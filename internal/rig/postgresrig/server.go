@@ -1,0 +1,260 @@
+// Package postgresrig starts private PostgreSQL servers for tests, and counts
+// what they were asked from their own logs.
+package postgresrig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fleetcall/fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/rig"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	userName = "fleetcall"
+	password = "only-for-tests"
+	// logEntry starts each entry of the server's log, so that entries of
+	// several lines can be told apart.
+	logEntry = "#fleetcall#"
+)
+
+// Server is a private PostgreSQL server that logs every statement before it
+// runs it.
+type Server struct {
+	Addr string // host:port
+
+	t          testing.TB
+	postgres   string // path of the executable
+	dir        string
+	credential *syscall.Credential
+	proc       *process.Process
+	offset     atomic.Int64 // in the log: where counting starts
+}
+
+// Start makes a database cluster, starts a server on it and waits
+// until it accepts connections. The server is stopped when the test ends.
+// As root it runs as the user postgres, because PostgreSQL refuses root.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	patterns := []string{"/usr/lib/postgresql/*/bin/", "/usr/pgsql-*/bin/", "/opt/homebrew/opt/postgresql@*/bin/", "/usr/local/opt/postgresql@*/bin/"}
+	with := func(name string) []string {
+		var paths []string
+		for _, p := range patterns {
+			paths = append(paths, p+name)
+		}
+		return paths
+	}
+	p := &Server{t: t, postgres: rig.Program(t, "postgres", "postgresql", with("postgres")...), dir: rig.TempDir(t, "fleetcall-postgres-")}
+	p.credential = unprivileged(t)
+	if p.credential != nil {
+		if err := os.Chown(p.dir, int(p.credential.Uid), int(p.credential.Gid)); err != nil {
+			t.Fatalf("fleetcall: giving the data directory to postgres: %v", err)
+		}
+	}
+	p.initdb(rig.Program(t, "initdb", "postgresql", with("initdb")...))
+	t.Cleanup(p.Stop)
+	var err error
+	for range 10 { // another process may take the port first
+		p.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(rig.FreePort(t)))
+		if err = p.start(); err == nil {
+			return p
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
+// URL returns the server's postgres:// address, with user and password.
+func (p *Server) URL() string {
+	return (&url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(userName, password),
+		Host:     p.Addr,
+		Path:     "/postgres",
+		RawQuery: "sslmode=disable",
+	}).String()
+}
+
+// Start starts a stopped server again, on the same port and data.
+func (p *Server) Start() {
+	p.t.Helper()
+	var err error
+	for range 50 { // connections may hold the port for a moment
+		if err = p.start(); err == nil {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	p.t.Fatal(err)
+}
+
+// Stop ends the server at once, cutting every connection, and returns when it
+// is gone. Stopping a stopped server does nothing.
+func (p *Server) Stop() {
+	if p.proc == nil || !p.proc.Running() {
+		return
+	}
+	p.proc.Stop(syscall.SIGQUIT, 10*time.Second)
+}
+
+var fromProducts = regexp.MustCompile(`(?i)\bfrom (public\.)?"?products\b`)
+
+// Queries returns how many statements with FROM products the server has begun
+// to run since ResetQueries, from its own log. A server writes a statement to
+// its log before it runs it, so a statement whose answer has come is counted.
+func (p *Server) Queries() int {
+	n := 0
+	for _, statement := range p.Statements() {
+		if fromProducts.MatchString(statement) {
+			n++
+		}
+	}
+	return n
+}
+
+// Statements returns every statement the server has begun to run since
+// ResetQueries, in order, each on one line.
+func (p *Server) Statements() []string {
+	p.t.Helper()
+	log, err := os.ReadFile(p.log())
+	if err != nil {
+		p.t.Fatalf("fleetcall: reading the log of postgres: %v", err)
+	}
+	var statements []string
+	for entry := range strings.SplitSeq(string(log[min(p.offset.Load(), int64(len(log))):]), logEntry) {
+		entry = strings.Join(strings.Fields(entry), " ")
+		entry, ok := strings.CutPrefix(entry, "LOG: ")
+		if !ok {
+			continue
+		}
+		kind, statement, ok := strings.Cut(entry, ": ")
+		if ok && (kind == "statement" || strings.HasPrefix(kind, "execute ")) {
+			statements = append(statements, statement)
+		}
+	}
+	return statements
+}
+
+// ResetQueries makes Queries and Statements count from now on.
+func (p *Server) ResetQueries() {
+	p.t.Helper()
+	info, err := os.Stat(p.log())
+	if err != nil {
+		p.t.Fatalf("fleetcall: reading the log of postgres: %v", err)
+	}
+	p.offset.Store(info.Size())
+}
+
+func (p *Server) log() string  { return filepath.Join(p.dir, "log") }
+func (p *Server) data() string { return filepath.Join(p.dir, "data") }
+
+func (p *Server) initdb(path string) {
+	p.t.Helper()
+	passwords := filepath.Join(p.dir, "password")
+	if err := os.WriteFile(passwords, []byte(password+"\n"), 0o644); err != nil {
+		p.t.Fatalf("fleetcall: preparing initdb: %v", err)
+	}
+	var output rig.Output
+	proc, err := process.Start(process.Spec{
+		Path: path,
+		Args: []string{"-D", p.data(), "-U", userName, "--pwfile", passwords, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"},
+		Dir:  p.dir, Stdout: &output, Stderr: &output, Credential: p.credential,
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	<-proc.Done()
+	if err := proc.Err(); err != nil {
+		p.t.Fatalf("fleetcall: running initdb: %v\n%s", err, output.String())
+	}
+}
+
+func (p *Server) start() error {
+	_, port, err := net.SplitHostPort(p.Addr)
+	if err != nil {
+		return err
+	}
+	log, err := os.OpenFile(p.log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("fleetcall: opening the log of postgres: %w", err)
+	}
+	defer func() { _ = log.Close() }()
+	settings := []string{
+		"listen_addresses=127.0.0.1", "port=" + port, "unix_socket_directories=",
+		"fsync=off", "full_page_writes=off",
+		"max_connections=400", "shared_buffers=32MB",
+		"logging_collector=off", "log_destination=stderr", "log_statement=all", "log_line_prefix=" + logEntry,
+	}
+	args := []string{"-D", p.data()}
+	for _, s := range settings {
+		args = append(args, "-c", s)
+	}
+	begin, err := os.Stat(p.log())
+	if err != nil {
+		return err
+	}
+	p.proc, err = process.Start(process.Spec{
+		Path: p.postgres, Args: args, Dir: p.dir, Stdout: log, Stderr: log, Credential: p.credential,
+		DeathSignal: syscall.SIGQUIT, // which postgres hands on to its workers
+	})
+	if err != nil {
+		return err
+	}
+	// Another process' server may listen on the port and answer just as well.
+	err = rig.Eventually(p.proc.Done(), func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		conn, err := pgx.Connect(ctx, p.URL())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close(ctx) }()
+		var dir string
+		if err := conn.QueryRow(ctx, "SHOW data_directory").Scan(&dir); err != nil {
+			return err
+		}
+		if dir != p.data() {
+			return fmt.Errorf("another server listens on %s", p.Addr)
+		}
+		return nil
+	})
+	if err != nil {
+		p.proc.Stop(syscall.SIGQUIT, 5*time.Second)
+		text, _ := os.ReadFile(p.log())
+		return fmt.Errorf("fleetcall: starting postgres on %s: %w\n%s", p.Addr, err, text[min(begin.Size(), int64(len(text))):])
+	}
+	return nil
+}
+
+// unprivileged returns the user that servers refusing root run as, nil when
+// the test does not run as root.
+func unprivileged(t testing.TB) *syscall.Credential {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		t.Fatalf("PostgreSQL does not run as root, and there is no user postgres to run it as: %v; on Debian or Ubuntu: apt-get install -y postgresql", err)
+	}
+	uid, uidErr := strconv.ParseUint(u.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(u.Gid, 10, 32)
+	if uidErr != nil || gidErr != nil {
+		t.Fatalf("fleetcall: the user postgres has ids %q and %q, which are no numbers", u.Uid, u.Gid)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}

@@ -1,0 +1,372 @@
+package redisrig
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetcall/fleetcall/internal/rig"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	clusterMasters = 3
+	clusterSlots   = 16384
+	// A server that is silent for so many milliseconds is taken for dead: once
+	// one was killed, and until another has its place. Else a busy machine
+	// must not bring a failover that no test asked for.
+	failing = "1500"
+	calm    = "30000"
+)
+
+// Cluster is a private Redis Cluster of three masters with a replica each.
+type Cluster struct {
+	t     testing.TB
+	nodes []*Server
+}
+
+// StartCluster starts a Redis Cluster and waits until every node says that it
+// is complete and every replica has its master's data. args are added to each
+// node's command line. The nodes are stopped when the test ends.
+func StartCluster(t testing.TB, args ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t}
+	args = append([]string{
+		"--cluster-enabled", "yes", "--cluster-node-timeout", failing,
+		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
+	}, args...)
+	for range 2 * clusterMasters {
+		node := newServer(t, args)
+		node.bus = rig.FreePort(t)
+		node.launch()
+		c.nodes = append(c.nodes, node)
+	}
+	c.form()
+	c.config("cluster-node-timeout", calm)
+	return c
+}
+
+// form makes a cluster of nodes that do not know each other.
+func (c *Cluster) form() {
+	c.t.Helper()
+	masters, replicas := c.nodes[:clusterMasters], c.nodes[clusterMasters:]
+	for i, node := range masters {
+		first, last := clusterSlots*i/clusterMasters, clusterSlots*(i+1)/clusterMasters-1
+		node.do("CLUSTER", "SET-CONFIG-EPOCH", i+1)
+		node.do("CLUSTER", "ADDSLOTSRANGE", first, last)
+	}
+	for i, node := range c.nodes {
+		host, port, err := net.SplitHostPort(node.Addr)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		// One would do, and the others hear of it, by and by.
+		for _, other := range c.nodes[:i] {
+			other.do("CLUSTER", "MEET", host, port, node.bus)
+		}
+	}
+	for i, replica := range replicas {
+		master := masters[i].text("CLUSTER", "MYID")
+		rig.Wait(c.t, "replica knows its master", func() error {
+			return replica.newCommand("CLUSTER", "REPLICATE", master)
+		})
+	}
+	c.WaitComplete()
+}
+
+// Nodes returns all nodes, those too that do not run.
+func (c *Cluster) Nodes() []*Server { return c.nodes }
+
+// Addrs returns the host:port of every node.
+func (c *Cluster) Addrs() []string {
+	addrs := make([]string, 0, len(c.nodes))
+	for _, node := range c.nodes {
+		addrs = append(addrs, node.Addr)
+	}
+	return addrs
+}
+
+// URL returns the nodes' address as fleetcall's REDIS_URL has it: separated by
+// commas.
+func (c *Cluster) URL() string { return c.nodes[0].url("redis", strings.Join(c.Addrs(), ",")) }
+
+// Client returns a client for the test's own use, which is closed when the
+// test ends.
+func (c *Cluster) Client() *redis.ClusterClient {
+	node := c.nodes[0]
+	client := redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: c.Addrs(), Username: node.username, Password: node.password, TLSConfig: node.tls, ContextTimeoutEnabled: true,
+		// An error of the connection does not make the client look for another master.
+		ClusterStateReloadInterval: 100 * time.Millisecond,
+	})
+	c.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// Master returns the node that serves the key's slot.
+func (c *Cluster) Master(key string) *Server {
+	c.t.Helper()
+	slot := c.Slot(key)
+	for _, r := range c.slots(c.running()[0]) {
+		if r.first <= slot && slot <= r.last {
+			return c.node(r.master)
+		}
+	}
+	c.t.Fatalf("fleetcall: no node serves slot %d", slot)
+	return nil
+}
+
+// Slot returns the key's slot.
+func (c *Cluster) Slot(key string) int {
+	c.t.Helper()
+	return c.running()[0].number("CLUSTER", "KEYSLOT", key)
+}
+
+// OtherMaster returns a master that does not serve the key's slot.
+func (c *Cluster) OtherMaster(key string) *Server {
+	c.t.Helper()
+	own := c.Master(key)
+	for _, r := range c.slots(own) {
+		if r.master != own.Addr {
+			return c.node(r.master)
+		}
+	}
+	c.t.Fatal("fleetcall: the cluster has one master only")
+	return nil
+}
+
+// KillMaster kills the node that serves the key's slot and returns it. Its
+// replica takes over after a few seconds: WaitFailover waits for that.
+func (c *Cluster) KillMaster(key string) *Server {
+	c.t.Helper()
+	master := c.Master(key)
+	c.config("cluster-node-timeout", failing)
+	master.Kill()
+	return master
+}
+
+// WaitFailover waits until the cluster is complete without a killed master.
+func (c *Cluster) WaitFailover(killed *Server) {
+	c.t.Helper()
+	rig.Wait(c.t, "failover", func() error {
+		for _, node := range c.running() {
+			for _, r := range c.slots(node) {
+				if r.master == killed.Addr {
+					return fmt.Errorf("%s still is a master, says %s", killed.Addr, node.Addr)
+				}
+			}
+		}
+		return nil
+	})
+	c.WaitComplete()
+	c.config("cluster-node-timeout", calm)
+}
+
+// WaitComplete waits until all running nodes agree on who serves every slot,
+// and all running replicas have their master's data.
+func (c *Cluster) WaitComplete() {
+	c.t.Helper()
+	rig.Wait(c.t, "complete cluster", func() error {
+		first := ""
+		for _, node := range c.running() {
+			info := node.text("CLUSTER", "INFO")
+			if !strings.Contains(info, "cluster_state:ok\r\n") || !strings.Contains(info, fmt.Sprintf("cluster_slots_ok:%d\r\n", clusterSlots)) {
+				return fmt.Errorf("%s says: %s", node.Addr, info)
+			}
+			// Replicas that a node does not know get no vote of it.
+			if known := knownNodes(node.text("CLUSTER", "NODES")); known < len(c.running()) {
+				return fmt.Errorf("%s knows %d of %d nodes", node.Addr, known, len(c.running()))
+			}
+			masters := c.masters(node)
+			if first == "" {
+				first = masters
+			}
+			if masters != first {
+				return fmt.Errorf("%s says %s, another %s", node.Addr, masters, first)
+			}
+			replication := node.text("INFO", "replication")
+			if strings.Contains(replication, "role:slave") && !strings.Contains(replication, "master_link_status:up") {
+				return fmt.Errorf("%s says: %s", node.Addr, replication)
+			}
+		}
+		return nil
+	})
+}
+
+// Migration is a slot's move from one master to another, held where the test
+// wants it.
+type Migration struct {
+	c        *Cluster
+	slot     int
+	from, to *Server
+}
+
+// BeginMigration begins to move the key's slot. From now on, keys that the old
+// master does not have are asked for at the new one (ASK).
+func (c *Cluster) BeginMigration(key string, to *Server) *Migration {
+	c.t.Helper()
+	m := &Migration{c: c, slot: c.Slot(key), from: c.Master(key), to: to}
+	m.to.do("CLUSTER", "SETSLOT", m.slot, "IMPORTING", m.from.text("CLUSTER", "MYID"))
+	m.from.do("CLUSTER", "SETSLOT", m.slot, "MIGRATING", m.to.text("CLUSTER", "MYID"))
+	return m
+}
+
+// MoveKeys moves the keys that the slot has.
+func (m *Migration) MoveKeys() {
+	m.c.t.Helper()
+	host, port, err := net.SplitHostPort(m.to.Addr)
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	for {
+		keys := m.from.list("CLUSTER", "GETKEYSINSLOT", m.slot, 100)
+		if len(keys) == 0 {
+			return
+		}
+		args := []any{"MIGRATE", host, port, "", 0, 10_000}
+		if m.to.password != "" {
+			args = append(args, "AUTH2", m.to.username, m.to.password)
+		}
+		m.from.do(append(append(args, "KEYS"), keys...)...) // NOKEY, when they expired meanwhile, is no error
+	}
+}
+
+// Finish gives the slot to the new master and waits until every node knows.
+func (m *Migration) Finish() {
+	m.c.t.Helper()
+	m.MoveKeys()
+	id := m.to.text("CLUSTER", "MYID")
+	m.to.do("CLUSTER", "SETSLOT", m.slot, "NODE", id)
+	m.from.do("CLUSTER", "SETSLOT", m.slot, "NODE", id)
+	m.c.WaitComplete()
+}
+
+// MigrateSlot moves the key's slot with all its keys.
+func (c *Cluster) MigrateSlot(key string, to *Server) {
+	c.t.Helper()
+	c.BeginMigration(key, to).Finish()
+}
+
+// knownNodes counts the nodes of a CLUSTER NODES reply that are up and either
+// serve slots or are replicas.
+func knownNodes(reply string) int {
+	n := 0
+	for line := range strings.Lines(reply) {
+		fields := strings.Fields(line) // id, address, flags, five more, slots
+		flags := strings.Split(fields[2], ",")
+		has := func(flag string) bool { return slices.Contains(flags, flag) }
+		if (has("slave") || len(fields) > 8) && !has("handshake") && !has("fail") && !has("fail?") {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *Cluster) running() []*Server {
+	return slices.DeleteFunc(slices.Clone(c.nodes), func(node *Server) bool { return !node.proc.Running() })
+}
+
+func (c *Cluster) config(name, value string) {
+	c.t.Helper()
+	for _, node := range c.running() {
+		node.do("CONFIG", "SET", name, value)
+	}
+}
+
+func (c *Cluster) node(addr string) *Server {
+	c.t.Helper()
+	for _, node := range c.nodes {
+		if node.Addr == addr {
+			return node
+		}
+	}
+	c.t.Fatalf("fleetcall: %s is no node of this cluster", addr)
+	return nil
+}
+
+// slotRange is what one master serves.
+type slotRange struct {
+	first, last int
+	master      string // host:port
+}
+
+// slots returns who serves what, as this node sees it.
+func (c *Cluster) slots(node *Server) []slotRange {
+	c.t.Helper()
+	var all []slotRange
+	for _, entry := range node.list("CLUSTER", "SLOTS") {
+		e := entry.([]any) // first, last, master, its replicas
+		master := e[2].([]any)
+		all = append(all, slotRange{int(e[0].(int64)), int(e[1].(int64)), fmt.Sprintf("%v:%v", master[0], master[1])})
+	}
+	return all
+}
+
+// masters is slots as a text to compare.
+func (c *Cluster) masters(node *Server) string {
+	c.t.Helper()
+	var all []string
+	for _, r := range c.slots(node) {
+		all = append(all, fmt.Sprintf("%05d-%05d %s", r.first, r.last, r.master))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// newCommand sends a command on a connection of its own.
+func (r *Server) newCommand(args ...any) error {
+	_, err := r.reply(args)
+	return err
+}
+
+func (r *Server) reply(args []any) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	client := r.newClient()
+	defer func() { _ = client.Close() }()
+	return client.Do(ctx, args...).Result()
+}
+
+// do sends a command that must succeed.
+func (r *Server) do(args ...any) any {
+	r.t.Helper()
+	reply, err := r.reply(args)
+	if err != nil {
+		r.t.Fatalf("fleetcall: %v on %s: %v", args, r.Addr, err)
+	}
+	return reply
+}
+
+func (r *Server) text(args ...any) string {
+	r.t.Helper()
+	switch reply := r.do(args...).(type) {
+	case string:
+		return reply
+	default:
+		r.t.Fatalf("fleetcall: %v on %s: %v", args, r.Addr, reply)
+		return ""
+	}
+}
+
+func (r *Server) number(args ...any) int {
+	r.t.Helper()
+	n, ok := r.do(args...).(int64)
+	if !ok {
+		r.t.Fatalf("fleetcall: %v on %s: no number", args, r.Addr)
+	}
+	return int(n)
+}
+
+func (r *Server) list(args ...any) []any {
+	r.t.Helper()
+	list, ok := r.do(args...).([]any)
+	if !ok {
+		r.t.Fatalf("fleetcall: %v on %s: no list", args, r.Addr)
+	}
+	return list
+}

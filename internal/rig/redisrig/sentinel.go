@@ -1,0 +1,235 @@
+package redisrig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fleetcall/fleetcall/internal/rig"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	sentinelMaster = "mymaster"
+	dataNodes      = 3
+	sentinels      = 3
+)
+
+// Sentinel is a private Redis master with two replicas, watched by three
+// sentinels.
+type Sentinel struct {
+	t         testing.TB
+	nodes     []*Server
+	sentinels []*Server
+}
+
+// StartSentinel starts a master, two replicas and three sentinels, and waits
+// until they know each other. args are added to the command line of the master
+// and the replicas. All are stopped when the test ends.
+func StartSentinel(t testing.TB, args ...string) *Sentinel {
+	t.Helper()
+	s := &Sentinel{t: t}
+	for range dataNodes {
+		node := newServer(t, append([]string{"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"}, args...))
+		node.launch()
+		s.nodes = append(s.nodes, node)
+	}
+	host, port, err := net.SplitHostPort(s.nodes[0].Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, replica := range s.nodes[1:] {
+		replica.do("REPLICAOF", host, port)
+	}
+	for range sentinels {
+		s.sentinels = append(s.sentinels, s.startSentinel(host, port, args))
+	}
+	s.waitReady()
+	return s
+}
+
+// startSentinel starts one sentinel, on which the test's clients need neither
+// user nor password.
+func (s *Sentinel) startSentinel(host, port string, args []string) *Server {
+	s.t.Helper()
+	node := s.nodes[0]
+	var secure []string
+	if i := slices.Index(args, "--tls-ca-cert-file"); i >= 0 {
+		secure = args[i : i+len((&TLS{}).Args())]
+	}
+	sentinel := newServer(s.t, append([]string{"--sentinel"}, secure...))
+	sentinel.config = filepath.Join(sentinel.dir, "sentinel.conf") // which it rewrites
+	if err := os.WriteFile(sentinel.config, nil, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	sentinel.launch()
+	sentinel.do("SENTINEL", "MONITOR", sentinelMaster, host, port, 2)
+	set := func(name, value string) { sentinel.do("SENTINEL", "SET", sentinelMaster, name, value) }
+	set("down-after-milliseconds", calm)
+	if node.username != "" {
+		set("auth-user", node.username)
+	}
+	if node.password != "" {
+		set("auth-pass", node.password)
+	}
+	set("failover-timeout", "5000")
+	return sentinel
+}
+
+// waitReady waits until every sentinel could decide on a failover.
+func (s *Sentinel) waitReady() {
+	s.t.Helper()
+	rig.Wait(s.t, "the sentinels", func() error {
+		for _, sentinel := range s.sentinels {
+			if _, err := sentinel.reply([]any{"SENTINEL", "CKQUORUM", sentinelMaster}); err != nil {
+				return err
+			}
+			state := sentinel.masterState()
+			if state["num-other-sentinels"] != fmt.Sprint(sentinels-1) || state["num-slaves"] != fmt.Sprint(dataNodes-1) || state["flags"] != "master" {
+				return fmt.Errorf("%s says: %v", sentinel.Addr, state)
+			}
+		}
+		return s.replicated()
+	})
+}
+
+// replicated says which replica does not have its master's data yet.
+func (s *Sentinel) replicated() error {
+	for _, node := range s.nodes {
+		if !node.proc.Running() {
+			continue
+		}
+		replication := node.text("INFO", "replication")
+		if strings.Contains(replication, "role:slave") && !strings.Contains(replication, "master_link_status:up") {
+			return fmt.Errorf("%s says: %s", node.Addr, replication)
+		}
+	}
+	return nil
+}
+
+// masterState is what a sentinel knows of the master.
+func (r *Server) masterState() map[string]string {
+	r.t.Helper()
+	client := redis.NewSentinelClient(&redis.Options{Addr: r.Addr, TLSConfig: r.tls, MaxRetries: -1})
+	defer func() { _ = client.Close() }()
+	state, err := client.Master(context.Background(), sentinelMaster).Result()
+	if err != nil {
+		r.t.Fatalf("fleetcall: asking the sentinel %s: %v", r.Addr, err)
+	}
+	return state
+}
+
+// Addrs returns the host:port of every sentinel.
+func (s *Sentinel) Addrs() []string {
+	addrs := make([]string, 0, len(s.sentinels))
+	for _, sentinel := range s.sentinels {
+		addrs = append(addrs, sentinel.Addr)
+	}
+	return addrs
+}
+
+// URL returns the sentinels' address as fleetcall's REDIS_URL has it.
+func (s *Sentinel) URL() string {
+	return s.nodes[0].url("redis+sentinel", strings.Join(s.Addrs(), ",")) + "/" + sentinelMaster
+}
+
+// Client returns a client for the test's own use, which follows the master and
+// is closed when the test ends.
+func (s *Sentinel) Client() *redis.Client {
+	node := s.nodes[0]
+	client := redis.NewFailoverClient(&redis.FailoverOptions{
+		MasterName: sentinelMaster, SentinelAddrs: s.Addrs(),
+		Username: node.username, Password: node.password, TLSConfig: node.tls, ContextTimeoutEnabled: true,
+	})
+	s.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// Master returns the server that the sentinels agree is the master.
+func (s *Sentinel) Master() *Server {
+	s.t.Helper()
+	var master *Server
+	rig.Wait(s.t, "agreement on a master", func() error {
+		var err error
+		master, err = s.agreed()
+		return err
+	})
+	return master
+}
+
+func (s *Sentinel) agreed() (*Server, error) {
+	var agreed string
+	for _, sentinel := range s.sentinels {
+		reply := sentinel.list("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinelMaster)
+		addr := net.JoinHostPort(fmt.Sprint(reply[0]), fmt.Sprint(reply[1]))
+		if agreed == "" {
+			agreed = addr
+		}
+		if addr != agreed {
+			return nil, fmt.Errorf("%s and %s", addr, agreed)
+		}
+	}
+	for _, node := range s.nodes {
+		if node.Addr == agreed {
+			return node, nil
+		}
+	}
+	return nil, fmt.Errorf("%s is none of the servers", agreed)
+}
+
+// KillMaster kills the master and returns it. A replica takes over after a few
+// seconds: WaitFailover waits for that.
+func (s *Sentinel) KillMaster() *Server {
+	s.t.Helper()
+	master := s.Master()
+	s.downAfter(failing)
+	master.Kill()
+	return master
+}
+
+// Failover makes the sentinels put a replica in the master's place, while the
+// master runs on, and returns the old master.
+func (s *Sentinel) Failover() *Server {
+	s.t.Helper()
+	master := s.Master()
+	s.sentinels[0].do("SENTINEL", "FAILOVER", sentinelMaster)
+	return master
+}
+
+// WaitFailover waits until the sentinels agree on another master than old, and
+// returns it. An old master that runs takes itself for a master for some ten
+// seconds more, until the sentinels tell it otherwise.
+func (s *Sentinel) WaitFailover(old *Server) *Server {
+	s.t.Helper()
+	var master *Server
+	rig.Wait(s.t, "failover", func() error {
+		var err error
+		if master, err = s.agreed(); err != nil {
+			return err
+		}
+		if master == old {
+			return errors.New("the old master is the master")
+		}
+		if role := master.list("ROLE")[0]; role != "master" {
+			return fmt.Errorf("%s is a %v", master.Addr, role)
+		}
+		return nil
+	})
+	s.downAfter(calm)
+	return master
+}
+
+// downAfter sets the milliseconds after which a server that is silent is down.
+func (s *Sentinel) downAfter(limit string) {
+	s.t.Helper()
+	for _, sentinel := range s.sentinels {
+		sentinel.do("SENTINEL", "SET", sentinelMaster, "down-after-milliseconds", limit)
+	}
+}
