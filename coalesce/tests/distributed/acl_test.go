@@ -27,7 +27,7 @@ const aclPassword = "secret"
 // SETUSER and the name: for one server, and for a Cluster.
 func documentedUsers(t *testing.T) (single, cluster []string) {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
