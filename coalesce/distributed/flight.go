@@ -82,7 +82,7 @@ type state[V any] func(*call[V]) state[V]
 // keep the caller for longer than its deadline and the Redis timeout: a wake-up
 // before it costs as much as the join itself.
 func (g *Group[V]) fly(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (goOn func()) {
-	flight := joined.Start(ctx)
+	flight := joined.Start(ctx).(*detached.Context)
 	if err := g.enter(); err != nil {
 		joined.End(result[V]{}, err, true).Tell()
 		return nil

@@ -2,13 +2,13 @@ package local
 
 import (
 	"context"
+	"math/rand/v2"
+	"os"
 	"runtime"
 	"strconv"
 	"sync/atomic"
 	"testing"
 	"unsafe"
-
-	"pgregory.net/rapid"
 )
 
 func TestShardFillsOneCacheLine(t *testing.T) {
@@ -98,31 +98,44 @@ func (t *table[K, V]) len() (n int) {
 	return n
 }
 
+// TestTableFindsWhatItHoldsAndNothingElse compares a table with a map through
+// random steps. Set FLEETCALL_TEST_SEED to the seed that a failure prints to see
+// it again.
 func TestTableFindsWhatItHoldsAndNothingElse(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var tab table[int, int]
-		held := map[int]*flight[int, int]{}
-		hash := func(key int) uint64 { return uint64(key%7) * shardCount } // many in a chain
-		for range rapid.IntRange(1, 2000).Draw(t, "steps") {
-			key := rapid.IntRange(0, 400).Draw(t, "key")
-			found := tab.find(key, hash(key))
-			if found != held[key] {
-				t.Fatalf("key %d: found %p, want %p", key, found, held[key])
-			}
-			switch {
-			case found == nil:
-				held[key] = &flight[int, int]{key: key, hash: hash(key)}
-				tab.insert(held[key])
-			case rapid.Bool().Draw(t, "remove"):
-				tab.remove(found)
-				tab.remove(found) // does nothing
-				delete(held, key)
-			}
-			if tab.len() != len(held) || int(tab.count) != len(held) {
-				t.Fatalf("%d flights counted as %d, want %d", tab.len(), tab.count, len(held))
-			}
+	seed := rand.Uint64()
+	if again, err := strconv.ParseUint(os.Getenv("FLEETCALL_TEST_SEED"), 10, 64); err == nil {
+		seed = again
+	}
+	t.Logf("FLEETCALL_TEST_SEED=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range 100 {
+		followTable(t, random, 1+random.IntN(2000))
+	}
+}
+
+func followTable(t *testing.T, random *rand.Rand, steps int) {
+	var tab table[int, int]
+	held := map[int]*flight[int, int]{}
+	hash := func(key int) uint64 { return uint64(key%7) * shardCount } // many in a chain
+	for range steps {
+		key := random.IntN(401)
+		found := tab.find(key, hash(key))
+		if found != held[key] {
+			t.Fatalf("key %d: found %p, want %p", key, found, held[key])
 		}
-	})
+		switch {
+		case found == nil:
+			held[key] = &flight[int, int]{key: key, hash: hash(key)}
+			tab.insert(held[key])
+		case random.IntN(2) == 0:
+			tab.remove(found)
+			tab.remove(found) // does nothing
+			delete(held, key)
+		}
+		if tab.len() != len(held) || int(tab.count) != len(held) {
+			t.Fatalf("%d flights counted as %d, want %d", tab.len(), tab.count, len(held))
+		}
+	}
 }
 
 func TestTableThatWasLargeLetsItsMemoryGo(t *testing.T) {

@@ -15,7 +15,7 @@ func Error(recovered any) error {
 	if recovered == nil {
 		return coalesce.ErrGoexit
 	}
-	if e, ok := recovered.(*coalesce.PanicError); ok {
+	if e, ok := recovered.(*coalesce.PanicError); ok && e != nil {
 		return e
 	}
 	return &coalesce.PanicError{Value: recovered, Stack: debug.Stack()}

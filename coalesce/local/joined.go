@@ -1,0 +1,77 @@
+package local
+
+import (
+	"context"
+
+	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
+)
+
+// Joined is a caller's part in a flight whose work is done elsewhere.
+type Joined[K comparable, V any] struct {
+	s    *shard[K, V]
+	f    *flight[K, V]
+	done <-chan struct{} // nil: the caller is the leader
+}
+
+// Join is Do for work that is done elsewhere, step by step: a follower, of which
+// there may be very many, needs no stack for what the leader does. Every caller
+// that joins must Wait. A leader must Start the flight before that, and see to it
+// that the flight is ended, on any goroutine.
+func (g *Group[K, V]) Join(key K) Joined[K, V] {
+	s, hash := g.shard(key)
+	f, done := g.join(s, key, hash)
+	return Joined[K, V]{s, f, done}
+}
+
+// Leads says whether the caller must start the flight.
+func (j Joined[K, V]) Leads() bool { return j.done == nil }
+
+// Start returns the context that the flight's work runs under. It has the values
+// of ctx, and ends when the last caller has left or the flight has ended.
+func (j Joined[K, V]) Start(ctx context.Context) context.Context {
+	j.f.ctx = &detached.Context{First: ctx}
+	return j.f.ctx
+}
+
+// End ends the flight, unless it has ended: a caller that comes now starts
+// another. When returned is false, err is a *coalesce.PanicError, with which
+// every caller panics, or coalesce.ErrGoexit, which exits their goroutines.
+func (j Joined[K, V]) End(val V, err error, returned bool) Ended {
+	return j.s.finish(j.f, val, err, returned)
+}
+
+// Ended is a flight that has ended, and whose callers are still to be told.
+type Ended struct {
+	Callers int
+
+	done chan struct{}
+	ctx  *detached.Context
+}
+
+// Tell lets the callers return. With many of them, that takes its time.
+func (e Ended) Tell() {
+	if e.done != nil {
+		close(e.done)
+	}
+	if e.ctx != nil {
+		e.ctx.End(context.Canceled)
+	}
+}
+
+// Wait returns the flight's result, which all of its callers share, or nil and
+// ctx.Err() when ctx ends first.
+func (j Joined[K, V]) Wait(ctx context.Context) (*V, error) {
+	if j.done != nil && ctx.Done() == nil {
+		<-j.done
+	} else if err := j.s.wait(ctx, j.f, j.done); err != nil {
+		return nil, err
+	}
+	j.f.unwind()
+	return &j.f.val, j.f.err
+}
+
+// Abandoned says whether the caller must join anew, because the flight was
+// abandoned: its function returned a context.Canceled that was not the flight's
+// own. It may be called after Wait has returned a result. It is false for the
+// leader, who gets the error.
+func (j Joined[K, V]) Abandoned() bool { return j.done != nil && j.f.abandoned }
