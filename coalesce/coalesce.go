@@ -13,14 +13,27 @@ package coalesce
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 )
 
 // Group merges concurrent calls for the same key into one execution.
 type Group[V any] interface {
 	// Do returns the result of fn for key, from an execution that was still
 	// running when Do was called, or from one of its own. An error of fn is
-	// returned to every caller of its flight. When ctx ends first, Do
-	// returns ctx.Err() at once.
+	// returned to every caller of its flight.
+	//
+	// When ctx ends first, Do returns ctx.Err() at once, with the role that the
+	// caller had when it left: Leader or Fallback when its function was running
+	// here, LocalFollower or RemoteFollower when it waited for another caller, 0
+	// when that was not decided yet. When ctx had ended before the call, Do runs
+	// nothing and the role is 0.
+	//
+	// A function that returns context.Canceled, wrapped or not, although its
+	// flight has not been cancelled has abandoned its flight: its caller gets
+	// the error, and the others run one of their own functions. A panic of fn
+	// is a panic of Do with a *PanicError in the process that ran it, and
+	// ErrRemotePanic elsewhere. A nil fn panics when it is called, as a nil
+	// function does.
 	Do(ctx context.Context, key string, fn func(context.Context) (V, error)) (V, Role, error)
 	// Forget makes callers of these keys that come after it start a new flight.
 	// Callers that already wait keep theirs.
@@ -68,14 +81,32 @@ func (r Role) String() string {
 // Off is the Group that merges nothing: every call runs its own function.
 type Off[V any] struct{}
 
-// Do runs fn with ctx.
-func (Off[V]) Do(ctx context.Context, _ string, fn func(context.Context) (V, error)) (V, Role, error) {
+// Do runs fn with ctx, on the caller's goroutine: a fn that does not obey ctx
+// keeps its caller. A panic of fn reaches the caller as in the other tiers, as a
+// *PanicError.
+func (Off[V]) Do(ctx context.Context, _ string, fn func(context.Context) (V, error)) (val V, role Role, err error) {
 	if err := ctx.Err(); err != nil {
-		var zero V
-		return zero, 0, err
+		return val, 0, err
 	}
-	v, err := fn(ctx)
-	return v, Leader, err
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		switch value := recover().(type) {
+		case nil: // runtime.Goexit, which goes on
+		case *PanicError:
+			if value == nil {
+				panic(&PanicError{Value: value, Stack: debug.Stack()})
+			}
+			panic(value) // it has crossed a goroutine, and has the original stack
+		default:
+			panic(&PanicError{Value: value, Stack: debug.Stack()})
+		}
+	}()
+	val, err = fn(ctx)
+	returned = true
+	return val, Leader, err
 }
 
 // Forget has nothing to forget.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -61,4 +63,49 @@ func TestOffRunsTheFunctionOfEveryCallWithItsOwnContext(t *testing.T) {
 		close(release)
 		synctest.Wait()
 	})
+}
+
+// goesOff panics with value, and is looked for by name in stacks.
+//
+//go:noinline
+func goesOff(value any) (string, error) { panic(value) }
+
+func TestPanicIsAPanicErrorInOffAsInTheOtherTiers(t *testing.T) {
+	first := &coalesce.PanicError{Value: "boom", Stack: []byte("the original stack")}
+	for _, tt := range []struct {
+		name  string
+		value any
+		check func(*coalesce.PanicError) bool
+	}{
+		{"a string", "boom", func(e *coalesce.PanicError) bool {
+			return e.Value == "boom" && strings.Contains(string(e.Stack), "coalesce_test.goesOff")
+		}},
+		{"one that was caught before", first, func(e *coalesce.PanicError) bool { return e == first }},
+		{"a nil *PanicError", (*coalesce.PanicError)(nil), func(e *coalesce.PanicError) bool {
+			return e != nil && e.Value == (*coalesce.PanicError)(nil)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			defer func() {
+				value := recover()
+				if e, ok := value.(*coalesce.PanicError); !ok || !tt.check(e) {
+					t.Errorf("Do panicked with %#v", value)
+				}
+			}()
+			coalesce.Off[string]{}.Do(t.Context(), "key", func(context.Context) (string, error) { return goesOff(tt.value) })
+		})
+	}
+}
+
+func TestGoexitGoesOnThroughOff(t *testing.T) {
+	exited := make(chan bool, 1)
+	go func() {
+		returned := false
+		defer func() { exited <- !returned && recover() == nil }()
+		coalesce.Off[string]{}.Do(t.Context(), "key", func(context.Context) (string, error) { runtime.Goexit(); return "", nil })
+		returned = true
+	}()
+	if !<-exited {
+		t.Error("the goroutine did not exit")
+	}
 }
