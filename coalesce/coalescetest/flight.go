@@ -56,7 +56,7 @@ func outcomeOf[V any](f *flight, v V, err error) (o outcome) {
 		if errtree.Is(err, context.Canceled) && (f.ctx == nil || f.ctx.Err() == nil) {
 			return outcome{fate: joinAnew} // the function has abandoned its flight
 		}
-		return outcome{err: &coalesce.RemoteError{Message: err.Error(), Names: coalesce.ErrorNames(err)}}
+		return outcome{err: remoteError(err)}
 	}
 	value, err := encode(v)
 	if err != nil {
@@ -71,7 +71,7 @@ func panicOutcome(err error) outcome {
 	if panicked, ok := err.(*coalesce.PanicError); ok {
 		err = fmt.Errorf("%w: %v", coalesce.ErrRemotePanic, panicked.Value)
 	}
-	return outcome{err: &coalesce.RemoteError{Message: err.Error(), Names: coalesce.ErrorNames(err)}}
+	return outcome{err: remoteError(err)}
 }
 
 // end tells the followers, unless they have been told. A call that comes later

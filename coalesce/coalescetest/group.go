@@ -66,7 +66,8 @@ func (g *Group[V]) Forget(_ context.Context, keys ...string) error {
 
 // Waiting returns how many callers wait on this replica, those included whose
 // function runs. It is 0 while a flight of this replica has not joined the
-// fleet's yet: callers that are counted get the result of a flight that runs now.
+// fleet's yet: callers that are counted get the result of the flight that runs
+// now. When that is abandoned or its leader dies, they count until they know.
 func (g *Group[V]) Waiting() int {
 	st := g.local.Stats()
 	if g.settled.Load() != st.ActiveFlights {
