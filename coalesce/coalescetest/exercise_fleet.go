@@ -48,16 +48,18 @@ func fleetExecution(x *exercise) {
 	x.replicas(3)
 	l := x.lead("the leader on replica 0", 0, "key")
 	local := x.followAll(0, "key")
+	var first []*caller // of its replica
 	for group := 1; group < 3; group++ {
-		first := x.follow(fmt.Sprint("the first follower on replica ", group), group, "key")
+		first = append(first, x.follow(fmt.Sprint("the first follower on replica ", group), group, "key"))
 		x.joined()
-		second := x.follow(fmt.Sprint("the second follower on replica ", group), group, "key")
+		local = append(local, x.follow(fmt.Sprint("the second follower on replica ", group), group, "key"))
 		x.joined()
-		defer first.gets("value", coalesce.RemoteFollower)
-		defer second.gets("value", coalesce.LocalFollower)
 	}
 	l.fn.returns("value", nil)
 	l.gets("value", coalesce.Leader)
+	for _, c := range first {
+		c.gets("value", coalesce.RemoteFollower)
+	}
 	for _, c := range local {
 		c.gets("value", coalesce.LocalFollower)
 	}
@@ -164,15 +166,14 @@ func fleetAbandoned(x *exercise) {
 
 // failsRemotely checks what followers on other replicas get of a flight that ends
 // as how does.
-func (x *exercise) failsRemotely(how func() (string, error), check func(got ending) string) {
+func (x *exercise) failsRemotely(how func() (string, error), want string, right func(err error) bool) {
 	x.Helper()
 	x.replicas(3)
 	l := x.lead("the leader on replica 0", 0, "key")
 	one, two := x.followOn("key")
 	l.fn.ends(how)
 	for _, c := range []*caller{one, two} {
-		got := c.ends()
-		if want := check(got); want != "" || got.role != coalesce.RemoteFollower || got.err == nil {
+		if got := c.ends(); got.err == nil || got.role != coalesce.RemoteFollower || !right(got.err) {
 			x.Errorf("%s %s, want %s as remote-follower", c.name, got, want)
 		}
 	}
@@ -183,43 +184,28 @@ func (x *exercise) failsRemotely(how func() (string, error), check func(got endi
 func fleetError(x *exercise) {
 	x.failsRemotely(
 		func() (string, error) { return "", fmt.Errorf("reading: %w", errQuery) },
-		func(got ending) string {
-			if got.err == nil || got.err.Error() != "reading: the query failed" {
-				return "an error with the message of the function's error"
-			}
-			return ""
-		})
+		"an error with the message of the function's error",
+		func(err error) bool { return err.Error() == "reading: the query failed" })
 }
 
 func fleetRegistered(x *exercise) {
 	x.failsRemotely(
 		func() (string, error) { return "", fmt.Errorf("reading: %w", errRegistered) },
-		func(got ending) string {
-			if !errors.Is(got.err, errRegistered) || errors.Is(got.err, coalesce.ErrRemotePanic) {
-				return "an error in which errors.Is finds the registered one, and no other"
-			}
-			return ""
-		})
+		"an error in which errors.Is finds the registered one and no other",
+		func(err error) bool { return errors.Is(err, errRegistered) && !errors.Is(err, coalesce.ErrRemotePanic) })
 }
 
 func fleetPanic(x *exercise) {
 	x.failsRemotely(
 		func() (string, error) { return explode(errRow) },
-		func(got ending) string {
-			if !errors.Is(got.err, coalesce.ErrRemotePanic) {
-				return "ErrRemotePanic"
-			}
-			return ""
-		})
+		"an error that is ErrRemotePanic",
+		func(err error) bool { return errors.Is(err, coalesce.ErrRemotePanic) })
 }
 
 func fleetGoexit(x *exercise) {
-	x.failsRemotely(exit, func(got ending) string {
-		if !errors.Is(got.err, coalesce.ErrGoexit) {
-			return "ErrGoexit"
-		}
-		return ""
-	})
+	x.failsRemotely(exit,
+		"an error that is ErrGoexit",
+		func(err error) bool { return errors.Is(err, coalesce.ErrGoexit) })
 }
 
 func remoteLeaves(x *exercise) {

@@ -153,7 +153,7 @@ func (c *caller) ends() ending {
 func (c *caller) gets(want string, role coalesce.Role) {
 	c.x.Helper()
 	if got := c.ends(); got != (ending{val: want, role: role}) {
-		c.x.Errorf("%s %s, want %s", c.name, got, ending{val: want, role: role})
+		c.x.Errorf("%s %s, want %.200q as %s", c.name, got, want, role)
 	}
 }
 
@@ -173,7 +173,7 @@ func (o ending) String() string {
 	case o.exited:
 		return "exited its goroutine"
 	case o.err != nil:
-		return fmt.Sprintf("got the error %T %q as %s", o.err, o.err, o.role)
+		return fmt.Sprintf("got the error %T %.200q as %s", o.err, o.err, o.role)
 	}
 	return fmt.Sprintf("got %.200q as %s", o.val, o.role)
 }
