@@ -38,5 +38,14 @@
 // # A suite for every Group
 //
 // Exercise checks what package coalesce promises of a Group. Hold a Group of your
-// own to it, for example one that wraps another with a cache or with metrics.
+// own to it, for example one that wraps another with metrics:
+//
+//	func TestMeasuredGroup(t *testing.T) {
+//		coalescetest.Exercise(t, coalescetest.Harness{
+//			Merges: true,
+//			Replicas: func(*testing.T, int) []coalesce.Group[string] {
+//				return []coalesce.Group[string]{Measure(local.Tier(new(local.Group[string, string])))}
+//			},
+//		})
+//	}
 package coalescetest

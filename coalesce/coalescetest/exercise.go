@@ -33,7 +33,9 @@ type Harness struct {
 	//
 	// Leave it nil for Groups that live in one process and use no network: each
 	// subtest then runs in a bubble of testing/synctest, which knows when every
-	// goroutine waits. Replicas is called inside the bubble.
+	// goroutine waits. Replicas is called inside the bubble. There, a goroutine
+	// that has to wait for a sync.Mutex counts as busy: a Group that keeps one
+	// locked while a function runs hangs until the time of go test is over.
 	Waiting func(g coalesce.Group[string]) int
 }
 

@@ -215,16 +215,17 @@ type brokenError struct{ message string }
 func (e *brokenError) Error() string { return e.message }
 
 func TestMistakesOfATestAreNamed(t *testing.T) {
-	fleet := coalescetest.NewFleet()
-	g := coalescetest.NewGroup[chan int](fleet, "products")
-	g.LeadElsewhere("7")
-	for want, mistake := range map[string]func(){
-		`key "7" of group "products" is led already`: func() { g.LeadElsewhere("7") },
-		"the value cannot be encoded":                func() { g.Cache("7", make(chan int)) },
-		"call StartRedis first": func() {
+	for want, mistake := range map[string]func(*coalescetest.Fleet, *coalescetest.Group[chan int]){
+		`key "7" of group "channels" is led already`: func(_ *coalescetest.Fleet, g *coalescetest.Group[chan int]) {
+			g.LeadElsewhere("7")
+			g.LeadElsewhere("7")
+		},
+		"the value cannot be encoded": func(_ *coalescetest.Fleet, g *coalescetest.Group[chan int]) {
+			g.Cache("7", make(chan int))
+		},
+		"call StartRedis first": func(fleet *coalescetest.Fleet, g *coalescetest.Group[chan int]) {
 			fleet.StopRedis()
-			defer fleet.StartRedis()
-			g.LeadElsewhere("8")
+			g.LeadElsewhere("7")
 		},
 	} {
 		func() {
@@ -233,7 +234,8 @@ func TestMistakesOfATestAreNamed(t *testing.T) {
 					t.Errorf("it panicked with %q, want %q", got, want)
 				}
 			}()
-			mistake()
+			fleet := coalescetest.NewFleet()
+			mistake(fleet, coalescetest.NewGroup[chan int](fleet, "channels"))
 		}()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -225,4 +226,43 @@ func TestPanicWithANilPanicErrorIsAPanic(t *testing.T) {
 			t.Errorf("it panicked with %#v", e)
 		}
 	})
+}
+
+// TestNoCallerIsLostAmongThoseThatAbandonAndLeave has many callers of one key on
+// real threads. A flight that is lost would hang one of them.
+func TestNoCallerIsLostAmongThoseThatAbandonAndLeave(t *testing.T) {
+	var g local.Group[string, string]
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			for round := range 500 {
+				ctx, leave := context.WithCancel(context.Background())
+				if i%2 == 0 {
+					ctx = context.Background()
+				}
+				ran := 0
+				_, role, err := g.Do(ctx, "key", func(context.Context) (string, error) {
+					ran++
+					if (i+round)%5 == 0 {
+						leave() // with the context that the function uses
+					}
+					if (i+round)%3 == 0 {
+						return "", errCanceled
+					}
+					return "value", nil
+				})
+				leave()
+				if led := role == coalesce.Leader; ran > 1 || led != (ran == 1) && ctx.Done() == nil {
+					t.Errorf("a caller came back as %s, and its function ran %d times", role, ran)
+				}
+				if role == coalesce.LocalFollower && err != nil {
+					t.Errorf("a follower got %v", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if st := g.Stats(); st.ActiveFlights != 0 || st.Waiting != 0 {
+		t.Errorf("%+v", st)
+	}
 }
