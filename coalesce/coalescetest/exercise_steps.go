@@ -67,10 +67,15 @@ func (x *exercise) context() (context.Context, context.CancelFunc) {
 	if x.forever {
 		return context.Background(), nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	x.cancels = append(x.cancels, cancel)
-	return ctx, cancel
+	ctx, cancel := context.WithCancelCause(context.Background())
+	leave := func() { cancel(errLeft) }
+	x.cancels = append(x.cancels, leave)
+	return ctx, leave
 }
+
+// errLeft is the cause with which a context ends. Do returns the context's error,
+// and not this.
+var errLeft = errors.New("the caller has left")
 
 // report is for goroutines that a wrong Group may leave behind.
 func (x *exercise) report(format string, args ...any) {

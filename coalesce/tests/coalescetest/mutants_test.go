@@ -60,8 +60,9 @@ var mutants = map[string]func() mutant{
 		})
 	},
 
-	"ended contexts run": func() mutant { return calls(ignoreEnd) },
-	"nobody can leave":   func() mutant { return calls(keepCallers) },
+	"ended contexts run":       func() mutant { return calls(ignoreEnd) },
+	"causes instead of errors": func() mutant { return calls(returnCause) },
+	"nobody can leave":         func() mutant { return calls(keepCallers) },
 	"one caller's end is everyone's": func() mutant {
 		return runs(func(caller, _ context.Context, fn function) (string, error) { return fn(caller) })
 	},
@@ -175,6 +176,14 @@ func ignoreEnd(m *mutant, ctx context.Context, key string, fn function) (string,
 	return m.Group.Do(ctx, key, fn)
 }
 
+func returnCause(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
+	val, role, err := m.Group.Do(ctx, key, fn)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return val, role, err
+}
+
 func keepCallers(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
 	return m.Group.Do(context.WithoutCancel(ctx), key, fn)
 }
@@ -183,7 +192,14 @@ func forgetFirst(m *mutant, ctx context.Context, keys ...string) error {
 	return m.Group.Forget(ctx, keys[:min(len(keys), 1)]...)
 }
 
-const merging, separate, overAFleet = "merging", "separate", "over a fleet"
+const (
+	merging    = "merging"
+	separate   = "separate"
+	overAFleet = "over a fleet"
+	// overANetwork is a fleet that says how many callers wait: it is checked in
+	// no bubble.
+	overANetwork = "over a network"
+)
 
 // caught says which mutants each behaviour finds out, and on which kind of Group
 // the mutants stand.
@@ -198,7 +214,7 @@ var caught = []struct {
 	{"a nil function panics in its caller", merging, []string{"nil functions are refused", "panics are errors"}},
 	{"a context that has ended before the call runs nothing", merging, []string{"ended contexts run"}},
 	{"the function sees the values of its caller's context", merging, []string{"no values"}},
-	{"a caller that leaves gets its context's error", merging, []string{"nobody can leave", "no role for who leaves", "functions are never cancelled"}},
+	{"a caller that leaves gets its context's error", merging, []string{"nobody can leave", "no role for who leaves", "functions are never cancelled", "causes instead of errors"}},
 	{"a flight that has finished is gone", merging, []string{"caches"}},
 	{"a function may call for another key", merging, []string{"one at a time"}},
 	{"keys of any bytes are distinct", merging, []string{"keys are trimmed", "keys are folded", "keys are valid UTF-8", "keys end at a zero", "keys end at a brace", "keys are cut off", "keys are all the same"}},
@@ -237,11 +253,23 @@ var caught = []struct {
 	{"a leader that leaves hurts nobody on other replicas", overAFleet, []string{"one caller's end is everyone's"}},
 	{"the last caller in the fleet to leave cancels the function's context", overAFleet, []string{"functions are never cancelled"}},
 	{"a leader that leaves after its remote followers cancels the function's context", overAFleet, []string{"functions are never cancelled"}},
+
+	{"overlapping callers in the fleet share one execution", overANetwork, []string{"each replica is alone", "followers are all local"}},
+	{"a panic runs once and is ErrRemotePanic on other replicas", overANetwork, []string{"other replicas' panics run again"}},
+	{"an error runs once and reaches every caller in the process", overANetwork, []string{"followers retry errors"}},
 }
 
 // mutantHarness makes wrong Groups of a kind.
 func mutantHarness(name, kind string) coalescetest.Harness {
-	h := coalescetest.Harness{Merges: kind != separate, Fleet: kind == overAFleet}
+	h := coalescetest.Harness{Merges: kind != separate, Fleet: kind == overAFleet || kind == overANetwork}
+	if kind == overANetwork {
+		h.Waiting = func(g coalesce.Group[string]) int {
+			if wrong, ok := g.(*mutant); ok {
+				g = wrong.Group
+			}
+			return g.(*coalescetest.Group[string]).Waiting()
+		}
+	}
 	h.Replicas = func(t *testing.T, n int) []coalesce.Group[string] {
 		var groups []coalesce.Group[string]
 		switch {
