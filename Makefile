@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e bench chaos model screenshots lint fmt tidy setup clean
+.PHONY: help build demo run test e2e bench chaos model screenshots lint fmt tidy setup module-path release dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,5 +59,14 @@ tidy: ## add to each go.mod what is missing, and drop what is unused
 setup: ## install redis-server, postgresql, nginx, prometheus, chromium, spin and gcc where missing
 	@./scripts/setup
 
+module-path: ## give the modules another path, wherever it stands (MODULE=example.com/team/fleetcall)
+	@$(GO) run ./internal/publish/run module-path '$(MODULE)'
+
+release: ## commit, tag and build a version, pushing nothing (VERSION=v0.2.0)
+	@$(GO) run ./internal/publish/run release --platforms '$(PLATFORMS)' '$(VERSION)'
+
+dist: ## build the binaries of a tagged version anew (VERSION=v0.2.0)
+	@$(GO) run ./internal/publish/run dist --platforms '$(PLATFORMS)' '$(VERSION)'
+
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
