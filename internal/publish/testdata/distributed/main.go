@@ -1,0 +1,25 @@
+// A program that uses the second tier.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+)
+
+func main() {
+	client := redis.NewClient(&redis.Options{Addr: os.Getenv("REDIS_ADDR")})
+	products, err := distributed.New[string](client, distributed.WithNamespace("products"))
+	if err != nil {
+		panic(err)
+	}
+	name, role, err := products.Do(context.Background(), "7", func(context.Context) (string, error) { return "Teapot", nil })
+	fmt.Println(name, role, err)
+	if err := products.Close(context.Background()); err != nil {
+		panic(err)
+	}
+}
