@@ -21,10 +21,7 @@ const sbomTool = "github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10
 // on the time, nor on who packs them.
 func pack(name string, date time.Time, files []string) error {
 	var packed bytes.Buffer
-	compressed, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return fmt.Errorf("fleetcall: packing %s: %w", filepath.Base(name), err)
-	}
+	compressed := gzip.NewWriter(&packed)
 	archive := tar.NewWriter(compressed)
 	for _, file := range files {
 		content, err := os.ReadFile(file)
