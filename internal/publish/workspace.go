@@ -16,8 +16,8 @@ import (
 	"golang.org/x/mod/modfile"
 )
 
-// kept are the folders whose modules serve work in the repository: nobody gets them,
-// so a release does not tag them.
+// kept are the folders whose modules, and those below, serve work in the repository:
+// nobody gets them, so a release does not tag them.
 var kept = []string{"bench", "coalesce/tests", "examples"}
 
 // Module is one module of the workspace.
@@ -65,7 +65,7 @@ func Open(root string) (*Workspace, error) {
 		if err != nil {
 			return nil, err
 		}
-		module := Module{Path: file.Module.Mod.Path, Folder: folder, Published: !slices.Contains(kept, folder)}
+		module := Module{Path: file.Module.Mod.Path, Folder: folder, Published: !isKept(folder)}
 		files[module.Path] = file
 		w.Modules = append(w.Modules, module)
 	}
@@ -170,7 +170,7 @@ func (w *Workspace) requiredBySome() []Module {
 	})
 }
 
-// below says whether a path is prefix itself or within it.
-func below(p, prefix string) bool {
-	return p == prefix || strings.HasPrefix(p, prefix+"/")
+// isKept says whether a folder is one of kept, or in one.
+func isKept(folder string) bool {
+	return slices.ContainsFunc(kept, func(k string) bool { return folder == k || strings.HasPrefix(folder, k+"/") })
 }
