@@ -199,8 +199,11 @@ func checkTags(t *testing.T, w *publish.Workspace) {
 		sums.Write(content)
 	}
 	home := t.TempDir()
+	cache := strings.TrimSpace(run(t, home, nil, "go", "env", "GOMODCACHE"))
+	upstream := strings.TrimSpace(run(t, home, nil, "go", "env", "GOPROXY"))
 	env := []string{
-		"GOWORK=off", "GOFLAGS=-modcacherw", "GOMODCACHE=" + filepath.Join(home, "modules"), "GOPROXY=direct", "GOSUMDB=off",
+		"GOWORK=off", "GOFLAGS=-modcacherw -mod=readonly", "GOMODCACHE=" + filepath.Join(home, "modules"),
+		"GOPROXY=" + publish.CacheURL(cache) + "," + upstream, "GONOPROXY=" + w.Path(), "GOSUMDB=off",
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url.file://" + w.Root + ".insteadOf", "GIT_CONFIG_VALUE_0=https://" + w.Path(),
 	}
 	for _, m := range w.Published() {
@@ -213,6 +216,12 @@ func checkTags(t *testing.T, w *publish.Workspace) {
 			if !requiredByNone && !strings.Contains(sums.String(), line+"\n") {
 				t.Errorf("no go.sum has %s", line)
 			}
+		}
+		// Each go.sum has all that its module needs; the go command refuses it else.
+		folder := filepath.Join(w.Root, m.Folder)
+		run(t, folder, env, "go", "list", "-m", "all")
+		if m.Folder != "." { // whose many modules take long to unpack, and are in the binary
+			run(t, folder, env, "go", "list", "-deps", "./...")
 		}
 	}
 }
