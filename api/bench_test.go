@@ -11,15 +11,14 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// discard is a ResponseWriter that keeps its headers.
-type discard struct{ header http.Header }
+// discardWriter is a ResponseWriter that drops the body.
+type discardWriter struct{ header http.Header }
 
-func (d discard) Header() http.Header         { return d.header }
-func (d discard) Write(b []byte) (int, error) { return len(b), nil }
-func (d discard) WriteHeader(int)             {}
+func (d discardWriter) Header() http.Header         { return d.header }
+func (d discardWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (d discardWriter) WriteHeader(int)             {}
 
-// BenchmarkProduct is what a request costs besides its query, its coalescing and
-// net/http.
+// BenchmarkProduct measures a request without its query, its coalescing and net/http.
 func BenchmarkProduct(b *testing.B) {
 	p := product.Catalogue()[0]
 	one := func(context.Context, int32) (product.Product, error) { return p, nil }
@@ -32,6 +31,6 @@ func BenchmarkProduct(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Header = http.Header{}
-		handler.ServeHTTP(discard{http.Header{}}, r)
+		handler.ServeHTTP(discardWriter{http.Header{}}, r)
 	}
 }

@@ -1,10 +1,12 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -21,40 +23,40 @@ import (
 )
 
 const (
-	// maxBurst is how many requests a burst may have.
+	// maxBurst is the largest number of requests that a burst may have.
 	maxBurst = 1000
-	// shareLimit is how long a replica's share may take. What has not ended by
-	// then is cut off, so that the answer arrives within burstLimit.
-	shareLimit = 25 * time.Second
-	burstLimit = 30 * time.Second
-	burstSlack = 10 * time.Second // for the answer to be written
+	// shareTimeout bounds a replica's share of a burst. Requests that have not ended by
+	// then are cut off, so that the replica answers before burstTimeout.
+	shareTimeout     = 25 * time.Second
+	burstTimeout     = 30 * time.Second
+	burstWriteMargin = 10 * time.Second // to write the response
 
-	askRoll  = "roll-call"
-	askBurst = "burst " // and the plan, as JSON
+	askRollCall = "roll-call"
+	askBurst    = "burst " // followed by the plan as JSON
 )
 
-// BurstOrder is the body of POST /burst.
-type BurstOrder struct {
+// BurstRequest is the body of POST /burst.
+type BurstRequest struct {
 	Product  int32 `json:"product"`
 	Requests int   `json:"requests"`
 }
 
-// BurstAnswer is what POST /burst answers: what each tier made of the burst.
-type BurstAnswer struct {
-	ID         string  `json:"id"` // the requests' X-Request-Id begin with it
+// BurstResponse is the body that POST /burst returns: what each tier made of the burst.
+type BurstResponse struct {
+	ID         string  `json:"id"` // each request's X-Request-Id begins with it
 	Product    int32   `json:"product"`
-	Requests   int     `json:"requests"` // that were made
+	Requests   int     `json:"requests"` // that were sent
 	Mode       string  `json:"mode"`
 	TookMS     float64 `json:"took_ms"`
-	Flights    int     `json:"flights"`   // that the local tiers made of them; without coalescing, the requests
+	Flights    int     `json:"flights"`   // of the local tiers; with coalescing off, each request counts as one
 	Queries    int     `json:"queries"`   // that these requests sent to the database
-	Prevented  int     `json:"prevented"` // requests that were answered without one of their own
+	Prevented  int     `json:"prevented"` // requests that were answered without a query of their own
 	Failed     int     `json:"failed"`    // answered with an error
 	Unfinished int     `json:"unfinished"`
 
 	Roles    map[string]int `json:"roles"`
 	Replicas []BurstShare   `json:"replicas"`
-	Note     string         `json:"note,omitempty"` // why it is not the whole fleet's
+	Note     string         `json:"note,omitempty"` // why the numbers are not the whole fleet's
 }
 
 // BurstShare is the part of a burst that one replica ran.
@@ -62,7 +64,7 @@ type BurstShare struct {
 	Replica  string      `json:"replica"`
 	Instance string      `json:"instance"`
 	State    string      `json:"state"`    // ran, busy (with another burst) or silent (it did not answer)
-	Requests int         `json:"requests"` // its share
+	Requests int         `json:"requests"` // that this replica was to send
 	Flights  int         `json:"flights"`
 	Queries  int         `json:"queries"`
 	Calls    []BurstCall `json:"calls"`
@@ -71,8 +73,8 @@ type BurstShare struct {
 // BurstCall is one request of a burst.
 type BurstCall struct {
 	Role    string  `json:"role"`
-	Status  int     `json:"status"`   // 0: it did not end in time
-	StartMS float64 `json:"start_ms"` // after the beginning of its replica's share
+	Status  int     `json:"status"`   // 0: the request did not end in time
+	StartMS float64 `json:"start_ms"` // since the start of the replica's share
 	MS      float64 `json:"ms"`
 }
 
@@ -83,13 +85,13 @@ const (
 	shareSilent = "silent"
 )
 
-// member is one replica in the answers to a roll call.
+// member is what a replica answers to a roll call.
 type member struct {
 	Replica  string `json:"replica"`
 	Instance string `json:"instance"`
 }
 
-// plan says how many requests each instance makes.
+// plan says how many requests each instance sends.
 type plan struct {
 	ID      string         `json:"id"`
 	Product int32          `json:"product"`
@@ -97,9 +99,13 @@ type plan struct {
 }
 
 // burst makes requests for one product at the same moment on every replica. The
-// fleet makes them, not the client: a browser has some six connections.
+// fleet itself makes them, because a browser opens only about six connections to a
+// server and could not send them at once.
+//
+// The fleet is asked twice: the roll call says which replicas there are, and the
+// plan then gives each of them its share of the requests.
 func (s *Server) burst(c echo.Context) error {
-	order, err := readOrder(c.Request().Body)
+	request, err := readBurstRequest(c.Request().Body)
 	if err != nil {
 		return err
 	}
@@ -107,45 +113,21 @@ func (s *Server) burst(c echo.Context) error {
 		return problemBurstBusy
 	}
 	defer s.bursting.Store(false)
-	ctx := c.Request().Context()
-	present, absent, note, err := s.ask(ctx, askRoll, everyone)
+	members, note, err := s.callRoll(c.Request().Context())
 	if err != nil {
 		return err
 	}
-	var members []member
-	for _, answer := range present {
-		var m member
-		if json.Unmarshal(answer, &m) == nil {
-			members = append(members, m)
-		}
+	if s.config.WriteTimeout != 0 && s.config.WriteTimeout < burstTimeout+burstWriteMargin {
+		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(burstTimeout + burstWriteMargin))
 	}
-	p := plan{ID: "burst-" + strings.ToLower(rand.Text()[:8]), Product: order.Product, Shares: split(order.Requests, members)}
-	question, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx, burstLimit)
-	defer cancel()
-	if s.config.WriteTimeout != 0 && s.config.WriteTimeout < burstLimit+burstSlack {
-		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(burstLimit + burstSlack))
-	}
+	p := plan{ID: "burst-" + strings.ToLower(rand.Text()[:8]), Product: request.Product, Shares: split(request.Requests, members)}
 	begin := time.Now()
-	// Who did not answer the roll call has no share: nobody waits for it again.
-	answers, _, second, err := s.ask(limited, askBurst+string(question), len(members))
+	shares, planNote, err := s.askForShares(c.Request().Context(), p, len(members))
 	if err != nil {
 		return err
 	}
-	answer := BurstAnswer{ID: p.ID, Product: p.Product, Mode: s.config.Mode, TookMS: milliseconds(time.Since(begin)), Roles: map[string]int{}}
-	if answer.Note = note; note == "" && absent == 0 {
-		answer.Note = second
-	}
-	shares := map[string]BurstShare{}
-	for _, a := range answers {
-		var share BurstShare
-		if json.Unmarshal(a, &share) == nil {
-			shares[share.Instance] = share
-		}
-	}
+	response := BurstResponse{ID: p.ID, Product: p.Product, Mode: s.config.Mode, TookMS: milliseconds(time.Since(begin)),
+		Roles: map[string]int{}, Note: cmp.Or(note, planNote)}
 	busy := false
 	for _, m := range members {
 		share, ok := shares[m.Instance]
@@ -153,36 +135,77 @@ func (s *Server) burst(c echo.Context) error {
 			share = BurstShare{Replica: m.Replica, Instance: m.Instance, State: shareSilent, Calls: []BurstCall{}}
 		}
 		share.Requests = p.Shares[m.Instance]
-		answer.add(share)
+		response.add(share)
 		busy = busy || share.State == shareBusy
 	}
-	if busy && answer.Requests == 0 {
+	if busy && response.Requests == 0 {
 		// Another replica's burst came between the roll call and the plan.
 		return problemBurstBusy
 	}
-	return c.JSON(http.StatusOK, answer)
+	return c.JSON(http.StatusOK, response)
 }
 
-func readOrder(body io.Reader) (BurstOrder, error) {
-	var order BurstOrder
+// callRoll asks every replica whether it is there. The note is not empty when some did
+// not answer.
+func (s *Server) callRoll(ctx context.Context) (members []member, note string, err error) {
+	answers, _, note, err := s.ask(ctx, askRollCall, allReplicas)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, answer := range answers {
+		var m member
+		if json.Unmarshal(answer, &m) == nil {
+			members = append(members, m)
+		}
+	}
+	return members, note, nil
+}
+
+// askForShares asks the members of the roll call to run the plan, and returns their
+// shares by instance. A replica that missed the roll call has no share, so nobody waits
+// for it.
+func (s *Server) askForShares(ctx context.Context, p plan, members int) (shares map[string]BurstShare, note string, err error) {
+	question, err := json.Marshal(p)
+	if err != nil {
+		return nil, "", fmt.Errorf("fleetcall: encoding a burst's plan: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, burstTimeout)
+	defer cancel()
+	answers, _, note, err := s.ask(ctx, askBurst+string(question), members)
+	if err != nil {
+		return nil, "", err
+	}
+	shares = map[string]BurstShare{}
+	for _, answer := range answers {
+		var share BurstShare
+		if json.Unmarshal(answer, &share) == nil {
+			shares[share.Instance] = share
+		}
+	}
+	return shares, note, nil
+}
+
+// readBurstRequest accepts one JSON object with nothing after it.
+func readBurstRequest(body io.Reader) (BurstRequest, error) {
+	var request BurstRequest
 	d := json.NewDecoder(body)
 	d.DisallowUnknownFields()
-	err := d.Decode(&order)
+	err := d.Decode(&request)
 	if err == nil {
-		_, err = d.Token() // nothing may come after it
+		_, err = d.Token() // fails with io.EOF unless more follows
 	} else if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return order, echo.ErrStatusRequestEntityTooLarge
+		return request, echo.ErrStatusRequestEntityTooLarge
 	}
-	if !errors.Is(err, io.EOF) || order.Product < 1 || order.Requests < 1 || order.Requests > maxBurst {
-		return order, problemBadBurst
+	if !errors.Is(err, io.EOF) || request.Product < 1 || request.Requests < 1 || request.Requests > maxBurst {
+		return request, problemBadBurst
 	}
-	return order, nil
+	return request, nil
 }
 
-// split divides the requests, as evenly as they can be, as a balancer would.
+// split divides the requests as evenly as a balancer would.
 func split(requests int, members []member) map[string]int {
 	shares := map[string]int{}
 	for i, m := range members {
@@ -191,7 +214,7 @@ func split(requests int, members []member) map[string]int {
 	return shares
 }
 
-func (a *BurstAnswer) add(share BurstShare) {
+func (a *BurstResponse) add(share BurstShare) {
 	a.Replicas = append(a.Replicas, share)
 	a.Flights += share.Flights
 	a.Queries += share.Queries
@@ -209,9 +232,9 @@ func (a *BurstAnswer) add(share BurstShare) {
 	}
 }
 
-// answerBurst runs this replica's share of a burst. It answers nothing to a plan
-// that has none for it.
-func (s *Server) answerBurst(ctx context.Context, question string) ([]byte, error) {
+// runPlan runs this replica's share of a burst. If the plan has no share for this
+// instance, runPlan returns no answer at all, because the asker does not expect one.
+func (s *Server) runPlan(ctx context.Context, question string) ([]byte, error) {
 	var p plan
 	if err := json.Unmarshal([]byte(question), &p); err != nil {
 		return nil, err
@@ -221,7 +244,8 @@ func (s *Server) answerBurst(ctx context.Context, question string) ([]byte, erro
 		return nil, nil
 	}
 	share := BurstShare{Replica: s.config.Replica, Instance: s.instance, State: shareRan, Calls: []BurstCall{}}
-	// The question may come from anybody who may publish in Redis.
+	// The number is bounded again here, because any client that may publish in Redis
+	// can send a plan.
 	n := max(0, min(requests, maxBurst))
 	switch {
 	case n == 0:
@@ -234,10 +258,10 @@ func (s *Server) answerBurst(ctx context.Context, question string) ([]byte, erro
 	return json.Marshal(share)
 }
 
-// runShare makes n requests at once, each of which takes the way of one from
-// outside.
+// runShare sends n requests at once. Each of them passes through all handlers, like a
+// request that comes over the network.
 func (s *Server) runShare(ctx context.Context, p plan, n int, share *BurstShare) {
-	ctx, cancel := context.WithTimeout(ctx, shareLimit)
+	ctx, cancel := context.WithTimeout(ctx, shareTimeout)
 	defer cancel()
 	var queries atomic.Int64
 	ctx = product.OnQuery(ctx, func() { queries.Add(1) })
@@ -249,7 +273,7 @@ func (s *Server) runShare(ctx context.Context, p plan, n int, share *BurstShare)
 		all.Go(func() {
 			<-begin
 			start := time.Now()
-			status, role := s.inside(ctx, p.Product, p.ID+"-"+strconv.Itoa(i+1))
+			status, role := s.serveInProcess(ctx, p.Product, p.ID+"-"+strconv.Itoa(i+1))
 			share.Calls[i] = BurstCall{Role: role, Status: status, StartMS: milliseconds(start.Sub(began)), MS: milliseconds(time.Since(start))}
 		})
 	}
@@ -258,18 +282,18 @@ func (s *Server) runShare(ctx context.Context, p plan, n int, share *BurstShare)
 	all.Wait()
 	share.Queries = int(queries.Load())
 	for _, call := range share.Calls {
-		// One request of a local flight has the role that the flight has in the
-		// fleet.
+		// Of the requests that share a local flight, one carries the role that the
+		// flight has in the fleet. Counting those roles counts the flights.
 		if call.Role != coalesce.LocalFollower.String() && call.Role != coalesce.Role(0).String() {
 			share.Flights++
 		}
 	}
 }
 
-// inside sends a request for a coalesced product to this very server. Without
-// an answer, the status is 0.
-func (s *Server) inside(ctx context.Context, id int32, requestID string) (status int, role string) {
-	w := &discard{header: http.Header{}}
+// serveInProcess sends a request for a coalesced product to this server without a
+// connection. The status is 0 if the server did not answer, as when ctx has ended.
+func (s *Server) serveInProcess(ctx context.Context, id int32, requestID string) (status int, role string) {
+	w := &discardWriter{header: http.Header{}}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/product/coalesced/"+strconv.Itoa(int(id)), http.NoBody)
 	if err != nil {
 		return 0, coalesce.Role(0).String()
@@ -283,26 +307,27 @@ func (s *Server) inside(ctx context.Context, id int32, requestID string) (status
 	return w.status, role
 }
 
-// discard is a ResponseWriter that keeps no body.
-type discard struct {
+// discardWriter is a ResponseWriter that keeps the header and the status, and drops the
+// body.
+type discardWriter struct {
 	header http.Header
-	status int // 0: nothing was written
+	status int // 0: nothing was written yet
 }
 
-func (d *discard) Header() http.Header { return d.header }
+func (d *discardWriter) Header() http.Header { return d.header }
 
-func (d *discard) WriteHeader(status int) {
+func (d *discardWriter) WriteHeader(status int) {
 	if d.status == 0 {
 		d.status = status
 	}
 }
 
-func (d *discard) Write(p []byte) (int, error) {
+func (d *discardWriter) Write(p []byte) (int, error) {
 	d.WriteHeader(http.StatusOK)
 	return len(p), nil
 }
 
-// milliseconds rounds to hundredths.
+// milliseconds rounds to hundredths of a millisecond.
 func milliseconds(d time.Duration) float64 {
 	return math.Round(float64(d)/float64(time.Millisecond)*100) / 100
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -18,52 +18,31 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// order sends a body to /burst.
-func (f *fixture) order(t *testing.T, body string, header http.Header) answer {
+// postBurst sends a body to /burst.
+func (f *fixture) postBurst(t *testing.T, body string, header http.Header) response {
 	t.Helper()
-	request := func(url string) *http.Request {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, url+"/burst", strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/json")
-		for name, values := range header {
-			r.Header[name] = values
-		}
-		return r
-	}
-	r := request(f.url)
-	r.RequestURI = ""
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	http.DefaultClient.CloseIdleConnections()
-	a := answer{resp.StatusCode, resp.Header, string(text)}
-	holds(t, request(""), a)
-	expectSecurityHeaders(t, a)
-	return a
+	withType := http.Header{"Content-Type": {"application/json"}}
+	maps.Copy(withType, header)
+	return f.sendBody(t, http.MethodPost, "/burst", withType, body)
 }
 
-// askBursts sees every answer of /burst.
-func askBursts(t *testing.T) {
+// sendEveryBurst provokes every documented response of /burst.
+func sendEveryBurst(t *testing.T) {
 	t.Helper()
 	const right = `{"product":1,"requests":3}`
 	f := start(t, &store{}, nil)
-	if a := f.order(t, right, nil); a.status != http.StatusOK {
+	if a := f.postBurst(t, right, nil); a.status != http.StatusOK {
 		t.Errorf("status %d: %s", a.status, a.body)
 	}
-	f.order(t, `{}`, nil)
-	f.order(t, right, http.Header{"Sec-Fetch-Site": {"cross-site"}})
-	start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" }).order(t, right, nil)
-	start(t, &store{}, func(c *api.Config) { c.Fleet = &fleetOf{err: errors.New("broken")} }).order(t, right, nil)
-	busy(t, func(f *fixture) { f.order(t, right, nil) })
+	f.postBurst(t, `{}`, nil)
+	f.postBurst(t, right, http.Header{"Sec-Fetch-Site": {"cross-site"}})
+	start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" }).postBurst(t, right, nil)
+	start(t, &store{}, func(c *api.Config) { c.Fleet = &fakeFleet{err: errors.New("broken")} }).postBurst(t, right, nil)
+	duringBurst(t, func(f *fixture) { f.postBurst(t, right, nil) })
 }
 
-// busy calls then while a burst is under way.
-func busy(t *testing.T, then func(*fixture)) {
+// duringBurst calls then while a burst is running.
+func duringBurst(t *testing.T, then func(*fixture)) {
 	t.Helper()
 	running, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -87,8 +66,8 @@ func busy(t *testing.T, then func(*fixture)) {
 }
 
 func TestAReplicaTakesPartInOneBurstAtATime(t *testing.T) {
-	busy(t, func(f *fixture) {
-		expectProblem(t, f.order(t, `{"product":1,"requests":1}`, nil), http.StatusConflict)
+	duringBurst(t, func(f *fixture) {
+		expectProblem(t, f.postBurst(t, `{"product":1,"requests":1}`, nil), http.StatusConflict)
 	})
 }
 
@@ -96,7 +75,7 @@ func TestOfTwoBurstsAtOnceTheOneThatFindsEverybodyBusyIsRefused(t *testing.T) {
 	release := make(chan struct{})
 	var running sync.WaitGroup
 	running.Add(3)
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	all := threeReplicas(t, fleet, &store{query: func(context.Context, int32) (product.Product, error) {
 		running.Done()
 		<-release
@@ -113,7 +92,8 @@ func TestOfTwoBurstsAtOnceTheOneThatFindsEverybodyBusyIsRefused(t *testing.T) {
 		if called.Swap(true) {
 			return
 		}
-		// Between the roll call of the second and its plan, all are asked by the first.
+		// The first burst asks all replicas after the second has called the roll and
+		// before it sends its plan.
 		first.Go(func() {
 			if w := order(all[1]); w.Code != http.StatusOK || strings.Contains(w.Body.String(), "busy") {
 				t.Errorf("the first: %d %s", w.Code, w.Body)
@@ -122,19 +102,19 @@ func TestOfTwoBurstsAtOnceTheOneThatFindsEverybodyBusyIsRefused(t *testing.T) {
 		running.Wait()
 	}
 	second := order(all[0])
-	expectProblem(t, answer{second.Code, second.Header(), second.Body.String()}, http.StatusConflict)
+	expectProblem(t, response{second.Code, second.Header(), second.Body.String()}, http.StatusConflict)
 	close(release)
 	first.Wait()
 }
 
-func TestOrdersThatAreNoneAreRefused(t *testing.T) {
+func TestBadRequestsForABurstAreRefused(t *testing.T) {
 	f := start(t, failing(errors.New("must not be asked")), nil)
 	for _, body := range []string{
 		``, `x`, `null`, `[]`, `{}`, `{"product":1}`, `{"requests":1}`, `{"product":0,"requests":1}`, `{"product":-1,"requests":1}`,
 		`{"product":1,"requests":0}`, `{"product":1,"requests":1001}`, `{"product":1,"requests":1.5}`, `{"product":"1","requests":1}`,
 		`{"product":2147483648,"requests":1}`, `{"product":1,"requests":1}{}`, `{"product":1,"requests":1} x`, `{"product":1,"requests":1,"url":"x"}`,
 	} {
-		if a := f.order(t, body, nil); a.status != http.StatusUnprocessableEntity {
+		if a := f.postBurst(t, body, nil); a.status != http.StatusUnprocessableEntity {
 			t.Errorf("%s: status %d", body, a.status)
 		}
 	}
@@ -150,22 +130,23 @@ func TestABurstWantsTheAdminToken(t *testing.T) {
 		if token != "" {
 			header.Set("Authorization", token)
 		}
-		if a := f.order(t, `{"product":1,"requests":1}`, header); a.status != status {
+		if a := f.postBurst(t, `{"product":1,"requests":1}`, header); a.status != status {
 			t.Errorf("%q: status %d, want %d", token, a.status, status)
 		}
 	}
 }
 
-// together asks its servers at the same moment, as a census does.
-type together struct {
-	fleetOf
-	deaf     map[int]bool // do not answer bursts
-	frozen   map[int]bool // answer nothing at all
-	expected atomic.Int64 // answers to the last burst
-	present  func()       // nil, or called when a roll call has been answered
+// concurrentFleet asks all its servers at the same moment, as a roll call over Redis
+// does.
+type concurrentFleet struct {
+	fakeFleet
+	deaf     map[int]bool // replicas that do not answer bursts
+	frozen   map[int]bool // replicas that answer nothing at all
+	expected atomic.Int64 // number of answers that the last burst waited for
+	present  func()       // if not nil, called after each roll call
 }
 
-func (f *together) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
+func (f *concurrentFleet) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
 	answers := make([][]byte, len(f.servers))
 	var all sync.WaitGroup
 	isBurst := strings.HasPrefix(question, "burst")
@@ -194,8 +175,8 @@ func (f *together) Ask(ctx context.Context, question string, expected int) ([][]
 	return got, expected - len(got), f.err
 }
 
-// threeReplicas share fleet, and each has a tier of its own.
-func threeReplicas(t *testing.T, fleet *together, s *store) []*fixture {
+// threeReplicas starts three replicas of one fleet, each with a local tier of its own.
+func threeReplicas(t *testing.T, fleet *concurrentFleet, s *store) []*fixture {
 	t.Helper()
 	var all []*fixture
 	for _, name := range []string{"a", "b", "c"} {
@@ -206,8 +187,8 @@ func threeReplicas(t *testing.T, fleet *together, s *store) []*fixture {
 	return all
 }
 
-// slow is a store whose queries wait until as many have come as there are
-// replicas, and a moment for the others to join.
+// slow returns a store whose queries wait until each replica has sent one, and then a
+// little longer, so that the other requests can join.
 func slow(replicas int) *store {
 	var came sync.WaitGroup
 	came.Add(replicas)
@@ -222,11 +203,11 @@ func slow(replicas int) *store {
 }
 
 func TestABurstIsSplitOverTheFleetAndSaysWhatBecameOfEachRequest(t *testing.T) {
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	s := slow(3)
 	all := threeReplicas(t, fleet, s)
-	a := all[1].order(t, `{"product":1,"requests":100}`, nil)
-	got := decode[api.BurstAnswer](t, a)
+	a := all[1].postBurst(t, `{"product":1,"requests":100}`, nil)
+	got := decode[api.BurstResponse](t, a)
 	if got.Requests != 100 || got.Flights != 3 || got.Queries != 3 || got.Prevented != 97 || got.Failed != 0 || got.Unfinished != 0 ||
 		got.Roles["leader"] != 3 || got.Roles["local-follower"] != 97 || got.Product != 1 || got.Note != "" {
 		t.Errorf("%s", a.body)
@@ -246,35 +227,35 @@ func TestABurstIsSplitOverTheFleetAndSaysWhatBecameOfEachRequest(t *testing.T) {
 	if len(shares) != 3 || shares["a"] != 34 || shares["b"]+shares["c"] != 66 || shares["b"] != 33 {
 		t.Errorf("shares %v", shares)
 	}
-	// They count as any others.
+	// The burst's requests count like any others.
 	sum := decode[api.Stats](t, all[0].get(t, "/stats?scope=fleet"))
-	if sum.TotalRequests != 100 || sum.Misses != 3 || sum.Hits != 97 || sum.Database.Queries != 3*3 { // of one store that each counts
+	if sum.TotalRequests != 100 || sum.Misses != 3 || sum.Hits != 97 || sum.Database.Queries != 3*3 { // each of the three replicas reports the queries of the one store
 		t.Errorf("/stats says %+v", sum)
 	}
 }
 
 func TestFewerRequestsThanReplicas(t *testing.T) {
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	all := threeReplicas(t, fleet, slow(2))
-	got := decode[api.BurstAnswer](t, all[0].order(t, `{"product":1,"requests":2}`, nil))
+	got := decode[api.BurstResponse](t, all[0].postBurst(t, `{"product":1,"requests":2}`, nil))
 	if got.Requests != 2 || got.Queries != 2 || len(got.Replicas) != 3 || got.Replicas[2].Requests != 0 || len(got.Replicas[2].Calls) != 0 {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestABurstSaysWhoDidNotAnswer(t *testing.T) {
-	fleet := &together{deaf: map[int]bool{2: true}}
+	fleet := &concurrentFleet{deaf: map[int]bool{2: true}}
 	all := threeReplicas(t, fleet, slow(2))
-	got := decode[api.BurstAnswer](t, all[0].order(t, `{"product":1,"requests":30}`, nil))
+	got := decode[api.BurstResponse](t, all[0].postBurst(t, `{"product":1,"requests":30}`, nil))
 	if got.Requests != 20 || got.Replicas[2].State != "silent" || got.Replicas[2].Requests != 10 || got.Note == "" {
 		t.Errorf("%+v", got)
 	}
 }
 
-func TestABurstIsSplitOverThoseWhoAnsweredTheRollCallAndWaitsForNobodyElse(t *testing.T) {
-	fleet := &together{frozen: map[int]bool{1: true}}
+func TestABurstIsSplitOverTheReplicasThatAnsweredTheRollCall(t *testing.T) {
+	fleet := &concurrentFleet{frozen: map[int]bool{1: true}}
 	all := threeReplicas(t, fleet, slow(2))
-	got := decode[api.BurstAnswer](t, all[0].order(t, `{"product":1,"requests":30}`, nil))
+	got := decode[api.BurstResponse](t, all[0].postBurst(t, `{"product":1,"requests":30}`, nil))
 	if got.Requests != 30 || len(got.Replicas) != 2 || got.Replicas[0].Requests != 15 || got.Replicas[1].Replica != "c" || got.Note == "" {
 		t.Errorf("%+v", got)
 	}
@@ -284,23 +265,23 @@ func TestABurstIsSplitOverThoseWhoAnsweredTheRollCallAndWaitsForNobodyElse(t *te
 }
 
 func TestABurstWithoutRedisIsThisReplicasAlone(t *testing.T) {
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	fleet.err = errors.New("no Redis at 10.0.0.7")
 	f := start(t, &store{}, func(c *api.Config) { c.Fleet = fleet })
 	fleet.servers = []*api.Server{f.Server}
-	a := f.order(t, `{"product":1,"requests":5}`, nil)
-	got := decode[api.BurstAnswer](t, a)
+	a := f.postBurst(t, `{"product":1,"requests":5}`, nil)
+	got := decode[api.BurstResponse](t, a)
 	if got.Requests != 5 || len(got.Replicas) != 1 || got.Note == "" || strings.Contains(a.body, "10.0.0.7") {
 		t.Errorf("%s", a.body)
 	}
 }
 
 func TestErrorsAndUnknownProductsOfABurstAreCounted(t *testing.T) {
-	got := decode[api.BurstAnswer](t, start(t, failing(product.ErrBusy), nil).order(t, `{"product":1,"requests":4}`, nil))
+	got := decode[api.BurstResponse](t, start(t, failing(product.ErrBusy), nil).postBurst(t, `{"product":1,"requests":4}`, nil))
 	if got.Failed != 4 || got.Prevented != 0 || got.Replicas[0].Calls[0].Status != http.StatusServiceUnavailable {
 		t.Errorf("%+v", got)
 	}
-	got = decode[api.BurstAnswer](t, start(t, &store{}, nil).order(t, `{"product":2000,"requests":1}`, nil))
+	got = decode[api.BurstResponse](t, start(t, &store{}, nil).postBurst(t, `{"product":2000,"requests":1}`, nil))
 	if got.Failed != 0 || got.Queries != 1 || got.Replicas[0].Calls[0].Status != http.StatusNotFound {
 		t.Errorf("%+v", got)
 	}
@@ -349,7 +330,7 @@ func TestAPlanOfAnotherReplicaIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if share := decode[api.BurstShare](t, answer{body: string(raw)}); len(share.Calls) != want {
+		if share := decode[api.BurstShare](t, response{body: string(raw)}); len(share.Calls) != want {
 			t.Errorf("%s: %d requests, want %d", requests, len(share.Calls), want)
 		}
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// encoder writes a ProductAnswer as encoding/json would, and keeps the product
-// that it encoded last: a herd wants the same one, a thousand times.
+// encoder writes a ProductResponse as encoding/json would. It keeps the JSON of the
+// product that it encoded last, because after a burst the same product is written a
+// thousand times in a row.
 type encoder struct {
 	last atomic.Pointer[encodedProduct]
 }
@@ -20,9 +21,9 @@ type encodedProduct struct {
 	json    []byte
 }
 
-// answer returns a as JSON, in memory of its own. The numbers must be such as
-// json writes without an exponent.
-func (e *encoder) answer(a ProductAnswer) ([]byte, error) {
+// encode returns a as JSON in a slice of its own. It writes numbers without an
+// exponent, as encoding/json does for numbers from 1e-6 to 1e21.
+func (e *encoder) encode(a ProductResponse) ([]byte, error) {
 	last := e.last.Load()
 	if last == nil || last.product != a.Product {
 		encoded, err := json.Marshal(a.Product)
@@ -40,6 +41,6 @@ func (e *encoder) answer(a ProductAnswer) ([]byte, error) {
 	b = append(b, `,"product":`...)
 	b = append(b, last.json...)
 	b = append(b, `,"endpoint_type":"`...)
-	b = append(b, a.EndpointType...) // one of two words
+	b = append(b, a.EndpointType...) // normal or coalesced, which need no escaping
 	return append(b, "\"}\n"...), nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// TestProductAnswersAreWhatEncodingJSONWrites draws from few products, so that
-// the one that is kept is wanted again, and again after another.
+// The test draws from few products, so that the product that the encoder keeps is often
+// asked for again, and also after another one.
 func TestProductAnswersAreWhatEncodingJSONWrites(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var e encoder
@@ -24,7 +24,7 @@ func TestProductAnswersAreWhatEncodingJSONWrites(t *testing.T) {
 			}
 		}), 1, 3).Draw(t, "products")
 		for range 20 {
-			a := ProductAnswer{
+			a := ProductResponse{
 				QueryTimeMS:  math.Round(rapid.Float64Range(0, 1e9).Draw(t, "ms")*100) / 100,
 				Timestamp:    float64(rapid.Int64Range(0, 4e12).Draw(t, "at")) / 1000,
 				Product:      rapid.SampledFrom(products).Draw(t, "product"),
@@ -34,7 +34,7 @@ func TestProductAnswersAreWhatEncodingJSONWrites(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := e.answer(a)
+			got, err := e.encode(a)
 			if err != nil || string(got) != string(want)+"\n" {
 				t.Fatalf("%s, %v\nwant %s", got, err, want)
 			}
@@ -43,12 +43,12 @@ func TestProductAnswersAreWhatEncodingJSONWrites(t *testing.T) {
 }
 
 func BenchmarkProductAnswer(b *testing.B) {
-	a := ProductAnswer{QueryTimeMS: 512.34, Timestamp: 1697812345.678, EndpointType: "coalesced", Product: product.Catalogue()[0]}
+	a := ProductResponse{QueryTimeMS: 512.34, Timestamp: 1697812345.678, EndpointType: "coalesced", Product: product.Catalogue()[0]}
 	b.Run("ours", func(b *testing.B) {
 		var e encoder
 		b.ReportAllocs()
 		for b.Loop() {
-			_, _ = e.answer(a)
+			_, _ = e.encode(a)
 		}
 	})
 	b.Run("encoding/json", func(b *testing.B) {

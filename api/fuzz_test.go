@@ -18,7 +18,7 @@ import (
 
 var canonicalID = regexp.MustCompile(`^[1-9][0-9]*$`)
 
-// FuzzProductPath asks for any product in any way a URL can.
+// FuzzProductPath asks for a product by any path.
 func FuzzProductPath(f *testing.F) {
 	for _, id := range []string{"1", "999", "0", "01", "-1", "+1", "1.0", "1e3", "2147483647", "2147483648", "99999999999999999999", "%31", "1%2F2", "1/2", "..", "%", "١", "1 ", "", "1?x=2", "\x00"} {
 		f.Add(id)
@@ -40,7 +40,7 @@ func FuzzProductPath(f *testing.F) {
 			path := "/product/" + endpoint + "/" + id
 			u, err := url.ParseRequestURI(path)
 			if err != nil {
-				return // net/http refuses it before the server sees it
+				return // net/http would refuse the path before the server sees it
 			}
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			r.URL, r.RequestURI = u, path
@@ -51,7 +51,7 @@ func FuzzProductPath(f *testing.F) {
 			valid := canonicalID.MatchString(asked) && err == nil
 			switch w.Code {
 			case http.StatusOK:
-				var a api.ProductAnswer
+				var a api.ProductResponse
 				if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || !valid || int64(a.Product.ID) != number {
 					t.Errorf("%q: product %d, %v", path, a.Product.ID, err)
 				}

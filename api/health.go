@@ -8,12 +8,13 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// healthLimit is how long /health waits for the database: less than probes do.
-const healthLimit = 2 * time.Second
+// healthTimeout bounds the ping of the database. It is shorter than the timeout of a
+// usual health probe.
+const healthTimeout = 2 * time.Second
 
-// Health is what /health answers.
+// Health is the body that /health returns.
 type Health struct {
-	Status   string      `json:"status"`   // healthy, degraded (without Redis) or unhealthy (without database)
+	Status   string      `json:"status"`   // healthy, degraded (Redis is down) or unhealthy (the database is down)
 	Database string      `json:"database"` // connected or disconnected
 	Redis    RedisStatus `json:"redis"`
 	Mode     string      `json:"mode"`
@@ -21,7 +22,7 @@ type Health struct {
 }
 
 func (s *Server) health(c echo.Context) error {
-	ctx, cancel := context.WithTimeout(c.Request().Context(), healthLimit)
+	ctx, cancel := context.WithTimeout(c.Request().Context(), healthTimeout)
 	defer cancel()
 	redis := make(chan RedisStatus, 1)
 	go func() { redis <- s.config.Redis(ctx) }()
@@ -39,27 +40,30 @@ func (s *Server) health(c echo.Context) error {
 	return c.JSON(status, answer)
 }
 
-// ping asks the database for a sign of life, once for all who ask at the same
-// time. While the pool is full, each ping is a connection beside it: as many of
-// them as there are requests would take the database from all replicas.
+// ping checks the connection to the database. Health checks that arrive at the same
+// time share one ping: while the pool is full, each ping opens a connection beside the
+// pool, and a ping for each request could use up the connections that the other
+// replicas need.
 func (s *Server) ping(ctx context.Context) error {
 	_, _, err := s.pings.Do(ctx, struct{}{}, func(ctx context.Context) (struct{}, error) {
-		// One that hangs must not be joined for ever.
-		ctx, cancel := context.WithTimeout(ctx, healthLimit)
+		// The ping has a timeout of its own. Without it, new health checks would join a
+		// ping that hangs for as long as they keep coming.
+		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 		defer cancel()
 		return struct{}{}, s.config.Store.Ping(ctx)
 	})
 	return err
 }
 
-// live says that the process runs.
-func (s *Server) live(c echo.Context) error {
+// livez reports that the process runs.
+func (s *Server) livez(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "alive"})
 }
 
-// ready says whether to send requests here. A database or Redis that is down
-// does not count: every replica has the same.
-func (s *Server) ready(c echo.Context) error {
+// readyz reports whether this replica takes requests. It says yes even when the
+// database or Redis is down: all replicas share them, so that sending the requests to
+// another replica would not help.
+func (s *Server) readyz(c echo.Context) error {
 	if s.draining.Load() {
 		return c.JSON(http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
 	}

@@ -9,14 +9,17 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-func TestHealthChecksAtTheSameTimeShareOnePingThatOutlivesWhoeverLeaves(t *testing.T) {
+func TestHealthChecksAtTheSameTimeShareOnePingAlthoughTheFirstClientLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		pings := 0
 		release := make(chan struct{})
-		ask, _ := inside(t, &store{ping: func(ctx context.Context) error {
+		ask, _ := newLoggingServer(t, &store{ping: func(ctx context.Context) error {
 			mu.Lock()
 			pings++
 			mu.Unlock()
@@ -53,10 +56,10 @@ func TestHealthChecksAtTheSameTimeShareOnePingThatOutlivesWhoeverLeaves(t *testi
 	})
 }
 
-func TestAPingThatHangsIsGivenUpThoughThereAlwaysIsSomebodyWhoWaits(t *testing.T) {
+func TestAPingThatHangsIsGivenUpAlthoughSomebodyAlwaysWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var once sync.Once
-		ask, _ := inside(t, &store{ping: func(ctx context.Context) error {
+		ask, _ := newLoggingServer(t, &store{ping: func(ctx context.Context) error {
 			once.Do(func() { <-ctx.Done() })
 			return ctx.Err()
 		}})
@@ -64,11 +67,37 @@ func TestAPingThatHangsIsGivenUpThoughThereAlwaysIsSomebodyWhoWaits(t *testing.T
 		answers := make([]int, 4)
 		for i := range answers {
 			all.Go(func() { answers[i] = ask(t.Context(), "/health", "waits").Code })
-			time.Sleep(1500 * time.Millisecond) // of the bubble's: less than a ping has
+			time.Sleep(1500 * time.Millisecond) // of the bubble's clock: shorter than the timeout of a ping
 		}
 		all.Wait()
 		if want := []int{503, 503, 200, 200}; !slices.Equal(answers, want) {
 			t.Errorf("statuses %v, want %v", answers, want)
 		}
 	})
+}
+
+func TestHealth(t *testing.T) {
+	for name, c := range map[string]struct {
+		ping   error
+		redis  api.RedisStatus
+		status int
+		want   api.Health
+	}{
+		"all well":        {nil, api.RedisConnected, 200, api.Health{Status: "healthy", Database: "connected", Redis: "connected"}},
+		"without Redis":   {nil, api.RedisDisabled, 200, api.Health{Status: "healthy", Database: "connected", Redis: "disabled"}},
+		"Redis down":      {nil, api.RedisDegraded, 200, api.Health{Status: "degraded", Database: "connected", Redis: "degraded"}},
+		"database down":   {product.ErrUnavailable, api.RedisConnected, 503, api.Health{Status: "unhealthy", Database: "disconnected", Redis: "connected"}},
+		"everything gone": {product.ErrUnavailable, api.RedisDegraded, 503, api.Health{Status: "unhealthy", Database: "disconnected", Redis: "degraded"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := start(t, &store{ping: func(context.Context) error { return c.ping }}, func(cfg *api.Config) {
+				cfg.Redis = func(context.Context) api.RedisStatus { return c.redis }
+			})
+			c.want.Mode, c.want.Replica = "local", "test:1"
+			a := f.get(t, "/health")
+			if got := decode[api.Health](t, a); a.status != c.status || got != c.want {
+				t.Errorf("status %d, %+v, want %d, %+v", a.status, got, c.status, c.want)
+			}
+		})
+	}
 }

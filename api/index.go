@@ -12,8 +12,9 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// pagePolicyOf lets a browser use a page's own style and nothing else.
-func pagePolicyOf(style string) string {
+// stylePolicy returns a Content-Security-Policy that allows the page's own style and
+// nothing else.
+func stylePolicy(style string) string {
 	return fmt.Sprintf("default-src 'none'; style-src '%s'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'", hash(style))
 }
 
@@ -22,15 +23,15 @@ func hash(source string) string {
 	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// Endpoint is one line of what / answers.
+// Endpoint is one entry of the list that / returns.
 type Endpoint struct {
 	Method      string `json:"method"`
 	Path        string `json:"path"`
 	Description string `json:"description"`
-	Example     string `json:"-"` // what the page links to
+	Example     string `json:"-"` // the address that the page links to
 }
 
-// Index is what / answers.
+// Index is the body that / returns to programs.
 type Index struct {
 	Name      string     `json:"name"`
 	Mode      string     `json:"mode"`
@@ -64,8 +65,8 @@ func (s *Server) index(c echo.Context) error {
 	return s.page(c, answer)
 }
 
-// prefersHTML tells a browser from a program: only the former names text/html,
-// and not after JSON.
+// prefersHTML reports whether the client is a browser. A browser names text/html in its
+// Accept header and does not prefer JSON to it.
 func prefersHTML(accept []string) bool {
 	var html, json float64
 	for item := range strings.SplitSeq(strings.Join(accept, ","), ",") {

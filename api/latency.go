@@ -9,26 +9,29 @@ import (
 )
 
 const (
-	// latencyParts is how many buckets an octave of microseconds has: a
-	// latency is known to an eighth of itself.
-	latencyParts   = 8
-	latencyPartLog = 3
-	// latencyBuckets are enough for 134 seconds; what takes longer is in the
-	// last.
-	latencyBuckets = latencyParts * 25
+	// subBuckets is the number of buckets for each octave, that is, for each power of
+	// two of microseconds. A bucket is at most an eighth as wide as the latencies in
+	// it.
+	subBuckets    = 8
+	subBucketBits = 3
+	// latencyBuckets cover latencies up to 134 seconds. The last bucket also counts all
+	// longer ones.
+	latencyBuckets = subBuckets * 25
 )
 
-// latencies counts how long requests took: those of the coalesced endpoint by
-// the role they had, and those of the normal one. Nothing is locked.
+// latencies has a histogram for each role of the coalesced endpoint's requests, and one
+// for the normal endpoint. It takes no lock: each count is an atomic of its own.
 type latencies struct {
 	roles  [coalesce.Cached + 1]histogram
 	normal histogram
 }
 
-// normalRequests is the name of the normal endpoint's requests among the roles.
+// normalRequests is the key of the normal endpoint's histogram, beside the names of the
+// roles.
 const normalRequests = "normal"
 
-// histogram counts durations in buckets whose width grows with the duration.
+// histogram counts durations in buckets that grow with the duration, so that the
+// relative error stays the same.
 type histogram struct {
 	counts [latencyBuckets]atomic.Uint64
 }
@@ -37,20 +40,20 @@ func (h *histogram) add(d time.Duration) { h.counts[bucketOf(d)].Add(1) }
 
 func bucketOf(d time.Duration) int {
 	us := uint64(max(d.Microseconds(), 0))
-	if us < latencyParts {
+	if us < subBuckets {
 		return int(us)
 	}
-	octave := bits.Len64(us) - 1 - latencyPartLog // from 0
-	part := int(us>>octave) - latencyParts
-	return min((octave+1)*latencyParts+part, latencyBuckets-1)
+	octave := bits.Len64(us) - 1 - subBucketBits // 0 for the first octave
+	part := int(us>>octave) - subBuckets
+	return min((octave+1)*subBuckets+part, latencyBuckets-1)
 }
 
-// bucketStart returns where a bucket begins, in microseconds.
+// bucketStart returns the lower bound of a bucket in microseconds.
 func bucketStart(bucket int) int64 {
-	if bucket < latencyParts {
+	if bucket < subBuckets {
 		return int64(bucket)
 	}
-	return int64(bucket%latencyParts+latencyParts) << (bucket/latencyParts - 1)
+	return int64(bucket%subBuckets+subBuckets) << (bucket/subBuckets - 1)
 }
 
 // add counts a request of the coalesced endpoint.
@@ -73,14 +76,14 @@ func (h *histogram) reset() {
 	}
 }
 
-// LatencyBucket is how many requests took how long.
+// LatencyBucket is the number of requests whose latency is between two bounds.
 type LatencyBucket struct {
 	FromMS float64 `json:"from_ms"`
-	ToMS   float64 `json:"to_ms"` // and no longer than this; the last one's have no limit
+	ToMS   float64 `json:"to_ms"` // excluded; the last bucket has no upper bound in fact
 	Count  uint64  `json:"count"`
 }
 
-// byRole returns the buckets that are not empty, of the roles that were seen.
+// byRole returns the buckets with a count above zero, for each role that occurred.
 func (l *latencies) byRole() map[string][]LatencyBucket {
 	all := map[string][]LatencyBucket{}
 	for role := range l.roles {

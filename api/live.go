@@ -17,69 +17,70 @@ import (
 )
 
 const (
-	// snapshotEvery is the time between two snapshots.
+	// snapshotEvery is the interval between two snapshots.
 	snapshotEvery = time.Second
-	// maxWatchers is how many may watch one replica.
+	// maxWatchers is the largest number of clients that may watch one replica.
 	maxWatchers = 64
-	// heartbeatEvery is how long a stream is silent at most: whatever is
-	// between the replica and the browser must not take it for dead.
+	// heartbeatEvery is the longest time without a message. A proxy between the replica
+	// and the browser might close a connection that is silent for longer.
 	heartbeatEvery = 5 * time.Second
-	// watcherPatience is how long a write to a watcher may take.
-	watcherPatience = 5 * time.Second
-	// watcherFarewell is how long the last write may take once the watcher's
-	// time is over.
-	watcherFarewell = 200 * time.Millisecond
+	// watcherWriteTimeout bounds one write to a watcher.
+	watcherWriteTimeout = 5 * time.Second
+	// lastWriteTimeout bounds the write that is under way when the watcher has to go.
+	lastWriteTimeout = 200 * time.Millisecond
 
-	// hotWindow is what the hottest keys are counted over.
+	// hotWindow is the period in which requests count for the hottest keys.
 	hotWindow = 10 * time.Second
-	// hotPerReplica are asked of each replica, so that hotShown of the fleet
-	// are right unless a key is just below them on every replica.
+	// Each replica reports its hotPerReplica hottest keys, and the fleet shows the
+	// hotShown hottest of their sum. A key is missed only if it is just below the first
+	// hotPerReplica on every replica.
 	hotPerReplica, hotShown = 32, 10
 
 	askLive = "live"
 )
 
-// Live is one replica at one moment.
-type Live struct {
-	Instance string `json:"instance"` // another one for each start of the replica
+// ReplicaSnapshot is the state of one replica at one moment.
+type ReplicaSnapshot struct {
+	Instance string `json:"instance"` // changes with each start of the replica
 	Stats    Stats  `json:"stats"`
-	// Latency is since the start, or the last reset, by the request's role;
-	// "none" are those that ended before they had one, and "normal" those of
-	// the normal endpoint.
+	// Latency counts requests since the start or the last reset, by role. The key
+	// "none" is for requests that ended before they had a role, and "normal" for those
+	// of the normal endpoint.
 	Latency map[string][]LatencyBucket `json:"latency"`
 	HotKeys []HotKey                   `json:"hot_keys"`
 	Leases  *Leases                    `json:"leases,omitempty"` // absent without a distributed tier
 }
 
-// HotKey is a key and how many requests asked for it within the last ten
-// seconds, at least; the share of the oldest second is an estimate.
+// HotKey is a key and the number of its requests within the last ten seconds. The
+// number is a lower bound, and the part of the oldest second in it is an estimate.
 type HotKey struct {
 	Key      string  `json:"key"`
 	Requests float64 `json:"requests"`
 }
 
-// Leases are those that a replica holds.
+// Leases are the leases that a replica holds.
 type Leases struct {
 	Count  int     `json:"count"`
-	Oldest []Lease `json:"oldest"` // 20 at most, the oldest first
+	Oldest []Lease `json:"oldest"` // at most 20, the oldest first
 }
 
-// Lease is a key whose query this replica runs for the fleet.
+// Lease is a key whose query this replica runs on behalf of the fleet.
 type Lease struct {
 	Key   string  `json:"key"`
 	AgeMS float64 `json:"age_ms"`
 }
 
-// Snapshot is the fleet at one moment: the data of an event of /events.
+// Snapshot is the state of the fleet at one moment. It is the data of each event of
+// /events.
 type Snapshot struct {
-	At       float64  `json:"at"`       // Unix seconds
-	Fleet    Stats    `json:"fleet"`    // the sum, without the list of replicas
-	HotKeys  []HotKey `json:"hot_keys"` // the fleet's hottest
-	Replicas []Live   `json:"replicas"` // those that answered, by their names
+	At       float64           `json:"at"`       // Unix seconds
+	Fleet    Stats             `json:"fleet"`    // the sum; its own list of replicas is empty
+	HotKeys  []HotKey          `json:"hot_keys"` // the fleet's hottest
+	Replicas []ReplicaSnapshot `json:"replicas"` // the replicas that answered, sorted by name
 }
 
-func (s *Server) liveNow() Live {
-	live := Live{
+func (s *Server) replicaSnapshot() ReplicaSnapshot {
+	live := ReplicaSnapshot{
 		Instance: s.instance,
 		Stats:    s.Stats(),
 		Latency:  s.latency.byRole(),
@@ -95,21 +96,21 @@ func (s *Server) liveNow() Live {
 	return live
 }
 
-// snapshot asks the fleet.
+// snapshot asks every replica for its state and sums them up.
 func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
-	answers, missing, note, err := s.ask(ctx, askLive, everyone)
+	answers, missing, note, err := s.ask(ctx, askLive, allReplicas)
 	if err != nil {
 		return Snapshot{}, err
 	}
 	snap := Snapshot{
 		At:       float64(time.Now().UnixMilli()) / 1000,
 		Fleet:    Stats{Scope: scopeFleet, Replica: s.config.Replica, Mode: s.config.Mode, Note: note},
-		Replicas: []Live{},
+		Replicas: []ReplicaSnapshot{},
 		HotKeys:  []HotKey{},
 	}
 	requests := map[string]float64{}
 	for _, answer := range answers {
-		var live Live
+		var live ReplicaSnapshot
 		if json.Unmarshal(answer, &live) != nil {
 			missing++
 			continue
@@ -120,10 +121,10 @@ func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
 			requests[k.Key] += k.Requests
 		}
 	}
-	snap.Fleet.Replicas = nil // they are in Replicas, with more
+	snap.Fleet.Replicas = nil // Snapshot.Replicas lists them with more detail
 	snap.Fleet.Missing = &missing
-	snap.Fleet.rates()
-	slices.SortFunc(snap.Replicas, func(a, b Live) int {
+	snap.Fleet.setHitRates()
+	slices.SortFunc(snap.Replicas, func(a, b ReplicaSnapshot) int {
 		return cmp.Or(cmp.Compare(a.Stats.Replica, b.Stats.Replica), cmp.Compare(a.Instance, b.Instance))
 	})
 	for key, n := range requests {
@@ -136,8 +137,8 @@ func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
 	return snap, nil
 }
 
-// event is a snapshot as server-sent events have it; where there is none, a
-// comment.
+// event returns a snapshot as a server-sent event. If no snapshot can be made, it
+// returns a comment, which keeps the connection alive.
 func (s *Server) event(ctx context.Context) []byte {
 	snap, err := s.snapshot(ctx)
 	if err == nil {
@@ -151,14 +152,14 @@ func (s *Server) event(ctx context.Context) []byte {
 	return []byte(heartbeat)
 }
 
-// A comment does nothing but keep the connection.
+// A line that starts with a colon is a comment, which clients ignore.
 const heartbeat = ": still here\n\n"
 
-// events sends a snapshot of the fleet each second until the client leaves, does
-// not keep up, or the replica is to stop.
+// events sends a snapshot of the fleet each second, until the client leaves, is too
+// slow, or the replica drains.
 func (s *Server) events(c echo.Context) error {
 	h := c.Response().Header()
-	watcher, err := s.watched.Watch()
+	watcher, err := s.snapshots.Watch()
 	switch {
 	case errors.Is(err, broadcast.ErrFull):
 		return problemWatchers
@@ -167,15 +168,15 @@ func (s *Server) events(c echo.Context) error {
 	}
 	defer watcher.Close()
 	h.Set(echo.HeaderContentType, "text/event-stream")
-	h.Set("X-Accel-Buffering", "no") // nginx hands on what it gets at once
+	h.Set("X-Accel-Buffering", "no") // tells nginx not to buffer
 	if c.Request().Method == http.MethodHead {
 		return c.NoContent(http.StatusOK)
 	}
 	out := &eventWriter{response: c.Response(), control: http.NewResponseController(c.Response())}
 	defer context.AfterFunc(watcher.Context(), out.end)()
 	if s.config.WriteTimeout == 0 {
-		// With a timeout, the server sets the deadline of the connection's next
-		// request itself.
+		// If there is a timeout, the server itself sets a new deadline for the
+		// connection's next request. Otherwise the deadline has to be removed here.
 		defer func() { _ = out.control.SetWriteDeadline(time.Time{}) }()
 	}
 	defer out.close()
@@ -201,7 +202,7 @@ func (s *Server) events(c echo.Context) error {
 	}
 }
 
-// eventWriter writes to a client that may not read.
+// eventWriter writes to a client that may have stopped reading.
 type eventWriter struct {
 	response *echo.Response
 	control  *http.ResponseController
@@ -210,15 +211,15 @@ type eventWriter struct {
 	ended bool
 }
 
-// send returns false when there is nobody to send to any more. A connection that
-// knows no deadlines has none.
+// send returns false when nothing more can be sent. An error from SetWriteDeadline is
+// ignored: it means that the connection supports no deadlines.
 func (w *eventWriter) send(message []byte) bool {
 	w.mu.Lock()
 	if w.ended {
 		w.mu.Unlock()
 		return false
 	}
-	_ = w.control.SetWriteDeadline(time.Now().Add(watcherPatience))
+	_ = w.control.SetWriteDeadline(time.Now().Add(watcherWriteTimeout))
 	w.mu.Unlock()
 	if _, err := w.response.Write(message); err != nil {
 		return false
@@ -226,8 +227,8 @@ func (w *eventWriter) send(message []byte) bool {
 	return w.control.Flush() == nil
 }
 
-// end cuts off a write that hangs: a client that does not read must not hold up
-// the end of the server.
+// end gives a write that is under way a short deadline. Without it, a client that does
+// not read would delay the shutdown of the server.
 func (w *eventWriter) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -235,11 +236,12 @@ func (w *eventWriter) end() {
 		return
 	}
 	w.ended = true
-	_ = w.control.SetWriteDeadline(time.Now().Add(watcherFarewell))
+	_ = w.control.SetWriteDeadline(time.Now().Add(lastWriteTimeout))
 }
 
-// close keeps end from the response of a handler that has returned: it is another
-// request's by then.
+// close makes later calls of end do nothing. Once the handler has returned, the
+// connection may carry the response to another request, whose deadline end must not
+// change.
 func (w *eventWriter) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -20,14 +20,14 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// stream is an open /events.
+// stream is an open response of /events.
 type stream struct {
-	answer answer
+	answer response
 	lines  *bufio.Scanner
 	close  func()
 }
 
-// watch opens /events with its answer held against the document.
+// watch opens /events and checks the response against the document.
 func watch(t *testing.T, client *http.Client, url string) *stream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -39,7 +39,7 @@ func watch(t *testing.T, client *http.Client, url string) *stream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stream{answer: answer{status: resp.StatusCode, header: resp.Header}, lines: bufio.NewScanner(resp.Body)}
+	s := &stream{answer: response{status: resp.StatusCode, header: resp.Header}, lines: bufio.NewScanner(resp.Body)}
 	s.lines.Buffer(nil, 1<<20)
 	s.close = func() {
 		cancel()
@@ -53,12 +53,12 @@ func watch(t *testing.T, client *http.Client, url string) *stream {
 		}
 		s.answer.body = string(body)
 	}
-	holds(t, req, s.answer)
+	expectDocumented(t, req, s.answer)
 	expectSecurityHeaders(t, s.answer)
 	return s
 }
 
-// next returns the next event's fields, or false at the stream's end.
+// next returns the fields of the next event, or false at the end of the stream.
 func (s *stream) next() (map[string]string, bool) {
 	event := map[string]string{}
 	for s.lines.Scan() {
@@ -76,7 +76,7 @@ func (s *stream) next() (map[string]string, bool) {
 	return nil, false
 }
 
-// snapshot returns the next snapshot, held against the document.
+// snapshot returns the next snapshot and checks it against the document.
 func (s *stream) snapshot(t *testing.T) api.Snapshot {
 	t.Helper()
 	event, ok := s.next()
@@ -86,7 +86,7 @@ func (s *stream) snapshot(t *testing.T) api.Snapshot {
 	if event["event"] != "snapshot" || event["id"] == "" {
 		t.Errorf("event %q, id %q", event["event"], event["id"])
 	}
-	c, err := theContract()
+	c, err := loadContract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,11 +97,11 @@ func (s *stream) snapshot(t *testing.T) api.Snapshot {
 	if err := c.doc.Components.Schemas["Snapshot"].Value.VisitJSON(tree); err != nil {
 		t.Errorf("the snapshot is not as in the document: %v\n%s", err, event["data"])
 	}
-	return decode[api.Snapshot](t, answer{body: event["data"]})
+	return decode[api.Snapshot](t, response{body: event["data"]})
 }
 
-// askStream sees every answer of /events.
-func askStream(t *testing.T) {
+// openEveryStream provokes every documented response of /events.
+func openEveryStream(t *testing.T) {
 	t.Helper()
 	f := start(t, &store{}, nil)
 	client := &http.Client{Transport: &http.Transport{}}
@@ -114,7 +114,8 @@ func askStream(t *testing.T) {
 }
 
 func TestASnapshotHasTheWholeFleet(t *testing.T) {
-	fleet := &fleetOf{missing: 1}
+	fleet := &fakeFleet{missing: 1}
+	var last *fixture
 	for i := range 3 {
 		f := start(t, &store{}, func(c *api.Config) {
 			c.Replica = fmt.Sprintf("replica-%d", 3-i)
@@ -127,86 +128,89 @@ func TestASnapshotHasTheWholeFleet(t *testing.T) {
 		f.get(t, "/product/coalesced/7")
 		f.get(t, "/product/normal/7")
 		f.get(t, fmt.Sprintf("/product/coalesced/%d", 10+i))
-		if i < 2 {
-			continue
+		last = f
+	}
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	s := watch(t, client, last.url)
+	defer s.close()
+	snap := s.snapshot(t)
+	if snap.Fleet.Scope != "fleet" || snap.Fleet.TotalRequests != 6 || snap.Fleet.Database.Queries != 9 || *snap.Fleet.Missing != 1 || snap.Fleet.Note == "" {
+		t.Errorf("the sum: %+v", snap.Fleet)
+	}
+	if age := time.Since(time.UnixMilli(int64(snap.At * 1000))); age < -time.Second || age > time.Minute {
+		t.Errorf("it is %v old", age)
+	}
+	if len(snap.HotKeys) != 4 || snap.HotKeys[0] != (api.HotKey{Key: "product:7", Requests: 6}) {
+		t.Errorf("hot keys %v", snap.HotKeys)
+	}
+	instances := map[string]bool{}
+	for i, replica := range snap.Replicas {
+		instances[replica.Instance] = true
+		if replica.Stats.Replica != fmt.Sprintf("replica-%d", i+1) || replica.Leases.Count != 1 {
+			t.Errorf("%+v", replica)
 		}
-		client := &http.Client{Transport: &http.Transport{}}
-		defer client.CloseIdleConnections()
-		s := watch(t, client, f.url)
-		defer s.close()
-		snap := s.snapshot(t)
-		if snap.Fleet.Scope != "fleet" || snap.Fleet.TotalRequests != 6 || snap.Fleet.Database.Queries != 9 || *snap.Fleet.Missing != 1 || snap.Fleet.Note == "" {
-			t.Errorf("the sum: %+v", snap.Fleet)
-		}
-		if age := time.Since(time.UnixMilli(int64(snap.At * 1000))); age < -time.Second || age > time.Minute {
-			t.Errorf("it is %v old", age)
-		}
-		if len(snap.HotKeys) != 4 || snap.HotKeys[0] != (api.HotKey{Key: "product:7", Requests: 6}) {
-			t.Errorf("hot keys %v", snap.HotKeys)
-		}
-		instances := map[string]bool{}
-		for i, live := range snap.Replicas {
-			instances[live.Instance] = true
-			if live.Stats.Replica != fmt.Sprintf("replica-%d", i+1) || live.Leases.Count != 1 {
-				t.Errorf("%+v", live)
+		expectLatencies(t, replica.Latency, map[string]uint64{"leader": 2, "normal": 1})
+	}
+	if len(instances) != 3 {
+		t.Errorf("instances %v", instances)
+	}
+	last.send(t, http.MethodPost, "/stats/reset?scope=fleet", nil)
+	for snap = s.snapshot(t); snap.Fleet.TotalRequests != 0; {
+		snap = s.snapshot(t)
+	}
+	if len(snap.Replicas[0].Latency) != 0 {
+		t.Errorf("after a reset: %v", snap.Replicas[0].Latency)
+	}
+}
+
+// expectLatencies fails the test unless the buckets have this many requests of
+// each role.
+func expectLatencies(t *testing.T, latency map[string][]api.LatencyBucket, want map[string]uint64) {
+	t.Helper()
+	for role, want := range want {
+		var n uint64
+		for _, b := range latency[role] {
+			n += b.Count
+			if b.FromMS >= b.ToMS {
+				t.Errorf("bucket %+v", b)
 			}
-			for role, want := range map[string]uint64{"leader": 2, "normal": 1} {
-				var n uint64
-				for _, b := range live.Latency[role] {
-					n += b.Count
-					if b.FromMS >= b.ToMS {
-						t.Errorf("bucket %+v", b)
-					}
-				}
-				if n != want {
-					t.Errorf("%d requests as %s, want %d: %v", n, role, want, live.Latency)
-				}
-			}
 		}
-		if len(instances) != 3 {
-			t.Errorf("instances %v", instances)
-		}
-		f.send(t, http.MethodPost, "/stats/reset?scope=fleet", nil)
-		for {
-			if snap = s.snapshot(t); snap.Fleet.TotalRequests == 0 {
-				break
-			}
-		}
-		if len(snap.Replicas[0].Latency) != 0 {
-			t.Errorf("after a reset: %v", snap.Replicas[0].Latency)
+		if n != want {
+			t.Errorf("%d requests as %s, want %d: %v", n, role, want, latency)
 		}
 	}
 }
 
-// asking counts the questions.
-type asking struct {
-	fleetOf
+// countingFleet counts how often it is asked for snapshots.
+type countingFleet struct {
+	fakeFleet
 	asked int
 }
 
-func (a *asking) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
+func (a *countingFleet) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
 	if question == "live" {
 		a.asked++
 	}
-	return a.fleetOf.Ask(ctx, question, expected)
+	return a.fakeFleet.Ask(ctx, question, expected)
 }
 
-// bubble is a server whose clock stands still while everybody waits, and a client
-// of it.
-func bubble(t *testing.T, test func(t *testing.T, server *api.Server, asked *asking, client *http.Client)) {
+// withStoppedClock runs a test with a server and a client in a bubble, whose clock
+// advances only while all goroutines wait.
+func withStoppedClock(t *testing.T, test func(t *testing.T, server *api.Server, asked *countingFleet, client *http.Client)) {
 	t.Helper()
-	if _, err := theContract(); err != nil { // outside, as it is kept
+	if _, err := loadContract(); err != nil { // outside the bubble, because the document is kept for other tests
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		fleet := &asking{}
+		fleet := &countingFleet{}
 		server, err := api.New(api.Config{Group: coalesce.Off[product.Product]{}, Store: &store{}, Mode: "off", Replica: "r",
 			WriteTimeout: 100 * time.Second, Fleet: fleet})
 		if err != nil {
 			t.Fatal(err)
 		}
 		fleet.servers = []*api.Server{server}
-		l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(l) }()
 		client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -226,8 +230,8 @@ func bubble(t *testing.T, test func(t *testing.T, server *api.Server, asked *ask
 }
 
 func TestTheFleetIsAskedOnceASecondHoweverManyWatch(t *testing.T) {
-	bubble(t, func(t *testing.T, _ *api.Server, asked *asking, client *http.Client) {
-		time.Sleep(time.Hour) // of the bubble's
+	withStoppedClock(t, func(t *testing.T, _ *api.Server, asked *countingFleet, client *http.Client) {
+		time.Sleep(time.Hour) // of the bubble's clock
 		if asked.asked != 0 {
 			t.Errorf("nobody watches, and the fleet was asked %d times", asked.asked)
 		}
@@ -236,7 +240,7 @@ func TestTheFleetIsAskedOnceASecondHoweverManyWatch(t *testing.T) {
 			all = append(all, watch(t, client, "http://replica"))
 		}
 		begin := time.Now()
-		const seconds = 200 // longer than an answer may take to be written
+		const seconds = 200 // longer than WriteTimeout
 		for range seconds {
 			for _, s := range all {
 				s.snapshot(t)
@@ -250,7 +254,7 @@ func TestTheFleetIsAskedOnceASecondHoweverManyWatch(t *testing.T) {
 		}
 		synctest.Wait()
 		before := asked.asked
-		time.Sleep(time.Hour) // of the bubble's
+		time.Sleep(time.Hour) // of the bubble's clock
 		if asked.asked != before {
 			t.Errorf("after the last has left, it was asked %d times more", asked.asked-before)
 		}
@@ -258,7 +262,7 @@ func TestTheFleetIsAskedOnceASecondHoweverManyWatch(t *testing.T) {
 }
 
 func TestThereIsRoomForSoManyWatchers(t *testing.T) {
-	bubble(t, func(t *testing.T, _ *api.Server, _ *asking, client *http.Client) {
+	withStoppedClock(t, func(t *testing.T, _ *api.Server, _ *countingFleet, client *http.Client) {
 		var all []*stream
 		for range 64 {
 			s := watch(t, client, "http://replica")
@@ -266,7 +270,7 @@ func TestThereIsRoomForSoManyWatchers(t *testing.T) {
 			if s.answer.status != http.StatusOK {
 				t.Fatalf("status %d", s.answer.status)
 			}
-			go func() { // a browser reads
+			go func() { // reads all events, like a browser
 				for s.lines.Scan() {
 				}
 			}()
@@ -288,9 +292,9 @@ func TestThereIsRoomForSoManyWatchers(t *testing.T) {
 }
 
 func TestAWatcherWhoDoesNotReadIsCutOffAndHoldsUpNobody(t *testing.T) {
-	bubble(t, func(t *testing.T, _ *api.Server, _ *asking, client *http.Client) {
+	withStoppedClock(t, func(t *testing.T, _ *api.Server, _ *countingFleet, client *http.Client) {
 		watcher := watch(t, client, "http://replica")
-		stuck := watch(t, client, "http://replica") // and never read
+		stuck := watch(t, client, "http://replica") // is never read
 		begin := time.Now()
 		for range 30 {
 			watcher.snapshot(t)
@@ -313,7 +317,7 @@ func TestShutdownWaitsForNoWatcher(t *testing.T) {
 		"shutdown": func(s *api.Server) error { return s.Shutdown(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, server *api.Server, _ *asking, client *http.Client) {
+			withStoppedClock(t, func(t *testing.T, server *api.Server, _ *countingFleet, client *http.Client) {
 				reads := watch(t, client, "http://replica")
 				stuck := watch(t, client, "http://replica")
 				ended := make(chan error, 1)
@@ -325,8 +329,8 @@ func TestShutdownWaitsForNoWatcher(t *testing.T) {
 						}
 					}
 				}()
-				// By now a write to the one who does not read hangs, and has not
-				// yet been given up.
+				// By now a write to the client that does not read hangs, and its
+				// timeout has not passed yet.
 				time.Sleep(2500 * time.Millisecond)
 				begin := time.Now()
 				if err := end(server); err != nil {
@@ -345,7 +349,7 @@ func TestShutdownWaitsForNoWatcher(t *testing.T) {
 }
 
 func TestAStreamIsNeverSilentForLong(t *testing.T) {
-	bubble(t, func(t *testing.T, _ *api.Server, asked *asking, client *http.Client) {
+	withStoppedClock(t, func(t *testing.T, _ *api.Server, asked *countingFleet, client *http.Client) {
 		asked.err = errors.New("broken")
 		asked.servers = nil // nobody answers, not even this replica
 		s := watch(t, client, "http://replica")
@@ -380,7 +384,7 @@ func TestLatencyIsKnownToAnEighth(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b = decode[api.Live](t, answer{body: string(raw)}).Latency["normal"][0]
+			b = decode[api.ReplicaSnapshot](t, response{body: string(raw)}).Latency["normal"][0]
 		})
 		ms := float64(took) / float64(time.Millisecond)
 		if ms < b.FromMS || ms >= b.ToMS || b.ToMS-b.FromMS > max(0.001, b.FromMS/8)+1e-9 {

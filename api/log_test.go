@@ -18,13 +18,14 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/local"
 	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/rig"
 )
 
-// inside returns a server for a test in a bubble, where no time passes while
-// somebody works, what sends it a request, and what it logs.
-func inside(t *testing.T, s *store) (ask func(ctx context.Context, path, id string) *httptest.ResponseRecorder, log *buffer) {
+// newLoggingServer returns a server for a test in a bubble: a function that sends it a
+// request, and its log.
+func newLoggingServer(t *testing.T, s *store) (ask func(ctx context.Context, path, id string) *httptest.ResponseRecorder, log *rig.Output) {
 	t.Helper()
-	log = &buffer{}
+	log = &rig.Output{}
 	server, err := api.New(api.Config{
 		Group: local.Tier(&local.Group[string, product.Product]{}), Store: s, Mode: "local", Replica: "r",
 		Logger: slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, nil)}),
@@ -41,9 +42,9 @@ func inside(t *testing.T, s *store) (ask func(ctx context.Context, path, id stri
 	}, log
 }
 
-// lines returns the lines of the log with a message.
-func (b *buffer) lines(msg string) (found []string) {
-	for line := range strings.Lines(b.String()) {
+// logLines returns the lines of the log that have a message.
+func logLines(log *rig.Output, msg string) (found []string) {
+	for line := range strings.Lines(log.String()) {
 		if strings.Contains(line, `msg="`+msg+`"`) {
 			found = append(found, line)
 		}
@@ -59,7 +60,7 @@ func TestAQueryThatFailsIsLoggedOnceThoughTheCallerThatBeganItHasLeft(t *testing
 		t.Run(msg, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				release := make(chan struct{})
-				ask, log := inside(t, &store{query: func(context.Context, int32) (product.Product, error) {
+				ask, log := newLoggingServer(t, &store{query: func(context.Context, int32) (product.Product, error) {
 					<-release
 					return product.Product{}, fail()
 				}})
@@ -83,7 +84,7 @@ func TestAQueryThatFailsIsLoggedOnceThoughTheCallerThatBeganItHasLeft(t *testing
 				synctest.Wait()
 				close(release)
 				all.Wait()
-				lines := log.lines(msg)
+				lines := logLines(log, msg)
 				if len(lines) != 1 || !strings.Contains(lines[0], "level=ERROR") || !strings.Contains(lines[0], "hunter2") ||
 					!strings.Contains(lines[0], "product=7") || !strings.Contains(lines[0], "request_id=first") {
 					t.Errorf("want one line, with the first one's id:\n%s", log)
@@ -98,7 +99,7 @@ func TestAQueryThatFailsIsLoggedOnceThoughTheCallerThatBeganItHasLeft(t *testing
 
 func TestAPanicIsLoggedThoughNobodyWaitsForTheQueryAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ask, log := inside(t, &store{query: func(ctx context.Context, _ int32) (product.Product, error) {
+		ask, log := newLoggingServer(t, &store{query: func(ctx context.Context, _ int32) (product.Product, error) {
 			<-ctx.Done()
 			panic("hunter2")
 		}})
@@ -107,7 +108,7 @@ func TestAPanicIsLoggedThoughNobodyWaitsForTheQueryAnyMore(t *testing.T) {
 		synctest.Wait()
 		leave()
 		synctest.Wait()
-		if lines := log.lines("a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "request_id=only") {
+		if lines := logLines(log, "a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "request_id=only") {
 			t.Errorf("want one line:\n%s", log)
 		}
 	})
@@ -124,17 +125,17 @@ func TestServerErrorsAreLoggedWithTheirRequestOnceASecondForEachType(t *testing.
 	}
 	for _, kind := range []string{"normal", "coalesced"} {
 		synctest.Test(t, func(t *testing.T) {
-			ask, log := inside(t, &store{query: func(_ context.Context, id int32) (product.Product, error) { return product.Product{}, fails[id] }})
+			ask, log := newLoggingServer(t, &store{query: func(_ context.Context, id int32) (product.Product, error) { return product.Product{}, fails[id] }})
 			for second := range 2 {
 				for n := range 3 {
 					for id := range fails {
 						ask(t.Context(), fmt.Sprintf("/product/%s/%d", kind, id), fmt.Sprintf("id-%d-%d-%d", second, n, id))
 					}
-					time.Sleep(300 * time.Millisecond) // of the bubble's
+					time.Sleep(300 * time.Millisecond) // of the bubble's clock
 				}
-				time.Sleep(100 * time.Millisecond) // a second is over
+				time.Sleep(100 * time.Millisecond) // completes the second
 			}
-			lines := strings.Join(log.lines("answered with an error"), "")
+			lines := strings.Join(logLines(log, "answered with an error"), "")
 			if n := strings.Count(lines, "\n"); n != 2*6 || strings.Contains(lines, "ERROR") {
 				t.Errorf("%d lines in two seconds, want one of each type and second:\n%s", n, log)
 			}
@@ -145,17 +146,17 @@ func TestServerErrorsAreLoggedWithTheirRequestOnceASecondForEachType(t *testing.
 					}
 				}
 			}
-			if n := len(log.lines("a query failed")); n != 6 {
+			if n := len(logLines(log, "a query failed")); n != 6 {
 				t.Errorf("%d of 6 internal errors of queries are logged:\n%s", n, log)
 			}
 		})
 	}
 }
 
-func TestAnInternalErrorThatIsNoQuerysIsAlwaysLogged(t *testing.T) {
+func TestAnInternalErrorOutsideOfQueriesIsAlwaysLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ask, log := inside(t, &store{query: func(context.Context, int32) (product.Product, error) {
-			return product.Product{ID: 1, Price: math.NaN()}, nil // which JSON does not have
+		ask, log := newLoggingServer(t, &store{query: func(context.Context, int32) (product.Product, error) {
+			return product.Product{ID: 1, Price: math.NaN()}, nil // JSON has no NaN
 		}})
 		for _, id := range []string{"one", "two"} {
 			if w := ask(t.Context(), "/product/normal/1", id); w.Code != http.StatusInternalServerError {
@@ -173,13 +174,13 @@ func TestTheDatabasesChangesAreLoggedWithTheRequestThatNoticed(t *testing.T) {
 	for _, kind := range []string{"normal", "coalesced"} {
 		synctest.Test(t, func(t *testing.T) {
 			var down error
-			ask, log := inside(t, &store{query: func(context.Context, int32) (product.Product, error) { return product.Product{}, down }})
+			ask, log := newLoggingServer(t, &store{query: func(context.Context, int32) (product.Product, error) { return product.Product{}, down }})
 			down = product.ErrUnavailable
 			ask(t.Context(), "/product/"+kind+"/1", "goes")
 			down = nil
 			ask(t.Context(), "/product/"+kind+"/1", "comes")
 			for msg, id := range map[string]string{"the database is unavailable": "goes", "the database is back": "comes"} {
-				if lines := log.lines(msg); len(lines) != 1 || !strings.Contains(lines[0], "request_id="+id) {
+				if lines := logLines(log, msg); len(lines) != 1 || !strings.Contains(lines[0], "request_id="+id) {
 					t.Errorf("%s: %q by the request %s:\n%s", kind, msg, id, log)
 				}
 			}
@@ -187,21 +188,59 @@ func TestTheDatabasesChangesAreLoggedWithTheRequestThatNoticed(t *testing.T) {
 	}
 }
 
-// toppling is a Group that panics after its function has returned.
-type toppling struct {
+// panickingGroup is a Group that panics after its function has returned.
+type panickingGroup struct {
 	coalesce.Off[product.Product]
 }
 
-func (g toppling) Do(ctx context.Context, key string, fn func(context.Context) (product.Product, error)) (product.Product, coalesce.Role, error) {
+func (g panickingGroup) Do(ctx context.Context, key string, fn func(context.Context) (product.Product, error)) (product.Product, coalesce.Role, error) {
 	_, _, _ = g.Off.Do(ctx, key, fn)
 	panic("hunter2")
 }
 
 func TestAPanicOfTheTierIsLoggedAsWell(t *testing.T) {
-	f := start(t, &store{}, func(c *api.Config) { c.Group = toppling{} })
+	f := start(t, &store{}, func(c *api.Config) { c.Group = panickingGroup{} })
 	a := f.send(t, http.MethodGet, "/product/coalesced/1", http.Header{"X-Request-Id": {"mine"}})
 	expectProblem(t, a, http.StatusInternalServerError)
-	if lines := f.log.lines("a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "toppling") || !strings.Contains(lines[0], "request_id=mine") {
+	if lines := logLines(f.log, "a request panicked"); len(lines) != 1 || !strings.Contains(lines[0], "panickingGroup") || !strings.Contains(lines[0], "request_id=mine") {
 		t.Errorf("want one line with its stack:\n%s", f.log)
+	}
+}
+
+func TestRequestIDIsTheClientsUnlessItCouldForgeALog(t *testing.T) {
+	log := &rig.Output{}
+	f := start(t, &store{}, func(c *api.Config) {
+		c.Logger = slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})})
+	})
+	given := map[string]bool{}
+	for id, kept := range map[string]bool{
+		"abc-123": true, strings.Repeat("x", 128): true,
+		"": false, "a b": false, "é": false, "a\tb": false, strings.Repeat("x", 129): false,
+	} {
+		got := f.send(t, http.MethodGet, "/livez", http.Header{"X-Request-Id": {id}}).header.Get("X-Request-Id")
+		if (got == id) != kept || len(got) < 7 {
+			t.Errorf("%q: got %q", id, got)
+		}
+		if given[got] {
+			t.Errorf("%q is given twice", got)
+		}
+		given[got] = true
+		if !strings.Contains(log.String(), "request_id="+got) {
+			t.Errorf("%q is not in the log:\n%s", got, log)
+		}
+	}
+}
+
+func TestRequestsAreLoggedAtDebugOnly(t *testing.T) {
+	for _, level := range []slog.Level{slog.LevelInfo, slog.LevelDebug} {
+		log := &rig.Output{}
+		f := start(t, &store{}, func(c *api.Config) {
+			c.Logger = slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})})
+		})
+		f.send(t, http.MethodGet, "/product/coalesced/7777", http.Header{"X-Request-Id": {"abc"}, "Authorization": {"Bearer hunter2"}})
+		logged := strings.Contains(log.String(), "path=/product/coalesced/7777 status=404") && strings.Contains(log.String(), "request_id=abc")
+		if logged != (level == slog.LevelDebug) || strings.Contains(log.String(), "hunter2") {
+			t.Errorf("at %v:\n%s", level, log)
+		}
 	}
 }

@@ -20,16 +20,16 @@ import (
 
 const contentSecurityPolicy = "Content-Security-Policy"
 
-// headers sets what every answer has. Header.Set would make a slice of each
-// value, for each answer; and echo calls this, too, for each.
+// headers sets the headers that every response has. It copies prepared slices:
+// Header.Set would allocate a slice for each value of each response.
 func (s *Server) headers(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		maps.Copy(c.Response().Header(), s.common)
+		maps.Copy(c.Response().Header(), s.commonHeaders)
 		return next(c)
 	}
 }
 
-// logRequests costs nothing unless requests are logged.
+// logRequests logs each request at the debug level. At other levels it does no work.
 func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if !s.log.Enabled(c.Request().Context(), slog.LevelDebug) {
@@ -38,11 +38,11 @@ func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 		start := time.Now()
 		err := next(c)
 		if err != nil {
-			c.Error(err) // now, so that the status below is the one sent
+			c.Error(err) // write the error response now, so that the status logged below is the one sent
 		}
 		ctx := contextOf(c)
 		attrs := []slog.Attr{slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path)}
-		if c.Response().Committed { // else nothing was answered, and echo says 200
+		if c.Response().Committed { // if nothing was sent, echo reports 200 all the same
 			attrs = append(attrs, slog.Int("status", c.Response().Status))
 		}
 		attrs = append(attrs, slog.Duration("took", time.Since(start)), slog.String("remote", c.Request().RemoteAddr))
@@ -57,18 +57,19 @@ func (s *Server) logRequests(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// panicked is a panic as an error. Its text is for the log alone.
-type panicked struct {
+// panicError is a recovered panic as an error. Its text is for the log and is never
+// sent to a client.
+type panicError struct {
 	value any
 	stack []byte
 }
 
-func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-func newPanicked(value any) *panicked {
-	p := &panicked{value: value, stack: debug.Stack()}
-	// A tier re-panics in its callers; the stack that matters is the one of
-	// the function.
+func newPanicError(value any) *panicError {
+	p := &panicError{value: value, stack: debug.Stack()}
+	// A tier panics again in each of its callers. The useful stack is that of the
+	// function that panicked first.
 	if err, ok := value.(error); ok {
 		var original *coalesce.PanicError
 		if errors.As(err, &original) {
@@ -85,25 +86,26 @@ func (s *Server) recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 			if value == nil {
 				return
 			}
-			if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares it the same way
+			if value == http.ErrAbortHandler { //nolint:errorlint // net/http compares it with == too
 				panic(value)
 			}
-			p := newPanicked(value)
+			p := newPanicError(value)
 			s.logPanic(contextOf(c), p, slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path))
-			err = logged{p}
+			err = loggedError{p}
 		}()
 		return next(c)
 	}
 }
 
-// logPanic logs a panic, and what it happened to.
-func (s *Server) logPanic(ctx context.Context, p *panicked, attrs ...slog.Attr) {
+// logPanic logs a panic with its stack, and with attrs that say which request it ended.
+func (s *Server) logPanic(ctx context.Context, p *panicError, attrs ...slog.Attr) {
 	s.log.LogAttrs(ctx, slog.LevelError, "a request panicked",
 		append(attrs, slog.Any("panic", p.value), slog.String("stack", string(p.stack)))...)
 }
 
-// authorized wants the admin token, if there is one. Hashes are compared, so
-// that the time taken does not even tell the token's length.
+// authorized requires the admin token if one is configured. It compares hashes of equal
+// length, so that the time of the comparison reveals nothing about the token, not even
+// its length.
 func (s *Server) authorized(next echo.HandlerFunc) echo.HandlerFunc {
 	if s.config.AdminToken == "" {
 		return next
@@ -124,7 +126,7 @@ func (s *Server) authorized(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// sameOrigin refuses a browser that was sent here by another site's page.
+// sameOrigin refuses requests that a page of another site makes a browser send.
 func (s *Server) sameOrigin(next echo.HandlerFunc) echo.HandlerFunc {
 	protection := http.NewCrossOriginProtection()
 	return func(c echo.Context) error {
@@ -135,7 +137,7 @@ func (s *Server) sameOrigin(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// limitBody refuses a body that no endpoint could have a use for.
+// limitBody refuses bodies that are larger than any endpoint needs.
 func limitBody(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()

@@ -16,7 +16,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-func TestRequestsAreToldByTheirRouteAndStatus(t *testing.T) {
+func TestRequestsAreReportedWithTheirRouteAndStatus(t *testing.T) {
 	var mu sync.Mutex
 	var told []string
 	ctx, leave := context.WithCancel(context.Background())
@@ -60,7 +60,7 @@ func TestRequestsAreToldByTheirRouteAndStatus(t *testing.T) {
 	}
 }
 
-func TestWhatIsAroundTheAPISeesEveryRequestOfTheServer(t *testing.T) {
+func TestConfigAroundSeesEveryRequestOfTheServer(t *testing.T) {
 	f := start(t, &store{}, func(c *api.Config) {
 		c.Around = func(inner http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -81,7 +81,7 @@ func TestWhatIsAroundTheAPISeesEveryRequestOfTheServer(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	resp, err := http.Get("http://" + l.Addr().String() + "/livez") //nolint:noctx // a test's
+	resp, err := http.Get("http://" + l.Addr().String() + "/livez") //nolint:noctx // a context would add nothing to this test
 	if err != nil {
 		t.Fatal(err)
 	}

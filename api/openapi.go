@@ -2,7 +2,7 @@ package api
 
 import (
 	"bytes"
-	_ "embed" // for the document and its page
+	_ "embed" // for the go:embed directives below
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -24,7 +24,7 @@ var (
 	docsStyle string
 
 	docsPage   = renderDocs()
-	docsPolicy = pagePolicyOf(docsStyle) + "; img-src 'self'" // its icon
+	docsPolicy = stylePolicy(docsStyle) + "; img-src 'self'" // the page's icon
 )
 
 func (s *Server) openAPI(c echo.Context) error {
@@ -36,7 +36,7 @@ func (s *Server) docs(c echo.Context) error {
 	return c.HTMLBlob(http.StatusOK, docsPage)
 }
 
-// document is what the page shows of an OpenAPI document.
+// document holds those parts of an OpenAPI document that the page shows.
 type document struct {
 	Info struct {
 		Title       string
@@ -103,10 +103,11 @@ type schema struct {
 	Additional       *schema `json:"additionalProperties"`
 }
 
-// named returns the last part of a reference: the name of what it refers to.
+// named returns the name at the end of a reference such as #/components/schemas/Stats.
 func named(ref string) string { return path.Base(ref) }
 
-// Words says what values the schema allows, without its reference.
+// Words describes the values that the schema allows. For a schema that is only a
+// reference it returns nothing, or "list of ": the page adds a link to the Target.
 func (s schema) Words() string {
 	switch {
 	case s.Const != "":
@@ -127,8 +128,8 @@ func (s schema) Words() string {
 	return s.Type
 }
 
-// Target returns the name of the schema that this one, or its items, refer to;
-// empty: none.
+// Target returns the name of the schema that this schema or its items refer to, or the
+// empty string.
 func (s schema) Target() string {
 	switch {
 	case s.Ref != "":
@@ -139,8 +140,8 @@ func (s schema) Target() string {
 	return ""
 }
 
-// Names returns the properties: the required ones as the document orders them,
-// and then the others.
+// Names returns the names of the properties: first the required ones in the order of
+// the document, then the others sorted by name.
 func (s schema) Names() []string {
 	names := slices.Clone(s.Required)
 	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
@@ -151,10 +152,10 @@ func (s schema) Names() []string {
 	return names
 }
 
-// Optional tells whether a property may be absent.
+// Optional reports whether a property may be absent.
 func (s schema) Optional(name string) bool { return !slices.Contains(s.Required, name) }
 
-// Of returns the operations of a tag by their paths.
+// Of returns the operations that carry a tag, sorted by path.
 func (d *document) Of(tag string) []operation {
 	var found []operation
 	for _, p := range slices.Sorted(maps.Keys(d.Paths)) {
@@ -169,7 +170,7 @@ func (d *document) Of(tag string) []operation {
 	return found
 }
 
-// Response follows a reference.
+// Response returns the response that r refers to, or r itself.
 func (d *document) Response(r response) response {
 	if r.Ref != "" {
 		return d.Components.Responses[named(r.Ref)]
@@ -177,7 +178,7 @@ func (d *document) Response(r response) response {
 	return r
 }
 
-// Header follows a reference.
+// Header returns the header that h refers to, or h itself.
 func (d *document) Header(h header) header {
 	if h.Ref != "" {
 		return d.Components.Headers[named(h.Ref)]
@@ -185,7 +186,7 @@ func (d *document) Header(h header) header {
 	return h
 }
 
-// Indented returns an example as the page shows it.
+// Indented returns an example on several lines.
 func (*document) Indented(example json.RawMessage) (string, error) {
 	var b bytes.Buffer
 	err := json.Indent(&b, example, "", "  ")
@@ -199,8 +200,8 @@ func (*document) Compact(example json.RawMessage) (string, error) {
 	return b.String(), err
 }
 
-// renderDocs makes the page. What it is made of is embedded: it cannot fail on
-// one start and not on another.
+// renderDocs renders the page of /docs. It panics on an error, because all its input is
+// embedded: if it works in the tests, it works everywhere.
 func renderDocs() []byte {
 	var d document
 	if err := json.Unmarshal(openAPI, &d); err != nil {
@@ -210,7 +211,7 @@ func renderDocs() []byte {
 	err := template.Must(template.New("docs").Parse(docsSource)).Execute(&html, struct {
 		*document
 		Style template.CSS
-	}{&d, template.CSS(docsStyle)}) //nolint:gosec // embedded, not a user's
+	}{&d, template.CSS(docsStyle)}) //nolint:gosec // the style is embedded and holds nothing that a user wrote
 	if err != nil {
 		panic(fmt.Sprintf("fleetcall: rendering /docs: %v", err))
 	}

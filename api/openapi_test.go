@@ -23,18 +23,17 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// contract is the OpenAPI document, which every answer of the tests is held
-// against.
+// contract is the OpenAPI document, against which the tests check every response.
 type contract struct {
 	doc    *openapi3.T
 	router routers.Router
 
 	mu   sync.Mutex
-	seen map[string]bool // "GET /path 200" of the answers that were right
+	seen map[string]bool // the correct responses so far, such as "GET /path 200"
 }
 
-// theContract reads the document as the server sends it.
-var theContract = sync.OnceValues(func() (*contract, error) {
+// loadContract reads the document that the server sends.
+var loadContract = sync.OnceValues(func() (*contract, error) {
 	server, err := api.New(api.Config{Group: coalesce.Off[product.Product]{}, Store: &store{}, Mode: "off", Replica: "r"})
 	if err != nil {
 		return nil, err
@@ -63,8 +62,9 @@ func newContract(document []byte) (*contract, error) {
 	return &contract{doc: doc, router: router, seen: map[string]bool{}}, nil
 }
 
-// closeObjects makes a field that the document does not have an error. The
-// document itself allows it: clients must bear fields that are added later.
+// closeObjects changes the document so that a field that it does not describe is an
+// error. The document itself allows such fields, because clients must accept fields
+// that are added later.
 func closeObjects(document []byte) ([]byte, error) {
 	var tree any
 	if err := json.Unmarshal(document, &tree); err != nil {
@@ -90,24 +90,24 @@ func closeObjects(document []byte) ([]byte, error) {
 	return json.Marshal(tree)
 }
 
-// everywhere are headers of HTTP itself, and those that say how a browser may
-// use an answer.
-var everywhere = []string{"Content-Type", "Content-Length", "Date", "Cache-Control", "Vary", "Connection",
+// commonHeaders are headers of HTTP itself, and headers that tell a browser how it may
+// use a response. The document does not list them.
+var commonHeaders = []string{"Content-Type", "Content-Length", "Date", "Cache-Control", "Vary", "Connection",
 	"X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Content-Security-Policy", "Cross-Origin-Resource-Policy"}
 
-// check returns how an answer differs from the document.
-func (c *contract) check(r *http.Request, a answer) error {
+// check returns an error that says how a response differs from the document.
+func (c *contract) check(r *http.Request, a response) error {
 	asked := r
-	if r.Method == http.MethodHead { // answered as GET is, without a body
+	if r.Method == http.MethodHead { // the document describes it by GET
 		asked = r.Clone(r.Context())
 		asked.Method = http.MethodGet
 	}
 	route, params, err := c.router.FindRoute(asked)
 	switch {
 	case errors.Is(err, routers.ErrPathNotFound):
-		route, err = c.general(r, "NotFound", http.StatusNotFound), nil
+		route, err = c.sharedRoute(r, "NotFound", http.StatusNotFound), nil
 	case errors.Is(err, routers.ErrMethodNotAllowed):
-		route, err = c.general(r, "MethodNotAllowed", http.StatusMethodNotAllowed), nil
+		route, err = c.sharedRoute(r, "MethodNotAllowed", http.StatusMethodNotAllowed), nil
 	}
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (c *contract) check(r *http.Request, a answer) error {
 		Options: &openapi3filter.Options{IncludeResponseStatus: true},
 	}
 	if kind := a.header.Get("Content-Type"); kind != "" && !strings.Contains(kind, "json") {
-		response.Options.ExcludeResponseBody = true // there is no decoder for it
+		response.Options.ExcludeResponseBody = true // the validator cannot decode it
 		if documented := route.Operation.Responses.Status(a.status); documented == nil || documented.Value.Content.Get(a.header.Get("Content-Type")) == nil {
 			return fmt.Errorf("%s is not in the document", a.header.Get("Content-Type"))
 		}
@@ -135,10 +135,10 @@ func (c *contract) check(r *http.Request, a answer) error {
 		return err
 	}
 	documented := route.Operation.Responses.Status(a.status)
-	if documented == nil { // which the validator lets a HEAD have
+	if documented == nil { // the validator accepts this for HEAD
 		return fmt.Errorf("status %d is not in the document", a.status)
 	}
-	known := slices.Clone(everywhere)
+	known := slices.Clone(commonHeaders)
 	for name := range documented.Value.Headers {
 		known = append(known, http.CanonicalHeaderKey(name))
 	}
@@ -153,16 +153,16 @@ func (c *contract) check(r *http.Request, a answer) error {
 	return nil
 }
 
-// general is the route of an answer that no endpoint gives.
-func (c *contract) general(r *http.Request, name string, status int) *routers.Route {
+// sharedRoute returns a route for responses that belong to no endpoint.
+func (c *contract) sharedRoute(r *http.Request, name string, status int) *routers.Route {
 	responses := openapi3.NewResponses(openapi3.WithStatus(status, c.doc.Components.Responses[name]))
 	return &routers.Route{Spec: c.doc, Method: r.Method, Path: name, PathItem: &openapi3.PathItem{}, Operation: &openapi3.Operation{Responses: responses}}
 }
 
-// holds fails the test when an answer is not as the document says.
-func holds(t *testing.T, r *http.Request, a answer) {
+// expectDocumented fails the test when a response differs from the document.
+func expectDocumented(t *testing.T, r *http.Request, a response) {
 	t.Helper()
-	c, err := theContract()
+	c, err := loadContract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func holds(t *testing.T, r *http.Request, a answer) {
 }
 
 func TestTheDocumentHasExactlyTheServersRoutes(t *testing.T) {
-	c, err := theContract()
+	c, err := loadContract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,8 +210,8 @@ func TestTheDocumentHasExactlyTheServersRoutes(t *testing.T) {
 	}
 }
 
-// Every status of the document is seen in an answer of the server, and each of
-// those answers is as the document says.
+// The test provokes every response of the document. Sending a request checks its
+// response, so at the end each documented status must have been seen.
 func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	ask := func(s *store, change func(*api.Config), method string, header http.Header, paths ...string) {
 		t.Helper()
@@ -225,8 +225,8 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	ask(&store{}, nil, http.MethodGet, nil, all...)
 	ask(&store{}, nil, http.MethodGet, nil, "/assets/page.css", "/assets/icon.svg", "/assets/uPlot.LICENSE.txt", "/assets/nothing")
 	ask(&store{}, nil, http.MethodHead, nil, append(all, "/events")...)
-	askStream(t)
-	askBursts(t)
+	openEveryStream(t)
+	sendEveryBurst(t)
 	ask(&store{}, nil, http.MethodGet, http.Header{"Accept": {"text/html"}}, "/")
 	ask(&store{}, nil, http.MethodGet, nil, "/product/normal/0", "/product/coalesced/x", "/stats?scope=x", "/stats?scope=fleet",
 		"/product/normal/1001", "/product/coalesced/1001", "/nothing", "/stats/reset")
@@ -237,12 +237,12 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	ask(&store{}, nil, http.MethodPost, nil, "/stats/reset", "/stats/reset?scope=fleet", "/stats/reset?scope=x", "/stats")
 	ask(&store{}, nil, http.MethodPost, http.Header{"Sec-Fetch-Site": {"cross-site"}}, "/stats/reset")
 	ask(&store{}, func(c *api.Config) { c.AdminToken = "letmein" }, http.MethodPost, nil, "/stats/reset")
-	// Without Redis, and with a tier whose numbers are not all zero.
+	// Redis is down, and not all counts of the tier are zero.
 	ask(&store{}, func(c *api.Config) {
-		c.Fleet = &fleetOf{err: errors.New("broken")}
+		c.Fleet = &fakeFleet{err: errors.New("broken")}
 	}, http.MethodPost, nil, "/stats/reset?scope=fleet")
 	ask(&store{}, func(c *api.Config) {
-		c.Fleet = &fleetOf{err: errors.New("broken")}
+		c.Fleet = &fakeFleet{err: errors.New("broken")}
 		c.Tiers = func() api.Tiers {
 			return api.Tiers{Distributed: &api.DistributedTier{RedisErrorsBy: map[string]uint64{"timeout": 1}, Garbage: 1, Breaker: "half-open"}}
 		}
@@ -256,12 +256,17 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	stopping.get(t, "/readyz")
 	f := start(t, &store{}, nil)
 	for _, path := range append(all, "/events") {
-		large(t, f, http.MethodGet, path)
+		sendLargeBody(t, f, http.MethodGet, path)
 	}
-	large(t, f, http.MethodPost, "/stats/reset")
-	large(t, f, http.MethodPost, "/burst")
+	sendLargeBody(t, f, http.MethodPost, "/stats/reset")
+	sendLargeBody(t, f, http.MethodPost, "/burst")
 
-	c, err := theContract()
+	expectEveryDocumentedStatusSeen(t)
+}
+
+func expectEveryDocumentedStatusSeen(t *testing.T) {
+	t.Helper()
+	c, err := loadContract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +281,7 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	}
 }
 
-// exposition answers as Prometheus' own handler does.
+// exposition responds as the Prometheus library's handler does.
 type exposition struct{}
 
 func (exposition) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -284,36 +289,36 @@ func (exposition) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("up 1\n"))
 }
 
-// large sends a body over the limit.
-func large(t *testing.T, f *fixture, method, path string) {
+// sendLargeBody sends a body that is larger than the limit.
+func sendLargeBody(t *testing.T, f *fixture, method, path string) {
 	t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(strings.Repeat("x", 65<<10)))
 	w := httptest.NewRecorder()
 	f.Handler().ServeHTTP(w, r)
-	a := answer{w.Code, w.Header(), w.Body.String()}
+	a := response{w.Code, w.Header(), w.Body.String()}
 	expectProblem(t, a, http.StatusRequestEntityTooLarge)
-	holds(t, r, a)
+	expectDocumented(t, r, a)
 }
 
 func TestAnAnswerThatDriftsFromTheDocumentIsSeen(t *testing.T) {
-	c, err := theContract()
+	c, err := loadContract()
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := start(t, &store{}, nil)
 	r := httptest.NewRequest(http.MethodGet, "/product/normal/1", nil)
 	right := f.get(t, "/product/normal/1")
-	for name, change := range map[string]func(*answer){
-		"status":       func(a *answer) { a.status = http.StatusTeapot },
-		"content type": func(a *answer) { a.header.Set("Content-Type", "text/plain") },
-		"new header":   func(a *answer) { a.header.Set("X-New", "1") },
-		"no header":    func(a *answer) { a.header.Del("X-Replica") },
-		"bad header":   func(a *answer) { a.header.Set("X-Coalesce-Role", "boss") },
-		"new field":    func(a *answer) { a.body = strings.Replace(a.body, `"price"`, `"cost":1,"price"`, 1) },
-		"no field":     func(a *answer) { a.body = strings.Replace(a.body, `"price"`, `"cost"`, 1) },
-		"other type":   func(a *answer) { a.body = strings.Replace(a.body, `"id":1`, `"id":"1"`, 1) },
+	for name, change := range map[string]func(*response){
+		"status":       func(a *response) { a.status = http.StatusTeapot },
+		"content type": func(a *response) { a.header.Set("Content-Type", "text/plain") },
+		"new header":   func(a *response) { a.header.Set("X-New", "1") },
+		"no header":    func(a *response) { a.header.Del("X-Replica") },
+		"bad header":   func(a *response) { a.header.Set("X-Coalesce-Role", "boss") },
+		"new field":    func(a *response) { a.body = strings.Replace(a.body, `"price"`, `"cost":1,"price"`, 1) },
+		"no field":     func(a *response) { a.body = strings.Replace(a.body, `"price"`, `"cost"`, 1) },
+		"other type":   func(a *response) { a.body = strings.Replace(a.body, `"id":1`, `"id":"1"`, 1) },
 	} {
-		drifted := answer{right.status, right.header.Clone(), right.body}
+		drifted := response{right.status, right.header.Clone(), right.body}
 		change(&drifted)
 		if c.check(r, drifted) == nil {
 			t.Errorf("%s: not seen", name)
@@ -322,7 +327,7 @@ func TestAnAnswerThatDriftsFromTheDocumentIsSeen(t *testing.T) {
 }
 
 func TestDocsShowEveryOperationAndLoadNothingFromElsewhere(t *testing.T) {
-	c, err := theContract()
+	c, err := loadContract()
 	if err != nil {
 		t.Fatal(err)
 	}

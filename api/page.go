@@ -22,19 +22,19 @@ var (
 	assets       = readAssets()
 )
 
-// pagePolicy lets a browser run and use what this server sends and nothing else:
-// no script or style in the page itself, no other address.
+// pagePolicy allows the page scripts, styles, images and connections of this server
+// alone. Scripts and styles must be files: none may stand in the page itself.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// asset is a file that the page is made of.
+// asset is a file that the page loads.
 type asset struct {
 	kind string // its media type
 	body []byte
 }
 
-// readAssets reads what is embedded: it cannot fail on one start and not on
-// another.
+// readAssets reads the embedded files. It panics on an error, because what is embedded
+// is the same everywhere: if it works in the tests, it works on every start.
 func readAssets() map[string]asset {
 	all := map[string]asset{}
 	err := fs.WalkDir(pageFiles, "page/assets", func(file string, entry fs.DirEntry, err error) error {
@@ -42,7 +42,7 @@ func readAssets() map[string]asset {
 			return err
 		}
 		body, err := pageFiles.ReadFile(file)
-		// The system's own table of media types may say anything of .js.
+		// Package mime would ask the system's table, which differs between machines.
 		kind := map[string]string{
 			".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".txt": "text/plain; charset=utf-8",
 		}[path.Ext(file)]
@@ -58,7 +58,7 @@ func readAssets() map[string]asset {
 	return all
 }
 
-// page sends the page, with what does not change while the replica runs.
+// page renders the page together with the settings of this replica that it needs.
 func (s *Server) page(c echo.Context, index Index) error {
 	var html bytes.Buffer
 	err := pageTemplate.Execute(&html, struct {

@@ -2,15 +2,12 @@ package api_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce"
@@ -18,17 +15,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/browserrig"
 )
 
-// One browser is enough for all that the page is asked.
+// All tests of the page share one browser, because starting it takes a second.
 func TestThePageInABrowser(t *testing.T) {
-	b, err := browserrig.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	b := browserrig.StartTest(t)
 	for name, test := range map[string]func(*testing.T, *browserrig.Browser){
 		"text that looks like markup stays text":          textThatLooksLikeMarkupStaysText,
 		"it says when the admin token is needed or wrong": thePageSaysWhenTheAdminTokenIsNeededOrWrong,
@@ -47,25 +36,24 @@ func TestThePageInABrowser(t *testing.T) {
 	}
 }
 
-// A policy that forbade the style would show in the console, and in what is
-// computed.
+// If the policy forbade the style, the console and the computed style would show it.
 func theDocumentHasItsStyle(t *testing.T, b *browserrig.Browser) {
 	p, err := b.Open(start(t, &store{}, nil).url+"/docs", browserrig.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	until(t, p, "document.readyState === 'complete'")
+	browserrig.WaitFor(t, p, "document.readyState === 'complete'")
 	if got, err := browserrig.Eval[string](p, "getComputedStyle(document.querySelector('nav ul')).listStyleType"); err != nil || got != "none" {
 		t.Errorf("%v, the list of endpoints has the bullets %q, want none", err, got)
 	}
-	for _, c := range p.Complaints() {
+	for _, c := range p.ConsoleErrors() {
 		t.Errorf("the browser complains: %v", c)
 	}
 }
 
-// open opens the page of a server and waits until it is live. What the browser
-// complains of fails the test.
+// open opens the page of a server and waits until it is live. Errors in the browser's
+// console fail the test.
 func open(t *testing.T, b *browserrig.Browser, f *fixture, view browserrig.View) *browserrig.Page {
 	t.Helper()
 	p, err := b.Open(f.url+"/", view)
@@ -73,40 +61,24 @@ func open(t *testing.T, b *browserrig.Browser, f *fixture, view browserrig.View)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, c := range p.Complaints() {
-			if c.Source != "network" { // an answer that is an error is one of the test's own
+		for _, c := range p.ConsoleErrors() {
+			if c.Source != "network" { // tests provoke error responses themselves
 				t.Errorf("the browser complains: %v", c)
 			}
 		}
 		p.Close()
 	})
-	until(t, p, "document.querySelector('#connection').dataset.state === 'live'")
+	browserrig.WaitFor(t, p, "document.querySelector('#connection').dataset.state === 'live'")
 	return p
 }
 
-func until(t *testing.T, p *browserrig.Page, expression string) {
-	t.Helper()
-	if err := p.Until(expression); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eval[T any](t *testing.T, p *browserrig.Page, expression string) T {
-	t.Helper()
-	v, err := browserrig.Eval[T](p, expression)
-	if err != nil {
-		t.Fatalf("%s: %v", expression, err)
-	}
-	return v
-}
-
-// burst sends a burst by a click, and returns what the page says came of it.
+// burst clicks on the button, and returns the text with the result.
 func burst(t *testing.T, p *browserrig.Page) string {
 	t.Helper()
 	if err := p.Click("#burst-button"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'false'")
+	browserrig.WaitFor(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'false'")
 	words, err := p.Text("#burst-result")
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +89,7 @@ func burst(t *testing.T, p *browserrig.Page) string {
 func textThatLooksLikeMarkupStaysText(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	const hostile = `<img src=x onerror="document.title='run'">"'&amp;`
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	f := start(t, &store{}, func(c *api.Config) {
 		c.Replica, c.Fleet, c.Mode = hostile, fleet, "distributed"
 		c.Leases = func() api.Leases {
@@ -128,13 +100,13 @@ func textThatLooksLikeMarkupStaysText(t *testing.T, b *browserrig.Browser) {
 		}
 	})
 	fleet.servers = []*api.Server{f.Server}
-	p := open(t, b, f, browserrig.View{Still: true})
+	p := open(t, b, f, browserrig.View{ReducedMotion: true})
 	if words := burst(t, p); !strings.Contains(words, "200 requests") {
 		t.Error(words)
 	}
-	eval[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
-	until(t, p, "document.querySelectorAll('#calls tbody tr').length === 200")
-	shown := eval[struct{ Title, Row, Lease, Breaker, Call, Picture string }](t, p, `({
+	browserrig.Value[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
+	browserrig.WaitFor(t, p, "document.querySelectorAll('#calls tbody tr').length === 200")
+	shown := browserrig.Value[struct{ Title, Row, Lease, Breaker, Call, Picture string }](t, p, `({
 		Title: document.title,
 		Row: document.querySelector('#replicas-table tbody th').textContent,
 		Lease: document.querySelector('#leases-table tbody th').textContent,
@@ -146,7 +118,7 @@ func textThatLooksLikeMarkupStaysText(t *testing.T, b *browserrig.Browser) {
 		shown.Lease != "<script>document.title='run'</script>" || shown.Breaker != "<b>open</b>" {
 		t.Errorf("%+v", shown)
 	}
-	if n := eval[int](t, p, "document.querySelectorAll('img').length + document.querySelectorAll('script').length"); n != 3 {
+	if n := browserrig.Value[int](t, p, "document.querySelectorAll('img').length + document.querySelectorAll('script').length"); n != 3 {
 		t.Errorf("%d images and scripts, the page itself has 3", n)
 	}
 }
@@ -158,7 +130,7 @@ func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browserrig.Bro
 	if words := burst(t, p); !strings.Contains(words, "wants its admin token") {
 		t.Errorf("without a token: %q", words)
 	}
-	// The field has the focus now.
+	// The page has moved the focus to the field for the token.
 	for _, c := range []struct{ typed, want string }{{"wrong", "is wrong"}, {"\b\b\b\b\bwrōng", "is wrong"}, {"\b\b\b\b\bletmein", "200 requests"}} {
 		if err := p.Press(c.typed); err != nil {
 			t.Fatal(err)
@@ -166,13 +138,13 @@ func thePageSaysWhenTheAdminTokenIsNeededOrWrong(t *testing.T, b *browserrig.Bro
 		if words := burst(t, p); !strings.Contains(words, c.want) {
 			t.Errorf("%q: %q, want %q", c.typed, words, c.want)
 		}
-		eval[any](t, p, "document.querySelector('[name=token]').focus()")
+		browserrig.Value[any](t, p, "document.querySelector('[name=token]').focus()")
 	}
-	if stored := eval[int](t, p, "localStorage.length + sessionStorage.length + document.cookie.length"); stored != 0 {
+	if stored := browserrig.Value[int](t, p, "localStorage.length + sessionStorage.length + document.cookie.length"); stored != 0 {
 		t.Error("something is stored")
 	}
 	free := open(t, b, start(t, &store{}, nil), browserrig.View{})
-	if eval[bool](t, free, "document.querySelector('[name=token]').checkVisibility()") {
+	if browserrig.Value[bool](t, free, "document.querySelector('[name=token]').checkVisibility()") {
 		t.Error("a token is asked for that nobody wants")
 	}
 }
@@ -181,7 +153,7 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browserrig.Browser)
 	t.Helper()
 	look := func(f *fixture, headline, caption, picture string) {
 		t.Helper()
-		p := open(t, b, f, browserrig.View{Still: true})
+		p := open(t, b, f, browserrig.View{ReducedMotion: true})
 		words := burst(t, p)
 		steps, err := p.Text("#steps")
 		if err != nil {
@@ -205,17 +177,17 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browserrig.Browser)
 		"200 requests → 200 queries; 0 queries prevented", "Coalescing is off", "200 queries")
 	look(start(t, s, nil), "200 requests → 1 flight → 1 query; 199 queries prevented", "There is no distributed tier", "runs the query")
 
-	fleet := &together{deaf: map[int]bool{2: true}}
+	fleet := &concurrentFleet{deaf: map[int]bool{2: true}}
 	all := threeReplicas(t, fleet, s)
 	look(all[0], "c did not answer: nobody knows what became of its 66 requests", "spread over 2 replicas", "did not answer")
 
 	look(start(t, failing(product.ErrBusy), nil), "200 failed", "Local tier", "0 queries")
-	fleet = &together{}
+	fleet = &concurrentFleet{}
 	broken := start(t, s, func(c *api.Config) { c.Fleet = fleet })
 	fleet.servers = []*api.Server{broken.Server}
 	fleet.err = errors.New("no Redis")
 	look(broken, "Redis cannot be used to ask the others", "one replica", "1 query")
-	busy(t, func(f *fixture) {
+	duringBurst(t, func(f *fixture) {
 		p := open(t, b, f, browserrig.View{})
 		if words := burst(t, p); !strings.Contains(words, "Another burst is under way") {
 			t.Error(words)
@@ -224,11 +196,11 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browserrig.Browser)
 	})
 }
 
-// No replica answers so by itself, but the page has to bear it.
+// No replica sends such a response, but the page must still show something true.
 func aBurstThatNobodyRanSaysSo(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: true})
-	eval[any](t, p, `window.fetch = async () => new Response(JSON.stringify({
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{ReducedMotion: true})
+	browserrig.Value[any](t, p, `window.fetch = async () => new Response(JSON.stringify({
 		id: 'x', product: 1, requests: 0, mode: 'distributed', took_ms: 1, flights: 0, queries: 0, prevented: 0, failed: 0, unfinished: 0, roles: {},
 		replicas: ['a', 'b'].map((replica) => ({ replica, instance: replica, state: 'busy', requests: 100, flights: 0, queries: 0, calls: [] })),
 	}))`)
@@ -252,9 +224,9 @@ func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browserrig.Browser) {
 		"local":       {func(c *api.Config) { c.Mode = "local" }, "gives the outcome, an error like a result, to all callers of its flight."},
 		"distributed": {func(c *api.Config) { c.Mode = "distributed" }, "The outcome comes back, an error like a result: through Redis"},
 	} {
-		p := open(t, b, start(t, failing(product.ErrUnavailable), c.change), browserrig.View{Still: true})
+		p := open(t, b, start(t, failing(product.ErrUnavailable), c.change), browserrig.View{ReducedMotion: true})
 		words := burst(t, p)
-		shown := eval[struct {
+		shown := browserrig.Value[struct {
 			Result, Steps, Legend, Colour, Picture string
 			Rings, Filled                          int
 		}](t, p, `(() => {
@@ -281,153 +253,39 @@ func aBurstThatFailsIsNotShownAsASuccess(t *testing.T, b *browserrig.Browser) {
 		}
 		p.Close()
 	}
-	p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: true})
+	p := open(t, b, start(t, &store{}, nil), browserrig.View{ReducedMotion: true})
 	burst(t, p)
-	if eval[bool](t, p, "document.querySelector('#picture-roles .of-failed, #picture .of-failed, #burst-result.bad') !== null") {
+	if browserrig.Value[bool](t, p, "document.querySelector('#picture-roles .of-failed, #picture .of-failed, #burst-result.bad') !== null") {
 		t.Error("a burst that went well is shown as a failure")
 	}
 }
 
-// dots returns how many dots are drawn, and how many of them are elsewhere half a
-// second later.
-func dots(t *testing.T, p *browserrig.Page) (drawn, moved int) {
-	t.Helper()
-	got := eval[[]int](t, p, `new Promise((resolve) => {
-		const all = [...document.querySelectorAll('#picture .dots circle:not(.seat)')];
-		const where = () => all.map((dot) => dot.getAttribute('cx') + ' ' + dot.getAttribute('cy'));
-		const before = where();
-		setTimeout(() => resolve([all.length, where().filter((at, i) => at !== before[i]).length]), 500);
-	})`)
-	return got[0], got[1]
-}
-
-func thePictureMovesUnlessLessMotionIsWanted(t *testing.T, b *browserrig.Browser) {
-	t.Helper()
-	for _, still := range []bool{false, true} {
-		p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: still})
-		eval[any](t, p, "document.querySelector('[name=requests]').value = 60")
-		burst(t, p)
-		seats := eval[int](t, p, "document.querySelectorAll('#picture .seat').length")
-		var drawn, moved int
-		for range 4 { // for the first second, they would stand anyway
-			n, more := dots(t, p)
-			drawn, moved = n, moved+more
-		}
-		if seats != 60 || drawn != 60+1 {
-			t.Errorf("60 requests and a flight that leads: %d places, %d dots", seats, drawn)
-		}
-		if still && moved != 0 || !still && moved < 10 {
-			t.Errorf("less motion wanted: %v; %d dots have moved", still, moved)
-		}
-		p.Close()
-	}
-}
-
-func pauseAndEndKeepTheFocus(t *testing.T, b *browserrig.Browser) {
-	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browserrig.View{})
-	press := func(keys string) {
-		t.Helper()
-		if err := p.Press(keys); err != nil {
-			t.Fatal(err)
-		}
-	}
-	burst(t, p)
-	press("\t")
-	expect := func(when, words string) {
-		t.Helper()
-		if got := eval[string](t, p, "document.activeElement.id + ' ' + document.activeElement.textContent"); got != "pause "+words {
-			t.Errorf("%s the focus is on %q", when, got)
-		}
-	}
-	expect("after the burst's button", "Pause")
-	press("\r")
-	expect("while it stands", "Go on")
-	if _, moved := dots(t, p); moved != 0 {
-		t.Errorf("%d dots move while it stands", moved)
-	}
-	press("\r")
-	expect("while it moves", "Pause")
-	until(t, p, "document.querySelector('#steps [aria-current]') === null")
-	expect("at its end", "Pause")
-	if said := eval[string](t, p, "document.activeElement.getAttribute('aria-disabled')"); said != "true" {
-		t.Errorf("nothing is there to be paused, and aria-disabled is %q", said)
-	}
-	press("\r")
-	expect("when there is nothing to pause", "Pause")
-}
-
-func namesInThePictureStayApart(t *testing.T, b *browserrig.Browser) {
-	t.Helper()
-	p := open(t, b, start(t, &store{}, nil), browserrig.View{Still: true})
-	for _, width := range []int{1280, 360} {
-		if err := p.Look(browserrig.View{Width: width, Height: 800, Still: true}); err != nil {
-			t.Fatal(err)
-		}
-		for _, names := range [][]string{
-			{"fleetcall-api-7d9c5b6f4d-x2x7k", "fleetcall-api-7d9c5b6f4d-9qk4z", "fleetcall-api-7d9c5b6f4d-x2x7m"},
-			{"node-1.eu-central-1.compute.internal:8000", "node-2.eu-central-1.compute.internal:8000", "node-3.eu-central-1.compute.internal:8000"},
-			{"replica-1", "replica-2", "replica-3"},
-		} {
-			list, err := json.Marshal(names)
-			if err != nil {
-				t.Fatal(err)
-			}
-			shown := eval[struct {
-				Names []string
-				Held  string
-			}](t, p, `import('/assets/picture.js').then(({ Picture }) => {
-				const target = document.querySelector('#picture');
-				const call = (role) => ({ role, status: 200, start_ms: 0, ms: 1 });
-				new Picture(target, () => {}).show({
-					product: 1, requests: 3, mode: 'distributed', flights: 3, queries: 1, prevented: 2, failed: 0, unfinished: 0,
-					replicas: `+string(list)+`.map((replica, i) => ({ replica, state: 'ran', requests: 1, flights: 1, queries: i ? 0 : 1, calls: [call(i ? 'remote-follower' : 'leader')] })),
-				}, false);
-				const written = [...target.querySelectorAll('text')];
-				return {
-					Names: written.filter((e) => e.querySelector('title')).map((e) => e.firstChild.data),
-					Held: written.find((e) => e.textContent.startsWith('held by ')).textContent.slice(8),
-				};
-			})`)
-			slices.Sort(shown.Names)
-			if len(slices.Compact(slices.Clone(shown.Names))) != 3 || !slices.Contains(shown.Names, shown.Held) {
-				t.Errorf("at %d pixels: %q, held by %q", width, shown.Names, shown.Held)
-			}
-			for _, name := range shown.Names {
-				if most := map[int]int{1280: 20, 360: 12}[width]; utf8.RuneCountInString(name) > most {
-					t.Errorf("at %d pixels there is no room for %q", width, name)
-				}
-			}
-		}
-	}
-}
-
-// The page goes on when the stream is refused, as it is by a replica that is
-// about to stop, though EventSource itself gives up then.
+// A draining replica refuses the stream. EventSource gives up on such a response, so
+// the page itself has to try again.
 func thePageComesBackAfterItWasRefused(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	f := start(t, &store{}, func(c *api.Config) { c.Fleet, c.Replica = fleet, "first" })
 	fleet.servers = []*api.Server{f.Server}
 	p := open(t, b, f, browserrig.View{})
-	eval[any](t, p, "document.querySelector('#rates-table').closest('details').open = true")
+	browserrig.Value[any](t, p, "document.querySelector('#rates-table').closest('details').open = true")
 	for i := range 3 {
 		f.get(t, fmt.Sprintf("/product/coalesced/%d", i+1))
 	}
-	until(t, p, "document.querySelector('[data-total=total_requests]').textContent === '3'")
+	browserrig.WaitFor(t, p, "document.querySelector('[data-total=total_requests]').textContent === '3'")
 	f.send(t, http.MethodPost, "/stats/reset", nil)
-	until(t, p, "document.querySelector('[data-total=total_requests]').textContent === '0' && document.querySelectorAll('#rates-table tbody tr').length > 3")
+	browserrig.WaitFor(t, p, "document.querySelector('[data-total=total_requests]').textContent === '0' && document.querySelectorAll('#rates-table tbody tr').length > 3")
 	if text, err := p.Text("#rates-table"); err != nil || strings.ContainsAny(text, "-−") {
 		t.Errorf("a rate is negative after a reset: %q, %v", text, err)
 	}
 	f.Drain()
-	until(t, p, "document.querySelector('#connection').textContent === 'reconnecting'")
-	requests := eval[int](t, p, "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length")
-	until(t, p, fmt.Sprintf("performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length > %d", requests))
+	browserrig.WaitFor(t, p, "document.querySelector('#connection').textContent === 'reconnecting'")
+	requests := browserrig.Value[int](t, p, "performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length")
+	browserrig.WaitFor(t, p, fmt.Sprintf("performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/events')).length > %d", requests))
 }
 
-// Replicas restart, are reset, come, go, and hand the page on to each other; what
-// the page makes of it is worked out by the page's own module.
+// Replicas restart, lose their counts by a reset, come and go, and the page reconnects
+// to another one. The module rates.js has to return sensible rates for all of it.
 func ratesAreNeverNegative(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	p := open(t, b, start(t, &store{}, nil), browserrig.View{})
@@ -435,7 +293,7 @@ func ratesAreNeverNegative(t *testing.T, b *browserrig.Browser) {
 		Requests, Queries, Prevented float64
 		Latency                      map[string]struct{ P50, P99, Requests float64 }
 	}
-	got := eval[[]point](t, p, `import('/assets/rates.js').then(({ Rates }) => {
+	got := browserrig.Value[[]point](t, p, `import('/assets/rates.js').then(({ Rates }) => {
 		const live = (instance, total, uptime = 100) => ({ instance, latency: { leader: [{ from_ms: 448, to_ms: 512, count: total }] },
 			stats: { total_requests: total, queries_prevented: total - 1, database: { queries: 1 }, uptime_seconds: uptime } });
 		const rates = new Rates();
@@ -443,10 +301,10 @@ func ratesAreNeverNegative(t *testing.T, b *browserrig.Browser) {
 		return [
 			next(1, 'a', live('a', 1000), live('b', 500)) ?? { requests: -1 },
 			next(2, 'a', live('a', 1010), live('b', 505)),
-			next(4, 'a', live('a', 1030), live('b', 5)),           // two seconds later, b was reset
-			next(5, 'c', live('a', 1030), live('b2', 7, 0.3)),     // b was started again, and c asks
-			next(6, 'c', live('a', 1030), live('b2', 7), live('d', 90000)), // d was there before, and not heard
-			next(7, 'c', live('a', 1030)),                         // b and d are gone
+			next(4, 'a', live('a', 1030), live('b', 5)), // two seconds later; b was reset
+			next(5, 'c', live('a', 1030), live('b2', 7, 0.3)), // b was restarted, and c asks
+			next(6, 'c', live('a', 1030), live('b2', 7), live('d', 90000)), // d ran before, but had not answered
+			next(7, 'c', live('a', 1030)), // b and d have left
 		];
 	})`)
 	for i, want := range []float64{-1, 15, 12.5, 7, 0, 0} {
@@ -459,10 +317,10 @@ func ratesAreNeverNegative(t *testing.T, b *browserrig.Browser) {
 	}
 }
 
-// The contrast is WCAG's, and its level AA wants 4.5.
+// The contrast is computed as WCAG defines it. Its level AA requires 4.5.
 func wordsCanBeRead(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
-	fleet := &together{}
+	fleet := &concurrentFleet{}
 	f := start(t, slow(1), func(c *api.Config) {
 		c.Fleet = fleet
 		c.Tiers = func() api.Tiers {
@@ -470,13 +328,13 @@ func wordsCanBeRead(t *testing.T, b *browserrig.Browser) {
 		}
 	})
 	fleet.servers = []*api.Server{f.Server}
-	p := open(t, b, f, browserrig.View{Still: true})
+	p := open(t, b, f, browserrig.View{ReducedMotion: true})
 	burst(t, p)
 	for _, dark := range []bool{false, true} {
-		if err := p.Look(browserrig.View{Dark: dark, Still: true}); err != nil {
+		if err := p.SetView(browserrig.View{Dark: dark, ReducedMotion: true}); err != nil {
 			t.Fatal(err)
 		}
-		faint := eval[[]string](t, p, `(() => {
+		faint := browserrig.Value[[]string](t, p, `(() => {
 			const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
 			const light = (colour) => numbers(colour).slice(0, 3).map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)).reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
 			const behind = (e) => {

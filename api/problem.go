@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -17,14 +15,14 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// Problem is an error answer, as RFC 9457 has it.
+// Problem is the body of an error response as RFC 9457 defines it.
 type Problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
 
-	retryAfter int // seconds; zero: no Retry-After
+	retryAfter int // seconds; 0: the response has no Retry-After
 }
 
 // Error returns the title.
@@ -63,8 +61,8 @@ var (
 		Status: http.StatusInternalServerError, Detail: "Something went wrong here. The server's log says what."}
 )
 
-// problemOf chooses by errors.Is alone: the error may have come from another
-// replica.
+// problemOf chooses the problem for an error. It compares with errors.Is, because an
+// error that comes from another replica keeps its sentinels but not its type.
 func problemOf(err error) *Problem {
 	var p *Problem
 	var routing *echo.HTTPError
@@ -101,16 +99,17 @@ func problemOfRouting(status int) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
-// logged is an error of a query, or a panic. An internal one is in the log of the
-// replica where it happened.
-type logged struct{ error }
+// loggedError marks an error of a query, or a panic. If it is an internal one, the
+// replica on which it happened has already logged it.
+type loggedError struct{ error }
 
-func (l logged) Unwrap() error { return l.error }
+func (l loggedError) Unwrap() error { return l.error }
 
-// answerError is echo's error handler.
-func (s *Server) answerError(err error, c echo.Context) {
+// handleError writes the response to a request whose handler returned an error. It is
+// echo's error handler.
+func (s *Server) handleError(err error, c echo.Context) {
 	if c.Response().Committed || c.Request().Context().Err() != nil {
-		return // too late, or nobody is there to read it
+		return // the response has begun, or the client has left
 	}
 	p := problemOf(err)
 	if p.Status >= http.StatusInternalServerError {
@@ -119,14 +118,14 @@ func (s *Server) answerError(err error, c echo.Context) {
 	s.writeProblem(c, p)
 }
 
-// logFailure logs an answer that is the server's fault: each one whose cause no log
-// would have otherwise, and of the others one of each type a second. With a
-// database that is slow, there are as many as there are requests.
+// logFailure logs a response with a status of 500 or more. An internal error that was
+// logged nowhere else is always logged. All others are logged once a second for each
+// type, because a slow database fails as many requests as arrive.
 func (s *Server) logFailure(c echo.Context, p *Problem, err error) {
 	level := slog.LevelWarn
-	if _, known := errors.AsType[logged](err); p == problemInternal && !known {
+	if _, known := errors.AsType[loggedError](err); p == problemInternal && !known {
 		level = slog.LevelError
-	} else if !s.failures.news(p.Type, time.Now()) {
+	} else if !s.failureLimits.allow(p.Type) {
 		return
 	}
 	s.log.LogAttrs(contextOf(c), level, "answered with an error", slog.Int("status", p.Status),
@@ -134,34 +133,14 @@ func (s *Server) logFailure(c echo.Context, p *Problem, err error) {
 		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path))
 }
 
-// onceASecond tells of each kind of thing the first one, and then no more than
-// one a second. The zero value is ready to use.
-type onceASecond struct {
-	mu   sync.Mutex
-	last map[string]time.Time // when there was news, by kind; guarded by mu
-}
-
-func (o *onceASecond) news(kind string, now time.Time) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if now.Sub(o.last[kind]) < time.Second {
-		return false
-	}
-	if o.last == nil {
-		o.last = map[string]time.Time{}
-	}
-	o.last[kind] = now
-	return true
-}
-
 func (s *Server) writeProblem(c echo.Context, p *Problem) {
 	body, err := json.Marshal(p)
 	if err != nil {
-		return // four plain fields always marshal
+		return // never happens: four plain fields can always be encoded
 	}
 	if p.retryAfter > 0 {
 		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
 	}
-	// A failed write means that the client is gone.
+	// An error here means that the client has left.
 	_ = c.Blob(p.Status, "application/problem+json", append(body, '\n'))
 }

@@ -16,15 +16,15 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// ProductAnswer is what the two product endpoints answer.
-type ProductAnswer struct {
-	QueryTimeMS  float64         `json:"query_time_ms"` // what this request waited for its result
-	Timestamp    float64         `json:"timestamp"`     // Unix seconds of the answer
+// ProductResponse is the body that both product endpoints return.
+type ProductResponse struct {
+	QueryTimeMS  float64         `json:"query_time_ms"` // how long this request waited for its result
+	Timestamp    float64         `json:"timestamp"`     // of the response, in Unix seconds
 	Product      product.Product `json:"product"`
 	EndpointType string          `json:"endpoint_type"` // normal or coalesced
 }
 
-// normal runs a query of its own for every request.
+// normal runs one query for each request.
 func (s *Server) normal(c echo.Context) error {
 	id, err := parseID(c.Param("id"))
 	if err != nil {
@@ -36,14 +36,14 @@ func (s *Server) normal(c echo.Context) error {
 	ctx := contextOf(c)
 	p, err := s.config.Store.Product(ctx, id)
 	s.latency.normal.add(time.Since(start))
-	s.noteDatabase(ctx, id, err)
+	s.logDatabaseState(ctx, id, err)
 	if err != nil {
-		return logged{err}
+		return loggedError{err}
 	}
-	return s.answerProduct(c, p, start, "normal")
+	return s.writeProduct(c, p, start, "normal")
 }
 
-// coalesced shares one query between the requests for a product.
+// coalesced lets the requests for a product share a query.
 func (s *Server) coalesced(c echo.Context) error {
 	id, err := parseID(c.Param("id"))
 	if err != nil {
@@ -55,21 +55,22 @@ func (s *Server) coalesced(c echo.Context) error {
 	s.latency.add(role, time.Since(start))
 	setRole(c, role)
 	if err != nil {
-		return logged{err}
+		return loggedError{err}
 	}
-	return s.answerProduct(c, p, start, "coalesced")
+	return s.writeProduct(c, p, start, "coalesced")
 }
 
-// call is one coalesced call. It is the context of its flight, too, if it begins
-// one: a call that does not costs no more for it.
+// call is one coalesced call. It also serves as the context of the flight that the call
+// may start, which saves an allocation for each call.
 type call struct {
 	requestContext
-	// Set by the function's goroutine, which may outlive the call.
-	ran  atomic.Bool // this very call ran the query
-	told atomic.Bool // which panicked, and that was logged
+	// The two flags are set on the goroutine that runs the query, which may outlive the
+	// call.
+	ranQuery    atomic.Bool // the query ran on behalf of this call
+	panicLogged atomic.Bool // the query panicked, and the panic is in the log
 }
 
-// call runs one coalesced call and counts it. The counts are final when it
+// call runs one coalesced call and counts it. The counts are complete when call
 // returns.
 func (s *Server) call(ctx requestContext, id int32) (p product.Product, role coalesce.Role, err error) {
 	s.counts.total.Add(1)
@@ -79,10 +80,10 @@ func (s *Server) call(ctx requestContext, id int32) (p product.Product, role coa
 	p, role, err = s.do(c, id)
 	switch {
 	case err == nil, errors.Is(err, product.ErrNotFound):
-		if !c.ran.Load() {
+		if !c.ranQuery.Load() {
 			s.counts.hits.Add(1)
 		}
-	case ctx.Err() == nil: // a client that left gets no answer, and so no error
+	case ctx.Err() == nil: // a client that has left sees no error
 		s.counts.errors.Add(1)
 	}
 	return p, role, err
@@ -91,8 +92,8 @@ func (s *Server) call(ctx requestContext, id int32) (p product.Product, role coa
 func (s *Server) do(c *call, id int32) (p product.Product, role coalesce.Role, err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			panicked := newPanicked(value)
-			if c.ran.Load() && !c.told.Load() { // it was not the query that panicked
+			panicked := newPanicError(value)
+			if c.ranQuery.Load() && !c.panicLogged.Load() { // the panic came from the tier and not from the query
 				s.logPanic(c, panicked, slog.Int("product", int(id)))
 			}
 			err = panicked
@@ -101,26 +102,26 @@ func (s *Server) do(c *call, id int32) (p product.Product, role coalesce.Role, e
 	return s.config.Group.Do(c, keyOf(id), func(ctx context.Context) (product.Product, error) { return s.query(ctx, c, id) })
 }
 
-// query runs the one query of a flight, and logs what went wrong with it. Only
-// here that is done once, for all who wait, whoever of them has left.
+// query runs the query of a flight and logs its failure. It is the right place to log,
+// because it runs once for all callers of the flight, and also after callers have left.
 func (s *Server) query(ctx context.Context, c *call, id int32) (product.Product, error) {
-	c.ran.Store(true)
+	c.ranQuery.Store(true)
 	defer func() {
 		if value := recover(); value != nil {
-			c.told.Store(true)
-			s.logPanic(ctx, newPanicked(value), slog.Int("product", int(id)))
+			c.panicLogged.Store(true)
+			s.logPanic(ctx, newPanicError(value), slog.Int("product", int(id)))
 			panic(value)
 		}
 	}()
 	p, err := s.config.Store.Product(product.OnQuery(ctx, func() {
 		s.counts.misses.Add(1)
-		product.QuerySent(ctx) // the burst's own count, if this is a burst
+		product.QuerySent(ctx) // counts the query for a burst, if this request is part of one
 	}), id)
-	s.noteDatabase(ctx, id, err)
+	s.logDatabaseState(ctx, id, err)
 	return p, err
 }
 
-// roleHeaders are the values of X-Coalesce-Role, shared by all answers.
+// roleHeaders are the values of X-Coalesce-Role. All responses share them.
 var roleHeaders = func() (headers [coalesce.Cached + 1][]string) {
 	for role := range headers {
 		headers[role] = []string{coalesce.Role(role).String()}
@@ -134,9 +135,9 @@ func setRole(c echo.Context, role coalesce.Role) {
 
 func keyOf(id int32) string { return "product:" + strconv.Itoa(int(id)) }
 
-func (s *Server) answerProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
+func (s *Server) writeProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
 	now := time.Now()
-	body, err := s.encoded.answer(ProductAnswer{
+	body, err := s.products.encode(ProductResponse{
 		QueryTimeMS:  math.Round(float64(now.Sub(start))/float64(time.Millisecond)*100) / 100,
 		Timestamp:    float64(now.UnixMilli()) / 1000,
 		Product:      p,
@@ -148,7 +149,8 @@ func (s *Server) answerProduct(c echo.Context, p product.Product, start time.Tim
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, body)
 }
 
-// parseID takes what a link has: digits, with nothing before or after them.
+// parseID accepts a positive 32-bit number in decimal digits without a sign, a leading
+// zero or anything else, so that each product has one path.
 func parseID(text string) (int32, error) {
 	id, err := strconv.ParseUint(text, 10, 31)
 	if err != nil || id == 0 || text[0] == '0' {
@@ -157,10 +159,10 @@ func parseID(text string) (int32, error) {
 	return int32(id), nil
 }
 
-// noteDatabase logs when the database goes away and when it is back, and every
-// error of a query that is nobody's fault but ours. ctx is what the query ran
-// under.
-func (s *Server) noteDatabase(ctx context.Context, id int32, err error) {
+// logDatabaseState logs when the database becomes unavailable, when it is back, and
+// each error of a query that is an internal one. It logs nothing if ctx, under which
+// the query ran, has ended: then the error is the caller's doing.
+func (s *Server) logDatabaseState(ctx context.Context, id int32, err error) {
 	switch {
 	case err == nil, errors.Is(err, product.ErrNotFound):
 		if s.dbDown.Load() && s.dbDown.CompareAndSwap(true, false) {

@@ -9,7 +9,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/answer"
 )
 
-// withRequestID gives every request's answer its id.
+// withRequestID gives each response the id of its request.
 func withRequestID(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		c.Response().Header().Set(answer.RequestID, answer.IDOf(c.Request().Header))
@@ -17,8 +17,9 @@ func withRequestID(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// requestContext is a request's context that says the request's id. A flight
-// has the values of its first caller's, so that what is logged about it does.
+// requestContext is the context of a request, with the request's id as a value. A
+// flight inherits the values of its first caller's context, so log lines about a flight
+// carry that caller's id.
 type requestContext struct {
 	context.Context
 	id string
@@ -26,8 +27,8 @@ type requestContext struct {
 
 type requestIDKey struct{}
 
-// contextOf returns the context to log with on behalf of a request, and to
-// run its query under.
+// contextOf returns the context under which a request's query runs, and with which its
+// log lines are written.
 func contextOf(c echo.Context) requestContext {
 	return requestContext{c.Request().Context(), c.Response().Header().Get(answer.RequestID)}
 }
@@ -40,8 +41,8 @@ func (c requestContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// RequestLog is a handler that adds request_id to what is logged on behalf of a
-// request: with its context, or one that was made of it, such as a flight's.
+// RequestLog is a slog.Handler that adds request_id to each record whose context is
+// that of a request, or derived from one, as a flight's context is.
 type RequestLog struct{ slog.Handler }
 
 // Handle makes RequestLog a slog.Handler.

@@ -17,9 +17,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// expectSecurityHeaders fails the test unless a browser may run, frame, sniff
-// and keep nothing of an answer.
-func expectSecurityHeaders(t *testing.T, a answer) {
+// expectSecurityHeaders fails the test unless the headers forbid a browser to run,
+// frame, guess the type of, or keep the response.
+func expectSecurityHeaders(t *testing.T, a response) {
 	t.Helper()
 	for name, want := range map[string]string{
 		"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
@@ -35,7 +35,7 @@ func expectSecurityHeaders(t *testing.T, a answer) {
 			t.Errorf("status %d: policy %q lacks %s", a.status, policy, rule)
 		}
 	}
-	// The page alone has scripts, and they are files of this server.
+	// Only the page has scripts, and they are files of this server.
 	if strings.Contains(policy, "unsafe") || strings.Contains(policy, "script-src") && policy != pagePolicy {
 		t.Errorf("status %d: policy %q lets scripts run", a.status, policy)
 	}
@@ -45,7 +45,7 @@ const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // expectStylePolicy fails the test unless the page's own style is allowed.
-func expectStylePolicy(t *testing.T, a answer) {
+func expectStylePolicy(t *testing.T, a response) {
 	t.Helper()
 	_, style, _ := strings.Cut(a.body, "<style>")
 	style, _, _ = strings.Cut(style, "</style>")
@@ -62,20 +62,20 @@ func TestAHostileProductCannotBecomeMarkup(t *testing.T) {
 	f := start(t, s, nil)
 	for _, kind := range []string{"normal", "coalesced"} {
 		a := f.get(t, "/product/"+kind+"/1")
-		if got := decode[api.ProductAnswer](t, a); got.Product.Name != hostile || strings.ContainsAny(a.body, "<>&") {
+		if got := decode[api.ProductResponse](t, a); got.Product.Name != hostile || strings.ContainsAny(a.body, "<>&") {
 			t.Errorf("%s", a.body)
 		}
 	}
 }
 
-// pipes is a listener whose connections live in this process, so that time may
-// be the bubble's.
-type pipes struct {
+// pipeListener is a listener for connections within the process, as a test with a
+// bubble's clock needs them.
+type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 }
 
-func (p *pipes) Accept() (net.Conn, error) {
+func (p *pipeListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.conns:
 		return c, nil
@@ -84,16 +84,16 @@ func (p *pipes) Accept() (net.Conn, error) {
 	}
 }
 
-func (p *pipes) Close() error {
+func (p *pipeListener) Close() error {
 	close(p.closed)
 	return nil
 }
 
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+func (p *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// inBubble runs a test with a server whose clock stands still while everybody
-// waits.
-func inBubble(t *testing.T, test func(t *testing.T, client net.Conn)) {
+// withSilentClient runs a test in a bubble, with a server and a connection to it on
+// which the test sends what it likes.
+func withSilentClient(t *testing.T, test func(t *testing.T, client net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		server, err := api.New(api.Config{
 			Group: coalesce.Off[product.Product]{}, Store: &store{}, Mode: "off", Replica: "r", WriteTimeout: time.Minute,
@@ -101,7 +101,7 @@ func inBubble(t *testing.T, test func(t *testing.T, client net.Conn)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(l) }()
 		client, conn := net.Pipe()
@@ -117,13 +117,14 @@ func inBubble(t *testing.T, test func(t *testing.T, client net.Conn)) {
 	})
 }
 
-// sendPart writes a part of a request. The server may stop reading it.
+// sendPart writes a part of a request without waiting, because the server may stop
+// reading.
 func sendPart(client net.Conn, part string) {
 	go func() { _, _ = io.WriteString(client, part) }()
 }
 
-// expectEnd fails the test unless the server ends the connection when limit
-// has passed, and not before.
+// expectEnd fails the test unless the server closes the connection after limit, and not
+// earlier.
 func expectEnd(t *testing.T, client net.Conn, limit time.Duration) {
 	t.Helper()
 	begin := time.Now()
@@ -135,21 +136,21 @@ func expectEnd(t *testing.T, client net.Conn, limit time.Duration) {
 }
 
 func TestAHeaderThatNeverEndsIsCutOff(t *testing.T) {
-	inBubble(t, func(t *testing.T, client net.Conn) {
+	withSilentClient(t, func(t *testing.T, client net.Conn) {
 		sendPart(client, "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
 		expectEnd(t, client, 10*time.Second)
 	})
 }
 
 func TestABodyThatNeverComesIsCutOff(t *testing.T) {
-	inBubble(t, func(t *testing.T, client net.Conn) {
+	withSilentClient(t, func(t *testing.T, client net.Conn) {
 		sendPart(client, "POST /stats/reset HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
 		expectEnd(t, client, 30*time.Second)
 	})
 }
 
 func TestAConnectionWithoutRequestsIsClosed(t *testing.T) {
-	inBubble(t, func(t *testing.T, client net.Conn) {
+	withSilentClient(t, func(t *testing.T, client net.Conn) {
 		sendPart(client, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
 		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
 		if err != nil {
@@ -163,12 +164,12 @@ func TestAConnectionWithoutRequestsIsClosed(t *testing.T) {
 }
 
 func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
-	inBubble(t, func(t *testing.T, client net.Conn) {
+	withSilentClient(t, func(t *testing.T, client net.Conn) {
 		_, err := io.WriteString(client, "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour) // of the bubble's
+		time.Sleep(time.Hour) // of the bubble's clock
 		n, err := io.Copy(io.Discard, client)
 		if err != nil || n > 4096 {
 			t.Errorf("%d bytes of the answer still come after an hour, %v", n, err)
@@ -177,7 +178,7 @@ func TestAClientThatDoesNotReadIsCutOff(t *testing.T) {
 }
 
 func TestALargeHeaderIsRefused(t *testing.T) {
-	inBubble(t, func(t *testing.T, client net.Conn) {
+	withSilentClient(t, func(t *testing.T, client net.Conn) {
 		sendPart(client, "GET /livez HTTP/1.1\r\nHost: x\r\nX-Large: "+strings.Repeat("x", 80<<10)+"\r\n\r\n")
 		resp, err := http.ReadResponse(bufio.NewReader(client), nil)
 		if err != nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
@@ -187,7 +188,7 @@ func TestALargeHeaderIsRefused(t *testing.T) {
 }
 
 func TestABodyWithoutALengthIsNotReadToItsEnd(t *testing.T) {
-	_, url, stop := serving(t)
+	_, url, stop := startServing(t)
 	defer stop()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
@@ -205,8 +206,8 @@ func TestABodyWithoutALengthIsNotReadToItsEnd(t *testing.T) {
 	}
 }
 
-// serving serves on a port of its own until stop.
-func serving(t *testing.T) (server *api.Server, url string, stop func()) {
+// startServing serves on a port of its own until stop is called.
+func startServing(t *testing.T) (server *api.Server, url string, stop func()) {
 	t.Helper()
 	server, url, served := listen(t, &store{})
 	return server, url, func() {
@@ -216,5 +217,35 @@ func serving(t *testing.T) (server *api.Server, url string, stop func()) {
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestResetWantsTheAdminToken(t *testing.T) {
+	f := start(t, &store{}, func(c *api.Config) { c.AdminToken = "letmein" })
+	f.get(t, "/product/coalesced/1")
+	for _, header := range []string{"", "letmein", "Bearer", "Bearer ", "Bearer wrong", "Basic letmein", "Bearer letmein2"} {
+		a := f.send(t, http.MethodPost, "/stats/reset", http.Header{"Authorization": {header}})
+		expectProblem(t, a, http.StatusUnauthorized)
+		if !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer ") {
+			t.Errorf("%q: WWW-Authenticate %q", header, a.header.Get("WWW-Authenticate"))
+		}
+	}
+	if f.Stats().Misses != 1 {
+		t.Error("reset without a token")
+	}
+	a := f.send(t, http.MethodPost, "/stats/reset", http.Header{"Authorization": {"bearer letmein"}})
+	if a.status != http.StatusOK || decode[api.ResetResponse](t, a).Message == "" || f.Stats().Misses != 0 {
+		t.Errorf("status %d: %s", a.status, a.body)
+	}
+	if a := f.get(t, "/stats"); a.status != http.StatusOK {
+		t.Errorf("reading wants no token: %d", a.status)
+	}
+}
+
+func TestResetIsRefusedToAnotherSitesPage(t *testing.T) {
+	f := start(t, &store{}, nil)
+	expectProblem(t, f.send(t, http.MethodPost, "/stats/reset", http.Header{"Sec-Fetch-Site": {"cross-site"}}), http.StatusForbidden)
+	if a := f.send(t, http.MethodPost, "/stats/reset", http.Header{"Sec-Fetch-Site": {"same-origin"}}); a.status != http.StatusOK {
+		t.Errorf("status %d", a.status)
 	}
 }

@@ -1,9 +1,9 @@
-// Package api is fleetcall's HTTP interface: the two product endpoints, health,
-// statistics, and pages for browsers. docs/openapi.json describes it, and the
-// tests hold every answer against it.
+// Package api is fleetcall's HTTP interface: two endpoints for products, health checks,
+// statistics, and pages for browsers. docs/openapi.json describes it, and the tests
+// check every response against that document.
 //
-// It knows the tiers as a coalesce.Group and the database as a Store; what they
-// are made of is the program's business.
+// The package knows the tiers as a coalesce.Group and the database as a Store. Package
+// main chooses both.
 package api
 
 import (
@@ -29,102 +29,105 @@ import (
 
 const (
 	readHeaderTimeout = 10 * time.Second
-	readTimeout       = 30 * time.Second // no endpoint reads a body worth more
-	idleTimeout       = 2 * time.Minute  // longer than a balancer keeps a connection idle
+	readTimeout       = 30 * time.Second // the largest body that an endpoint reads is small
+	idleTimeout       = 2 * time.Minute  // longer than a balancer keeps an idle connection
 	maxHeaderBytes    = 64 << 10
 	bodyLimit         = 64 << 10
 )
 
-// Store is where the products are.
+// Store reads products from a database.
 type Store interface {
-	// Product runs one query. Its errors are product.ErrNotFound,
-	// product.ErrBusy, product.ErrUnavailable, ctx.Err(), and others that
-	// the client is told nothing of. It calls product.QuerySent once for
-	// each query it sends, before the answer.
+	// Product runs one query. It returns product.ErrNotFound, product.ErrBusy,
+	// product.ErrUnavailable, ctx.Err(), or another error, of which the client learns
+	// only that it happened. Product calls product.QuerySent once for each query that
+	// it sends, before the result arrives.
 	Product(ctx context.Context, id int32) (product.Product, error)
-	// Ping asks the database for a sign of life. A Server waits for one before
-	// it calls the next.
+	// Ping checks the connection to the database. A Server never runs two pings at a
+	// time.
 	Ping(ctx context.Context) error
 	Stats() product.Stats
 	ResetStats()
 }
 
-// Fleet asks every live replica a question, all at once, and returns the
-// answers, this replica's first; each is what a Server's Answer returned, unless
-// that was nothing. It waits for as many answers as are expected, with this
-// replica's, and for zero as many as there are replicas; until ctx ends, and
-// briefly where ctx has no deadline. missing is how many did not answer. A non-nil
-// err says why no other replica could be asked.
+// Fleet sends questions to all live replicas.
+//
+// Ask asks all replicas at the same time and returns their answers, with this replica's
+// first. An answer is what the replica's Server.Answer returned; a replica that
+// returned nothing is left out. Ask waits until as many answers as expected have come,
+// counting this replica's, or with zero until all replicas have answered. It stops
+// waiting when ctx ends, or after a short time if ctx has no deadline. missing is the
+// number of answers that did not come. err says why no other replica could be asked;
+// answers then has only this replica's.
 type Fleet interface {
 	Ask(ctx context.Context, question string, expected int) (answers [][]byte, missing int, err error)
 }
 
-// RedisStatus is how Redis does, as /health says it.
+// RedisStatus is the state of the connection to Redis in the body of /health.
 type RedisStatus string
 
 const (
 	RedisConnected RedisStatus = "connected"
-	RedisDegraded  RedisStatus = "degraded" // configured, and cannot be used
+	RedisDegraded  RedisStatus = "degraded" // configured, but out of order
 	RedisDisabled  RedisStatus = "disabled" // not configured
 )
 
-// Config is what a Server needs. Group, Store, Mode and Replica are required.
+// Config configures a Server. Group, Store, Mode and Replica are required.
 type Config struct {
 	Group   coalesce.Group[product.Product]
 	Store   Store
 	Mode    string // off, local or distributed
-	Replica string // the replica's id
+	Replica string // the id of this replica
 
-	Tiers      func() Tiers                      // nil: no tier
+	Tiers      func() Tiers                      // nil: no tier is on
 	ResetTiers func()                            // nil: nothing to reset
 	Redis      func(context.Context) RedisStatus // nil: RedisDisabled
-	Fleet      Fleet                             // nil: this replica answers for itself
-	Metrics    http.Handler                      // of /metrics; nil: 404
+	Fleet      Fleet                             // nil: this replica answers alone
+	Metrics    http.Handler                      // serves /metrics; nil: 404
 
-	// Requested is told of each request that was answered, or whose client
-	// left. nil: nobody is.
+	// Requested, if not nil, is called after each request, even one whose client left
+	// early.
 	Requested func(Request)
-	// Around returns the handler that serves all, made from the API's own: for
-	// traces. nil: the API's own.
+	// Around, if not nil, wraps the handler of all requests, for example to trace them.
 	Around func(http.Handler) http.Handler
 	Leases func() Leases // nil: there is no distributed tier
 
-	// AdminToken is the bearer token that POST endpoints want; empty: none.
+	// AdminToken is the bearer token that POST endpoints require. If it is empty, they
+	// require none.
 	AdminToken string
-	// WriteTimeout bounds a request from its header to the end of the
-	// answer. It must exceed the longest query and its wait for a
-	// connection. Zero: no limit.
+	// WriteTimeout bounds the time from the end of a request's header to the end of the
+	// response. It must be longer than the longest query and its wait for a connection.
+	// Zero means no limit.
 	WriteTimeout time.Duration
-	// Logger has a RequestLog for its handler, or its lines lack the request's
-	// id. nil: nothing is logged.
+	// Logger writes the log. Its handler should be a RequestLog, because otherwise log
+	// lines lack the id of their request. If Logger is nil, nothing is logged.
 	Logger *slog.Logger
 }
 
-// Server serves the API.
+// Server serves the API. Create it with New.
 type Server struct {
-	config   Config
-	log      *slog.Logger
-	echo     *echo.Echo
-	http     *http.Server
-	counts   counts
-	common   http.Header // of every answer
-	encoded  encoder
-	started  time.Time
-	draining atomic.Bool
-	dbDown   atomic.Bool // as last logged
-	failures onceASecond // answers 5xx that were logged, by their type
-	pings    local.Group[struct{}, struct{}]
+	config        Config
+	log           *slog.Logger
+	echo          *echo.Echo
+	http          *http.Server
+	counts        counts
+	commonHeaders http.Header // on every response
+	products      encoder
+	started       time.Time
+	draining      atomic.Bool
+	dbDown        atomic.Bool  // what the log said last
+	failureLimits keyedLimiter // of log lines about responses with status 5xx, by problem type
+	pings         local.Group[struct{}, struct{}]
 
-	instance string               // names this start of the replica
-	latency  latencies            // of the product endpoints
-	hot      *hot.Keys[int32]     // products
-	watched  *broadcast.Broadcast // of the fleet's snapshots
-	bursting atomic.Bool          // this replica leads a burst
-	sharing  atomic.Bool          // it runs its share of one
+	instance  string               // changes with each start of the replica
+	latency   latencies            // of both product endpoints
+	hot       *hot.Keys[int32]     // by product
+	snapshots *broadcast.Broadcast // of the fleet, for the watchers of /events
+	bursting  atomic.Bool          // this replica runs a client's burst
+	sharing   atomic.Bool          // this replica runs its share of a burst
 }
 
-// New returns a Server that does not listen yet. It returns an error when a
-// required part of config is missing.
+// New returns a Server that does not serve yet. It returns an error if a required field
+// of config is missing.
 func New(config Config) (*Server, error) {
 	switch {
 	case config.Group == nil, config.Store == nil:
@@ -148,9 +151,9 @@ func New(config Config) (*Server, error) {
 		config.Around = func(api http.Handler) http.Handler { return api }
 	}
 	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now(),
-		common: answer.Headers(), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
-	s.common.Set("X-Replica", config.Replica)
-	s.watched = broadcast.New(broadcast.Config{Make: s.event, Every: snapshotEvery, Most: maxWatchers})
+		commonHeaders: answer.Headers(), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+	s.commonHeaders.Set("X-Replica", config.Replica)
+	s.snapshots = broadcast.New(broadcast.Config{Make: s.event, Every: snapshotEvery, Most: maxWatchers})
 	s.routes()
 	s.http = &http.Server{
 		Handler:           s.config.Around(s.echo),
@@ -167,7 +170,7 @@ func New(config Config) (*Server, error) {
 func (s *Server) routes() {
 	e := s.echo
 	e.HideBanner, e.HidePort = true, true
-	e.HTTPErrorHandler = s.answerError
+	e.HTTPErrorHandler = s.handleError
 	if s.config.Requested != nil {
 		e.Use(s.observeRequests)
 	}
@@ -178,8 +181,8 @@ func (s *Server) routes() {
 		e.HEAD(path, handler)
 	}
 	get("/", s.index)
-	get("/livez", s.live)
-	get("/readyz", s.ready)
+	get("/livez", s.livez)
+	get("/readyz", s.readyz)
 	get("/health", s.health)
 	get("/product/normal/:id", s.normal)
 	get("/product/coalesced/:id", s.coalesced)
@@ -193,11 +196,11 @@ func (s *Server) routes() {
 	e.POST("/burst", s.burst, s.sameOrigin, s.authorized)
 }
 
-// Handler returns the API as an http.Handler, without the server's timeouts and
-// what Config.Around puts around it.
+// Handler returns the API as an http.Handler, without the server's timeouts and without
+// Config.Around.
 func (s *Server) Handler() http.Handler { return s.echo }
 
-// Serve answers requests on l until Shutdown, and then returns nil.
+// Serve accepts connections from l until Shutdown is called, and then returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("fleetcall: serving HTTP: %w", err)
@@ -205,17 +208,15 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Drain makes /readyz say no, ends every stream of /events, and goes on
-// answering requests, so that whoever sends them can turn to other replicas
-// before Shutdown.
+// Drain makes /readyz say no and ends all streams of /events. Other requests are still
+// answered, so that a balancer has time to send them to other replicas before Shutdown.
 func (s *Server) Drain() {
 	s.draining.Store(true)
-	s.watched.Close()
+	s.snapshots.Close()
 }
 
-// Shutdown makes /readyz say no, stops listening, and waits for the requests
-// under way. Those that still run when ctx ends are cut off, and the error says
-// so.
+// Shutdown calls Drain, stops listening, and waits for the requests that are being
+// answered. If ctx ends first, Shutdown closes their connections and returns an error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	if err := s.http.Shutdown(ctx); err != nil {

@@ -22,7 +22,7 @@ func sha256Source(text string) string {
 	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// listen serves s on a port of its own; the channel has what Serve returned.
+// listen serves s on a port of its own. The channel gets the error that Serve returns.
 func listen(t *testing.T, s *store) (*api.Server, string, <-chan error) {
 	t.Helper()
 	server, err := api.New(api.Config{Group: coalesce.Off[product.Product]{}, Store: s, Mode: "off", Replica: "r", WriteTimeout: time.Minute})
@@ -48,7 +48,7 @@ func TestShutdownSaysNotReadyAndLetsRequestsFinish(t *testing.T) {
 	server, url, served := listen(t, s)
 	status := make(chan int, 1)
 	go func() {
-		resp, err := http.Get(url + "/product/coalesced/1") //nolint:noctx // the server ends it
+		resp, err := http.Get(url + "/product/coalesced/1") //nolint:noctx // the server ends the request
 		if err != nil {
 			t.Error(err)
 			status <- 0
@@ -99,7 +99,7 @@ func TestShutdownCutsWhatOutlastsItsGrace(t *testing.T) {
 	server, url, served := listen(t, s)
 	failed := make(chan error, 1)
 	go func() {
-		resp, err := http.Get(url + "/product/coalesced/1") //nolint:noctx // the server ends it
+		resp, err := http.Get(url + "/product/coalesced/1") //nolint:noctx // the server ends the request
 		if err == nil {
 			_ = resp.Body.Close()
 		}

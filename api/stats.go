@@ -12,51 +12,51 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// counts is what happened to the requests of the coalesced endpoint.
+// counts counts the requests of the coalesced endpoint by their outcome.
 type counts struct {
 	total, hits, misses, errors atomic.Uint64
 	active                      atomic.Int64
 }
 
-// Stats is what /stats answers, for one replica or for the sum of all.
+// Stats is the body that /stats returns, for one replica or summed over the fleet.
 type Stats struct {
 	Scope            string        `json:"scope"`   // replica or fleet
-	Replica          string        `json:"replica"` // who answered
+	Replica          string        `json:"replica"` // that answered the request
 	Mode             string        `json:"mode"`
-	UptimeSeconds    float64       `json:"uptime_seconds"`    // over a fleet: the longest
+	UptimeSeconds    float64       `json:"uptime_seconds"`    // over a fleet, the longest
 	Hits             uint64        `json:"hits"`              // coalesced requests answered without a query of their own
 	Misses           uint64        `json:"misses"`            // queries of the coalesced endpoint
-	Errors           uint64        `json:"errors"`            // coalesced requests answered with an error
-	ActiveCalls      int64         `json:"active_calls"`      // coalesced requests now
-	HitRate          string        `json:"hit_rate"`          // hits of hits and misses
+	Errors           uint64        `json:"errors"`            // coalesced requests that failed
+	ActiveCalls      int64         `json:"active_calls"`      // coalesced requests under way
+	HitRate          string        `json:"hit_rate"`          // hits divided by hits and misses
 	TotalRequests    uint64        `json:"total_requests"`    // of the coalesced endpoint
-	QueriesPrevented uint64        `json:"queries_prevented"` // as many as hits
+	QueriesPrevented uint64        `json:"queries_prevented"` // the same as hits
 	Database         DatabaseStats `json:"database"`
 	Tiers            Tiers         `json:"tiers"`
 
-	// Over a fleet:
+	// The fields below are set only over a fleet.
 
 	Replicas []Stats `json:"replicas,omitempty"`
 	Missing  *int    `json:"missing,omitempty"` // live replicas that did not answer
-	Note     string  `json:"note,omitempty"`    // why the sum is not the whole fleet's
+	Note     string  `json:"note,omitempty"`    // why the sum does not cover the whole fleet
 }
 
-// DatabaseStats is what a replica's database pool did and has.
+// DatabaseStats describes the pool of database connections of a replica.
 type DatabaseStats struct {
-	Queries uint64 `json:"queries"` // sent, by both endpoints
+	Queries uint64 `json:"queries"` // queries sent, by both endpoints
 	Errors  uint64 `json:"errors"`
 	InUse   int    `json:"in_use"`
 	Idle    int    `json:"idle"`
 	Max     int    `json:"max"`
 }
 
-// Tiers has the tiers that are switched on.
+// Tiers has the counts of the tiers that are on. A tier that is off is nil.
 type Tiers struct {
 	Local       *LocalTier       `json:"local,omitempty"`
 	Distributed *DistributedTier `json:"distributed,omitempty"`
 }
 
-// LocalTier is what the tier inside a process did.
+// LocalTier has the counts of the tier that merges the callers of one process.
 type LocalTier struct {
 	Requests      uint64 `json:"requests"`
 	Leaders       uint64 `json:"leaders"`
@@ -67,7 +67,7 @@ type LocalTier struct {
 	HitRate       string `json:"hit_rate"`
 }
 
-// DistributedTier is what the tier across replicas did.
+// DistributedTier has the counts of the tier that merges the replicas.
 type DistributedTier struct {
 	Requests      uint64            `json:"requests"`
 	Leaders       uint64            `json:"leaders"`
@@ -82,25 +82,25 @@ type DistributedTier struct {
 	Garbage       uint64            `json:"garbage,omitempty"`
 	ActiveFlights int64             `json:"active_flights"`
 	HitRate       string            `json:"hit_rate"`
-	Breaker       string            `json:"breaker"` // over a fleet: the worst
+	Breaker       string            `json:"breaker"` // over a fleet, the worst
 }
 
-// rates fills in every hit rate.
-func (s *Stats) rates() {
-	s.HitRate = rate(s.Hits, s.Hits+s.Misses)
+// setHitRates computes every hit rate from the counts.
+func (s *Stats) setHitRates() {
+	s.HitRate = hitRate(s.Hits, s.Hits+s.Misses)
 	s.QueriesPrevented = s.Hits
 	if t := s.Tiers.Local; t != nil {
-		t.HitRate = rate(t.Followers, t.Requests)
+		t.HitRate = hitRate(t.Followers, t.Requests)
 	}
 	if t := s.Tiers.Distributed; t != nil {
 		hits := t.Followers + t.Cached
-		t.HitRate = rate(hits, hits+t.Leaders+t.Fallbacks)
+		t.HitRate = hitRate(hits, hits+t.Leaders+t.Fallbacks)
 	}
 }
 
-// rate is a percentage with one decimal. Only what is all hits is 100.0%, and
-// nothing at all is 0.0%.
-func rate(hits, total uint64) string {
+// hitRate returns a percentage with one decimal. It rounds to "100.0%" only if all are
+// hits. The rate of nothing is "0.0%".
+func hitRate(hits, total uint64) string {
 	if total == 0 {
 		return "0.0%"
 	}
@@ -111,8 +111,8 @@ func rate(hits, total uint64) string {
 	return text
 }
 
-// Stats returns this replica's statistics. They are exact for requests that
-// have been answered.
+// Stats returns the statistics of this replica. They include every request that has
+// been answered.
 func (s *Server) Stats() Stats {
 	db := s.config.Store.Stats()
 	st := Stats{
@@ -128,12 +128,12 @@ func (s *Server) Stats() Stats {
 		Database:      DatabaseStats{Queries: db.Queries, Errors: db.Errors, InUse: db.InUse, Idle: db.Idle, Max: db.Max},
 		Tiers:         s.config.Tiers(),
 	}
-	st.rates()
+	st.setHitRates()
 	return st
 }
 
-// ResetStats sets every count of this replica to zero. What is under way stays
-// counted as under way.
+// ResetStats sets the counts of this replica to zero. Requests under way still count as
+// active.
 func (s *Server) ResetStats() {
 	s.counts.total.Store(0)
 	s.counts.hits.Store(0)
@@ -152,11 +152,11 @@ const (
 	askReset = "reset"
 )
 
-// Answer answers a question of another replica's Fleet: with nothing, if it is not
-// for this one.
+// Answer answers a question that a replica asked through its Fleet. It returns no bytes
+// and no error if the question is not for this replica.
 func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
 	if burst, ok := strings.CutPrefix(question, askBurst); ok {
-		return s.answerBurst(ctx, burst)
+		return s.runPlan(ctx, burst)
 	}
 	switch question {
 	case askStats:
@@ -165,17 +165,17 @@ func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
 		s.ResetStats()
 		return json.Marshal(s.config.Replica)
 	case askLive:
-		return json.Marshal(s.liveNow())
-	case askRoll:
+		return json.Marshal(s.replicaSnapshot())
+	case askRollCall:
 		return json.Marshal(member{s.config.Replica, s.instance})
 	}
 	return nil, fmt.Errorf("fleetcall: unknown question %q", question)
 }
 
-// everyone is how many answers are expected where it is not known who there is.
-const everyone = 0
+// allReplicas stands for the number of expected answers when that number is not known.
+const allReplicas = 0
 
-// ask asks the fleet. note says why answers are not those of all who were expected.
+// ask asks the fleet. The note is not empty if answers has fewer than were expected.
 func (s *Server) ask(ctx context.Context, question string, expected int) (answers [][]byte, missing int, note string, err error) {
 	if s.config.Fleet == nil {
 		own, err := s.Answer(ctx, question)
@@ -212,7 +212,7 @@ func (s *Server) stats(c echo.Context) error {
 	if scope == scopeReplica {
 		return c.JSONPretty(http.StatusOK, s.Stats(), "  ")
 	}
-	answers, missing, note, err := s.ask(c.Request().Context(), askStats, everyone)
+	answers, missing, note, err := s.ask(c.Request().Context(), askStats, allReplicas)
 	if err != nil {
 		return err
 	}
@@ -226,11 +226,11 @@ func (s *Server) stats(c echo.Context) error {
 		sum.add(replica)
 	}
 	sum.Missing = &missing
-	sum.rates()
+	sum.setHitRates()
 	return c.JSONPretty(http.StatusOK, sum, "  ")
 }
 
-// add makes r one of the replicas of sum.
+// add adds a replica to the list and its counts to the sum.
 func (sum *Stats) add(r Stats) {
 	sum.Replicas = append(sum.Replicas, r)
 	sum.UptimeSeconds = max(sum.UptimeSeconds, r.UptimeSeconds)
@@ -291,8 +291,8 @@ func (sum *DistributedTier) add(t DistributedTier) {
 	}
 }
 
-// ResetAnswer is what POST /stats/reset answers.
-type ResetAnswer struct {
+// ResetResponse is the body that POST /stats/reset returns.
+type ResetResponse struct {
 	Message  string   `json:"message"`
 	Scope    string   `json:"scope"`
 	Replicas []string `json:"replicas"`          // those that were reset
@@ -307,15 +307,15 @@ func (s *Server) reset(c echo.Context) error {
 	}
 	if scope == scopeReplica {
 		s.ResetStats()
-		return c.JSON(http.StatusOK, ResetAnswer{
+		return c.JSON(http.StatusOK, ResetResponse{
 			Message: "Statistics of this replica are reset.", Scope: scope, Replicas: []string{s.config.Replica},
 		})
 	}
-	answers, missing, note, err := s.ask(c.Request().Context(), askReset, everyone)
+	answers, missing, note, err := s.ask(c.Request().Context(), askReset, allReplicas)
 	if err != nil {
 		return err
 	}
-	answer := ResetAnswer{Scope: scope, Replicas: []string{}, Note: note}
+	answer := ResetResponse{Scope: scope, Replicas: []string{}, Note: note}
 	for _, a := range answers {
 		var replica string
 		if json.Unmarshal(a, &replica) != nil {

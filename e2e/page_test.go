@@ -18,25 +18,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-func until(t *testing.T, p *browserrig.Page, expression string) {
+func expectNoConsoleErrors(t *testing.T, p *browserrig.Page, source string) {
 	t.Helper()
-	if err := p.Until(expression); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eval[T any](t *testing.T, p *browserrig.Page, expression string) T {
-	t.Helper()
-	v, err := browserrig.Eval[T](p, expression)
-	if err != nil {
-		t.Fatalf("%s: %v", expression, err)
-	}
-	return v
-}
-
-func expectNoComplaints(t *testing.T, p *browserrig.Page, source string) {
-	t.Helper()
-	for _, c := range p.Complaints() {
+	for _, c := range p.ConsoleErrors() {
 		if source == "" || c.Source != source {
 			t.Errorf("the browser complains: %v", c)
 		}
@@ -50,34 +34,26 @@ func TestThePageOfARealFleet(t *testing.T) {
 	redis := redisrig.Start(t)
 	// Long enough for a snapshot to see who leads.
 	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
-	b, err := browserrig.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	b := browserrig.StartTest(t)
 	p, err := b.Open(f.URL()+"/", browserrig.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	until(t, p, isLive)
-	until(t, p, "document.querySelectorAll('#replicas-table tbody tr').length === 3")
+	browserrig.WaitFor(t, p, isLive)
+	browserrig.WaitFor(t, p, "document.querySelectorAll('#replicas-table tbody tr').length === 3")
 	pg.ResetQueries()
 
 	aBurstByTheKeyboardAlone(t, p)
 	theBurstAsItWas(t, f, p, pg)
 	theChartsHaveTheBurst(t, p)
 	theViews(t, p)
-	for _, name := range eval[[]string](t, p, "performance.getEntriesByType('resource').map((e) => e.name)") {
+	for _, name := range browserrig.Value[[]string](t, p, "performance.getEntriesByType('resource').map((e) => e.name)") {
 		if !strings.HasPrefix(name, f.URL()+"/") {
 			t.Errorf("the page loads %s", name)
 		}
 	}
-	expectNoComplaints(t, p, "")
+	expectNoConsoleErrors(t, p, "")
 	aReplicaDiesAndReturns(t, f, p)
 }
 
@@ -85,7 +61,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	focused := func() string {
-		return eval[string](t, p, "document.activeElement.id || document.activeElement.name || document.activeElement.textContent")
+		return browserrig.Value[string](t, p, "document.activeElement.id || document.activeElement.name || document.activeElement.textContent")
 	}
 	press := func(keys string) {
 		t.Helper()
@@ -98,13 +74,13 @@ func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 		t.Errorf("the first stop is %q", got)
 	}
 	press("\r")
-	until(t, p, "document.activeElement.id === 'main'")
+	browserrig.WaitFor(t, p, "document.activeElement.id === 'main'")
 	for stops := 0; focused() != "requests"; stops++ {
 		if stops > 10 {
 			t.Fatalf("the field for the number of requests is not reached: at %q", focused())
 		}
 		press("\t")
-		if outline := eval[string](t, p, "getComputedStyle(document.activeElement).outlineStyle"); outline == "none" {
+		if outline := browserrig.Value[string](t, p, "getComputedStyle(document.activeElement).outlineStyle"); outline == "none" {
 			t.Errorf("nothing shows that %q has the focus", focused())
 		}
 	}
@@ -113,16 +89,16 @@ func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 		t.Fatalf("after the field comes %q", got)
 	}
 	press("\r")
-	until(t, p, "document.querySelector('#leases-table tbody th')?.textContent === 'product:1'")
-	leads := eval[string](t, p, "document.querySelector('#leases-table tbody td').textContent")
-	until(t, p, "document.querySelector('#burst-result').textContent.includes('→')")
-	if steps := eval[string](t, p, "document.querySelector('#steps').textContent"); !strings.Contains(steps, leads+" gets it and leads") {
+	browserrig.WaitFor(t, p, "document.querySelector('#leases-table tbody th')?.textContent === 'product:1'")
+	leads := browserrig.Value[string](t, p, "document.querySelector('#leases-table tbody td').textContent")
+	browserrig.WaitFor(t, p, "document.querySelector('#burst-result').textContent.includes('→')")
+	if steps := browserrig.Value[string](t, p, "document.querySelector('#steps').textContent"); !strings.Contains(steps, leads+" gets it and leads") {
 		t.Errorf("%s held the lease, and the steps are %q", leads, steps)
 	}
 	if got := focused(); got != "burst-button" {
 		t.Errorf("the focus has gone to %q", got)
 	}
-	if !eval[bool](t, p, "document.querySelector('#steps [aria-current]') !== null") {
+	if !browserrig.Value[bool](t, p, "document.querySelector('#steps [aria-current]') !== null") {
 		t.Error("the picture does not move")
 	}
 }
@@ -133,27 +109,27 @@ func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browserrig.Page, pg *postg
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("PostgreSQL saw %d queries, want 1", n)
 	}
-	words := eval[string](t, p, "document.querySelector('#burst-result').textContent")
+	words := browserrig.Value[string](t, p, "document.querySelector('#burst-result').textContent")
 	if !strings.HasPrefix(words, "100 requests → 3 flights → 1 query; 99 queries prevented.") {
 		t.Errorf("the page says %q", words)
 	}
-	if says := eval[string](t, p, "document.querySelector('#picture svg').getAttribute('aria-label')"); says != "100 requests became 3 flights and 1 query." {
+	if says := browserrig.Value[string](t, p, "document.querySelector('#picture svg').getAttribute('aria-label')"); says != "100 requests became 3 flights and 1 query." {
 		t.Errorf("the picture is of %q", says)
 	}
-	if balancer := eval[string](t, p, "document.querySelector('#picture .name').textContent"); balancer != "nginx" {
+	if balancer := browserrig.Value[string](t, p, "document.querySelector('#picture .name').textContent"); balancer != "nginx" {
 		t.Errorf("the balancer in the picture is %q", balancer)
 	}
-	if drawn := eval[string](t, p, "[...document.querySelectorAll('#picture text')].map((e) => e.textContent).join('|')"); !strings.Contains(drawn, "|Database|1 query") || strings.Count(drawn, "remote follower") != 2 {
+	if drawn := browserrig.Value[string](t, p, "[...document.querySelectorAll('#picture text')].map((e) => e.textContent).join('|')"); !strings.Contains(drawn, "|Database|1 query") || strings.Count(drawn, "remote follower") != 2 {
 		t.Errorf("in the picture is written %q", drawn)
 	}
-	eval[any](t, p, "document.querySelector('#calls').open = true")
-	until(t, p, "document.querySelectorAll('#calls tbody tr').length === 100")
-	roles := eval[map[string]int](t, p, `[...document.querySelectorAll('#calls tbody td:nth-child(3)')].reduce((sum, e) => ({ ...sum, [e.textContent]: (sum[e.textContent] ?? 0) + 1 }), {})`)
+	browserrig.Value[any](t, p, "document.querySelector('#calls').open = true")
+	browserrig.WaitFor(t, p, "document.querySelectorAll('#calls tbody tr').length === 100")
+	roles := browserrig.Value[map[string]int](t, p, `[...document.querySelectorAll('#calls tbody td:nth-child(3)')].reduce((sum, e) => ({ ...sum, [e.textContent]: (sum[e.textContent] ?? 0) + 1 }), {})`)
 	if roles["leader"] != 1 || roles["remote follower"] != 2 || roles["local follower"] != 97 {
 		t.Errorf("the table has the roles %v", roles)
 	}
 
-	until(t, p, "document.querySelector('[data-total=queries_prevented]').textContent === '99'")
+	browserrig.WaitFor(t, p, "document.querySelector('[data-total=queries_prevented]').textContent === '99'")
 	var stats struct {
 		load.Stats
 		TotalRequests    int64                   `json:"total_requests"`
@@ -166,25 +142,25 @@ func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browserrig.Page, pg *postg
 		} `json:"replicas"`
 	}
 	mustGet(t, f.URL()+"/stats?scope=fleet").decode(t, &stats)
-	shown := eval[[]string](t, p, "[...document.querySelectorAll('[data-total]')].map((e) => e.textContent)")
+	shown := browserrig.Value[[]string](t, p, "[...document.querySelectorAll('[data-total]')].map((e) => e.textContent)")
 	if want := fmt.Sprintf("[%d %d %d %s]", stats.TotalRequests, stats.Database.Queries, stats.QueriesPrevented, stats.HitRate); fmt.Sprint(shown) != want {
 		t.Errorf("the page has the totals %v, /stats %s", shown, want)
 	}
 	for _, r := range stats.Replicas {
-		sum := eval[int64](t, p, fmt.Sprintf(`[...document.querySelectorAll('tr[data-replica="%s"] .chip b')].reduce((sum, e) => sum + Number(e.textContent), 0)`, r.Replica))
+		sum := browserrig.Value[int64](t, p, fmt.Sprintf(`[...document.querySelectorAll('tr[data-replica="%s"] .chip b')].reduce((sum, e) => sum + Number(e.textContent), 0)`, r.Replica))
 		if sum != r.Tiers.Local.Requests {
 			t.Errorf("%s: the page counts %d requests by role, /stats %d", r.Replica, sum, r.Tiers.Local.Requests)
 		}
 	}
-	until(t, p, "document.querySelector('#hot-table tbody th')?.textContent === 'product:1'")
+	browserrig.WaitFor(t, p, "document.querySelector('#hot-table tbody th')?.textContent === 'product:1'")
 }
 
 // theChartsHaveTheBurst looks for what is drawn, and for the same in words.
 func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	const latency = "document.querySelector('#latency-legend').textContent"
-	until(t, p, latency+".includes('remote follower')")
-	drawn := eval[map[string]int](t, p, `(() => {
+	browserrig.WaitFor(t, p, latency+".includes('remote follower')")
+	drawn := browserrig.Value[map[string]int](t, p, `(() => {
 		const rgb = (name) => {
 			const probe = document.body.appendChild(document.createElement('span'));
 			probe.style.color = 'var(--' + name + ')';
@@ -216,19 +192,19 @@ func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 			t.Errorf("of the %s, %d pixels are drawn", line, pixels)
 		}
 	}
-	words := eval[string](t, p, latency)
+	words := browserrig.Value[string](t, p, latency)
 	// A query takes two seconds here, and whoever follows arrives a moment after it began.
 	for _, role := range []string{"leader", "local follower", "remote follower"} {
 		if !regexp.MustCompile(role+` p50 [2-9],\d{3} ms`).MatchString(words) && !regexp.MustCompile(role+` p50 1,[5-9]\d\d ms`).MatchString(words) {
 			t.Errorf("the legend has no latency of a %s: %q", role, words)
 		}
 	}
-	if says := eval[string](t, p, "document.querySelector('#latency-words').textContent"); !strings.Contains(says, "for the 3 roles") {
+	if says := browserrig.Value[string](t, p, "document.querySelector('#latency-words').textContent"); !strings.Contains(says, "for the 3 roles") {
 		t.Errorf("the words beside the chart are %q", says)
 	}
-	eval[any](t, p, "document.querySelector('#latency-table').closest('details').open = true")
-	until(t, p, "document.querySelectorAll('#latency-table tbody tr').length >= 3")
-	requests := eval[map[string]int](t, p, `[...document.querySelectorAll('#latency-table tbody tr')].map((row) => row.cells).reduce((sum, cells) => ({ ...sum, [cells[1].textContent]: (sum[cells[1].textContent] ?? 0) + Number(cells[2].textContent) }), {})`)
+	browserrig.Value[any](t, p, "document.querySelector('#latency-table').closest('details').open = true")
+	browserrig.WaitFor(t, p, "document.querySelectorAll('#latency-table tbody tr').length >= 3")
+	requests := browserrig.Value[map[string]int](t, p, `[...document.querySelectorAll('#latency-table tbody tr')].map((row) => row.cells).reduce((sum, cells) => ({ ...sum, [cells[1].textContent]: (sum[cells[1].textContent] ?? 0) + Number(cells[2].textContent) }), {})`)
 	if requests["leader"] != 1 || requests["remote follower"] != 2 || requests["local follower"] != 97 {
 		t.Errorf("the table counts %v", requests)
 	}
@@ -239,36 +215,36 @@ func theViews(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	look := func(v browserrig.View) {
 		t.Helper()
-		if err := p.Look(v); err != nil {
+		if err := p.SetView(v); err != nil {
 			t.Fatal(err)
 		}
 	}
 	colours := map[string]bool{}
 	for _, dark := range []bool{false, true} {
 		look(browserrig.View{Dark: dark})
-		colours[eval[string](t, p, "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color")] = true
+		colours[browserrig.Value[string](t, p, "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.body).color")] = true
 	}
 	if len(colours) != 2 {
 		t.Errorf("light and dark are the same: %v", colours)
 	}
 	look(browserrig.View{Width: 360, Height: 780})
-	until(t, p, "document.querySelector('#picture svg').classList.contains('tall')")
-	eval[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
-	if over := eval[[]string](t, p, `[...document.querySelectorAll('body *')]
+	browserrig.WaitFor(t, p, "document.querySelector('#picture svg').classList.contains('tall')")
+	browserrig.Value[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
+	if over := browserrig.Value[[]string](t, p, `[...document.querySelectorAll('body *')]
 		.filter((e) => e.getBoundingClientRect().right > 361 && !e.closest('.scroll, .unseen, .skip, svg, thead') && e.checkVisibility())
 		.map((e) => e.tagName + '#' + e.id + '.' + e.className)`); len(over) != 0 {
 		t.Errorf("at 360 pixels these reach out: %v", over)
 	}
-	if width := eval[int](t, p, "document.documentElement.scrollWidth"); width != 360 {
+	if width := browserrig.Value[int](t, p, "document.documentElement.scrollWidth"); width != 360 {
 		t.Errorf("at 360 pixels the page is %d wide", width)
 	}
-	look(browserrig.View{Still: true})
+	look(browserrig.View{ReducedMotion: true})
 	if err := p.Click("#burst-button"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'true'")
-	until(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'false'")
-	if moves := eval[bool](t, p, "document.querySelector('#steps [aria-current]') !== null || document.querySelector('#replay').checkVisibility()"); moves {
+	browserrig.WaitFor(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'true'")
+	browserrig.WaitFor(t, p, "document.querySelector('#burst-button').getAttribute('aria-disabled') === 'false'")
+	if moves := browserrig.Value[bool](t, p, "document.querySelector('#steps [aria-current]') !== null || document.querySelector('#replay').checkVisibility()"); moves {
 		t.Error("the picture moves though less motion is preferred")
 	}
 	look(browserrig.View{})
@@ -277,9 +253,9 @@ func theViews(t *testing.T, p *browserrig.Page) {
 // aReplicaDiesAndReturns kills the very replica that feeds the page.
 func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 	t.Helper()
-	until(t, p, isLive)
-	feeding := strings.TrimPrefix(eval[string](t, p, "document.querySelector('#connection').textContent"), "live, through ")
-	eval[any](t, p, "window.said = []; new MutationObserver(() => said.push(document.querySelector('#connection').textContent)).observe(document.querySelector('#connection'), { childList: true })")
+	browserrig.WaitFor(t, p, isLive)
+	feeding := strings.TrimPrefix(browserrig.Value[string](t, p, "document.querySelector('#connection').textContent"), "live, through ")
+	browserrig.Value[any](t, p, "window.said = []; new MutationObserver(() => said.push(document.querySelector('#connection').textContent)).observe(document.querySelector('#connection'), { childList: true })")
 	var dying *fleet.Replica
 	for _, r := range f.Replicas() {
 		if r.ID == feeding {
@@ -294,32 +270,32 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 		const [, minutes, seconds] = document.querySelector('#rates-words').textContent.match(/in the last (?:(\d+) min )?(\d+) s/);
 		return 60 * Number(minutes ?? 0) + Number(seconds);
 	})()`
-	until(t, p, seconds+" >= 10")
-	before, counting := eval[int](t, p, seconds), time.Now()
+	browserrig.WaitFor(t, p, seconds+" >= 10")
+	before, counting := browserrig.Value[int](t, p, seconds), time.Now()
 	dying.Kill()
 	row := fmt.Sprintf(`document.querySelector('tr[data-replica="%s"]').dataset.state`, feeding)
-	until(t, p, row+" === 'gone' && "+isLive)
-	if said := eval[[]string](t, p, "said"); len(said) < 2 || said[0] != "reconnecting" || !strings.HasPrefix(said[len(said)-1], "live, through ") || strings.HasSuffix(said[len(said)-1], feeding) {
+	browserrig.WaitFor(t, p, row+" === 'gone' && "+isLive)
+	if said := browserrig.Value[[]string](t, p, "said"); len(said) < 2 || said[0] != "reconnecting" || !strings.HasPrefix(said[len(said)-1], "live, through ") || strings.HasSuffix(said[len(said)-1], feeding) {
 		t.Errorf("the page said %q", said)
 	}
 	if _, err := f.Restart(t.Context(), dying); err != nil {
 		t.Fatal(err)
 	}
-	until(t, p, row+" === 'live'")
+	browserrig.WaitFor(t, p, row+" === 'live'")
 	const requests = "Number(document.querySelector('[data-total=total_requests]').textContent.replaceAll(',', ''))"
-	counted := eval[int](t, p, requests)
+	counted := browserrig.Value[int](t, p, requests)
 	if r := herd(t, f, 60); r.OK != 60 {
 		t.Error("the fleet does not answer")
 	}
-	until(t, p, fmt.Sprintf("%s === %d", requests, counted+60))
-	if text := eval[string](t, p, "document.querySelector('#rates-table').textContent"); strings.ContainsAny(text, "-−") {
+	browserrig.WaitFor(t, p, fmt.Sprintf("%s === %d", requests, counted+60))
+	if text := browserrig.Value[string](t, p, "document.querySelector('#rates-table').textContent"); strings.ContainsAny(text, "-−") {
 		t.Errorf("a rate is negative: %q", text)
 	}
 	passed := int(time.Since(counting).Seconds())
-	if after := eval[int](t, p, seconds); after < before+passed-5 { // a snapshot or two may be due
+	if after := browserrig.Value[int](t, p, seconds); after < before+passed-5 { // a snapshot or two may be due
 		t.Errorf("the chart had %d seconds, and has %d after %d more", before, after, passed)
 	}
-	expectNoComplaints(t, p, "network") // the connection that broke
+	expectNoConsoleErrors(t, p, "network") // the connection that broke
 }
 
 // The stream of the page above passes nginx; the built-in balancer, too, hands on

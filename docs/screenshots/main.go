@@ -142,7 +142,7 @@ func (a *album) page(ctx context.Context, base string) error {
 	case <-ctx.Done():
 	}
 	dark := browserrig.View{Width: width, Height: 1080, Dark: true}
-	err = errors.Join(p.Look(dark), scroll(p, "#charts"), p.Until("document.querySelectorAll('#leases-table tbody tr').length > 0"), a.keep(p.Visible, "page-dark"))
+	err = errors.Join(p.SetView(dark), scroll(p, "#charts"), p.WaitFor("document.querySelectorAll('#leases-table tbody tr').length > 0"), a.keep(p.ScreenshotViewport, "page-dark"))
 	rest()
 	load.Wait()
 	if err != nil {
@@ -151,22 +151,22 @@ func (a *album) page(ctx context.Context, base string) error {
 
 	light := browserrig.View{Width: width, Height: 1000}
 	err = errors.Join(
-		p.Look(light), scroll(p, "body"),
-		p.Until("document.querySelectorAll('#leases-table tbody tr').length === 0"),
+		p.SetView(light), scroll(p, "body"),
+		p.WaitFor("document.querySelectorAll('#leases-table tbody tr').length === 0"),
 		p.Click("#burst-button"),
-		p.Until("document.querySelector('#steps li:nth-child(2)')?.hasAttribute('aria-current')"),
-		p.Until("document.querySelectorAll('#picture .dot').length > 0"), wait(p, 900),
+		p.WaitFor("document.querySelector('#steps li:nth-child(2)')?.hasAttribute('aria-current')"),
+		p.WaitFor("document.querySelectorAll('#picture .dot').length > 0"), wait(p, 900),
 		a.keep(func() ([]byte, error) { return p.Screenshot("#picture") }, "burst"),
-		p.Until("document.querySelector('#pause').getAttribute('aria-disabled') === 'true'"), scroll(p, "body"),
-		a.keep(p.Visible, "page-light"),
+		p.WaitFor("document.querySelector('#pause').getAttribute('aria-disabled') === 'true'"), scroll(p, "body"),
+		a.keep(p.ScreenshotViewport, "page-light"),
 	)
 	if err != nil {
 		return err
 	}
 	small := browserrig.View{Width: phone, Height: 844, Scale: 2}
 	return errors.Join(
-		p.Look(small), p.Until("document.querySelector('#picture svg').classList.contains('tall')"), scroll(p, "#burst"),
-		a.keep(p.Visible, "page-phone"),
+		p.SetView(small), p.WaitFor("document.querySelector('#picture svg').classList.contains('tall')"), scroll(p, "#burst"),
+		a.keep(p.ScreenshotViewport, "page-phone"),
 	)
 }
 
@@ -188,7 +188,7 @@ func (a *album) visible(address, name string, view browserrig.View) error {
 		return err
 	}
 	defer p.Close()
-	return a.keep(p.Visible, name)
+	return a.keep(p.ScreenshotViewport, name)
 }
 
 // report keeps the report of a demo.

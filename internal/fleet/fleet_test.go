@@ -1,7 +1,6 @@
 package fleet_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/internal/answer"
 	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/rig"
 
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
@@ -92,23 +92,6 @@ func (r *reports) String() string {
 	return strings.Join(r.all, "\n")
 }
 
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func start(t *testing.T, balancer string, config fleet.Config) *fleet.Fleet {
 	t.Helper()
 	config.Balancer = balancer
@@ -157,7 +140,7 @@ func do(t *testing.T, req *http.Request) (*http.Response, []byte) {
 
 func TestRequestsAreSpreadOverTheReplicas(t *testing.T) {
 	eachBalancer(t, func(t *testing.T, balancer string) {
-		var out logs
+		var out rig.Output
 		f := start(t, balancer, fleet.Config{Logs: &out})
 		answers := map[string]int{}
 		spread := func(n int) {

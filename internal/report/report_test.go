@@ -469,7 +469,7 @@ func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := p.Until("document.readyState === 'complete'"); err != nil {
+	if err := p.WaitFor("document.readyState === 'complete'"); err != nil {
 		t.Fatal(err)
 	}
 	// None of these is what a page without a style has.
@@ -497,7 +497,7 @@ func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range p.Complaints() {
+	for _, c := range p.ConsoleErrors() {
 		t.Errorf("the browser complains: %v", c)
 	}
 }

@@ -28,11 +28,6 @@ var reason = regexp.MustCompile(`(?m)^// long: \S.*`)
 // long are the files, and the functions by their folder, that are too long today,
 // without a reason. It must become empty.
 var long = []string{
-	"api.Server.burst",
-	"api.TestASnapshotHasTheWholeFleet",
-	"api.TestEveryAnswerOfTheDocumentIsGiven",
-	"api/api_test.go",
-	"api/page_test.go",
 	"bench.measureHerdOfReplicas",
 	"bench.measureKeys",
 	"cmd/fleetcall.TestMetricsAgreeWithStatsInEveryMode",
@@ -68,7 +63,6 @@ var long = []string{
 	"deploy.TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre",
 	"e2e.TestAFollowersTraceLinksToTheLeadersOnAnotherReplica",
 	"e2e.TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy",
-	"e2e/page_test.go",
 	"internal/census/census.go",
 	"internal/fleet.Config.complete",
 	"internal/load.Run",

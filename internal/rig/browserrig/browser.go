@@ -97,7 +97,7 @@ type View struct {
 	Width, Height int
 	Scale         float64 // device pixels of a pixel; zero: 1
 	Dark          bool
-	Still         bool // prefers-reduced-motion
+	ReducedMotion bool // prefers-reduced-motion
 }
 
 // Page is an open page. Its methods must not be called concurrently.
@@ -105,22 +105,22 @@ type Page struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu         sync.Mutex
-	complaints []Complaint
+	mu            sync.Mutex
+	consoleErrors []ConsoleError
 }
 
-// Complaint is something that the browser says in its console. Source is
+// ConsoleError is something that the browser says in its console. Source is
 // "exception", "console", or where the browser itself found it: "security" is a
 // violation of the Content-Security-Policy, "network" an answer that failed.
-type Complaint struct{ Source, Text string }
+type ConsoleError struct{ Source, Text string }
 
 // Open opens an address in a tab of its own.
 func (b *Browser) Open(url string, view View) (*Page, error) {
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	p := &Page{ctx: ctx, cancel: cancel}
-	err := chromedp.Listen(ctx, p.hear)
+	err := chromedp.Listen(ctx, p.record)
 	if err == nil {
-		err = p.Look(view)
+		err = p.SetView(view)
 	}
 	if err == nil {
 		err = p.do(chromedp.Navigate(url))
@@ -135,12 +135,12 @@ func (b *Browser) Open(url string, view View) (*Page, error) {
 // Close closes the tab.
 func (p *Page) Close() { p.cancel() }
 
-// hear keeps what the browser complains of.
-func (p *Page) hear(event any) {
-	var c Complaint
+// record keeps what the browser complains of.
+func (p *Page) record(event any) {
+	var c ConsoleError
 	switch e := event.(type) {
 	case *runtime.EventExceptionThrown:
-		c = Complaint{"exception", e.ExceptionDetails.Text}
+		c = ConsoleError{"exception", e.ExceptionDetails.Text}
 		if e.ExceptionDetails.Exception != nil {
 			c.Text += " " + e.ExceptionDetails.Exception.Description
 		}
@@ -152,25 +152,25 @@ func (p *Page) hear(event any) {
 		for _, arg := range e.Args {
 			words = append(words, string(arg.Value)+arg.Description)
 		}
-		c = Complaint{"console", strings.Join(words, " ")}
+		c = ConsoleError{"console", strings.Join(words, " ")}
 	case *log.EventEntryAdded:
 		if e.Entry.Level != log.EntryLevelError && e.Entry.Level != log.EntryLevelWarning {
 			return
 		}
-		c = Complaint{string(e.Entry.Source), e.Entry.Text + " " + e.Entry.URL}
+		c = ConsoleError{string(e.Entry.Source), e.Entry.Text + " " + e.Entry.URL}
 	default:
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.complaints = append(p.complaints, c)
+	p.consoleErrors = append(p.consoleErrors, c)
 }
 
-// Complaints returns what the browser has complained of so far.
-func (p *Page) Complaints() []Complaint {
+// ConsoleErrors returns what the browser has complained of so far.
+func (p *Page) ConsoleErrors() []ConsoleError {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]Complaint(nil), p.complaints...)
+	return append([]ConsoleError(nil), p.consoleErrors...)
 }
 
 func (p *Page) do(steps ...chromedp.Action[chromedp.Void]) error {
@@ -179,8 +179,8 @@ func (p *Page) do(steps ...chromedp.Action[chromedp.Void]) error {
 	return chromedp.Do(ctx, steps...)
 }
 
-// Look changes the view.
-func (p *Page) Look(v View) error {
+// SetView changes the view.
+func (p *Page) SetView(v View) error {
 	if v.Width == 0 {
 		v.Width, v.Height = 1280, 800
 	}
@@ -191,7 +191,7 @@ func (p *Page) Look(v View) error {
 	if v.Dark {
 		scheme = "dark"
 	}
-	if v.Still {
+	if v.ReducedMotion {
 		motion = "reduce"
 	}
 	_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
@@ -208,9 +208,9 @@ func Eval[T any](p *Page, expression string) (T, error) {
 	return chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
-// Until waits until a JavaScript expression is true, which it looks at with each
+// WaitFor waits until a JavaScript expression is true, which it looks at with each
 // frame.
-func (p *Page) Until(expression string) error {
+func (p *Page) WaitFor(expression string) error {
 	_, err := Eval[bool](p, `new Promise((resolve, reject) => {
 		const begin = performance.now();
 		const look = () => {
@@ -260,8 +260,8 @@ func (p *Page) Screenshot(selector string) ([]byte, error) {
 	return shot.Data, err
 }
 
-// Visible returns a PNG of what is in view.
-func (p *Page) Visible() ([]byte, error) {
+// ScreenshotViewport returns a PNG of what is in view.
+func (p *Page) ScreenshotViewport() ([]byte, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, stepLimit)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.CaptureScreenshot())

@@ -50,12 +50,12 @@ func TestWhatABrowserComplainsOfIsHeardAndNothingIsLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What was there when the page had loaded has been told before this is.
-		if err := p.Until("document.readyState === 'complete'"); err != nil {
+		if err := p.WaitFor("document.readyState === 'complete'"); err != nil {
 			t.Error(err)
 		}
-		heard := slices.ContainsFunc(p.Complaints(), func(c browserrig.Complaint) bool { return c.Source == want })
-		if want == "" && len(p.Complaints()) != 0 || want != "" && !heard {
-			t.Errorf("%s: %v", path, p.Complaints())
+		heard := slices.ContainsFunc(p.ConsoleErrors(), func(c browserrig.ConsoleError) bool { return c.Source == want })
+		if want == "" && len(p.ConsoleErrors()) != 0 || want != "" && !heard {
+			t.Errorf("%s: %v", path, p.ConsoleErrors())
 		}
 		p.Close()
 	}

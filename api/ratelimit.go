@@ -1,0 +1,23 @@
+package api
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// keyedLimiter allows one event a second for each key, the first at once. It keeps
+// a limiter for every key it was ever given, so the keys must be few. The zero value
+// is ready to use.
+type keyedLimiter struct {
+	limiters sync.Map // of *rate.Limiter by key
+}
+
+func (k *keyedLimiter) allow(key string) bool {
+	limiter, ok := k.limiters.Load(key)
+	if !ok {
+		limiter, _ = k.limiters.LoadOrStore(key, rate.NewLimiter(rate.Every(time.Second), 1))
+	}
+	return limiter.(*rate.Limiter).Allow()
+}
