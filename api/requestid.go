@@ -6,13 +6,13 @@ import (
 
 	"github.com/labstack/echo/v4"
 
-	"github.com/fleetcall/fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/httpheader"
 )
 
 // withRequestID gives each response the id of its request.
 func withRequestID(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		c.Response().Header().Set(answer.RequestID, answer.IDOf(c.Request().Header))
+		c.Response().Header().Set(httpheader.RequestID, httpheader.RequestIDOf(c.Request().Header))
 		return next(c)
 	}
 }
@@ -30,7 +30,7 @@ type requestIDKey struct{}
 // contextOf returns the context under which a request's query runs, and with which its
 // log lines are written.
 func contextOf(c echo.Context) requestContext {
-	return requestContext{c.Request().Context(), c.Response().Header().Get(answer.RequestID)}
+	return requestContext{c.Request().Context(), c.Response().Header().Get(httpheader.RequestID)}
 }
 
 // Value makes requestContext a context.Context.

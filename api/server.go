@@ -21,9 +21,9 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/local"
-	"github.com/fleetcall/fleetcall/internal/answer"
 	"github.com/fleetcall/fleetcall/internal/broadcast"
 	"github.com/fleetcall/fleetcall/internal/hot"
+	"github.com/fleetcall/fleetcall/internal/httpheader"
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
@@ -151,9 +151,9 @@ func New(config Config) (*Server, error) {
 		config.Around = func(api http.Handler) http.Handler { return api }
 	}
 	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now(),
-		commonHeaders: answer.Headers(), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+		commonHeaders: httpheader.Common(), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
 	s.commonHeaders.Set("X-Replica", config.Replica)
-	s.snapshots = broadcast.New(broadcast.Config{Make: s.event, Every: snapshotEvery, Most: maxWatchers})
+	s.snapshots = broadcast.New(broadcast.Config{Message: s.event, Interval: snapshotEvery, MaxWatchers: maxWatchers})
 	s.routes()
 	s.http = &http.Server{
 		Handler:           s.config.Around(s.echo),

@@ -13,7 +13,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/deploy"
-	"github.com/fleetcall/fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/httpheader"
 )
 
 func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {
@@ -57,7 +57,7 @@ func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, body := exchange(t, nginx, c.request)
-			want := answer.Headers()
+			want := httpheader.Common()
 			want.Set("Content-Type", "application/problem+json")
 			for name := range want {
 				if got := resp.Header.Values(name); !slices.Equal(got, want.Values(name)) {

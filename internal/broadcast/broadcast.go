@@ -1,8 +1,8 @@
-// Package broadcast makes a message at a steady pace for as long as somebody
-// watches, once for all who do, and hands it to each of them.
+// Package broadcast produces messages at a steady pace and sends each of them to all
+// watchers.
 //
-// Nothing runs while nobody watches. A watcher that does not keep up is dropped:
-// neither the others nor the maker wait for it.
+// It produces messages only while there are watchers. A watcher that is too slow is
+// dropped, so that neither the other watchers nor the producer wait for it.
 package broadcast
 
 import (
@@ -13,42 +13,42 @@ import (
 )
 
 var (
-	// ErrFull is returned by Watch when there are as many watchers as may be.
+	// ErrFull is returned by Watch when there already are Config.MaxWatchers.
 	ErrFull = errors.New("fleetcall: too many watchers")
 	// ErrClosed is returned by Watch after Close.
 	ErrClosed = errors.New("fleetcall: the broadcast has ended")
 )
 
-// backlog is how many messages a watcher may be behind before it is dropped.
+// backlog is the number of messages that a watcher may leave unread before it is
+// dropped.
 const backlog = 2
 
-// Config says what to broadcast.
+// Config configures a Broadcast.
 type Config struct {
-	// Make makes a message. It must heed ctx, which ends when nobody watches
-	// any more.
-	Make func(ctx context.Context) []byte
-	// Every is the time between the beginnings of two calls of Make, at least:
-	// also between the last one for the watchers before and the first one for
-	// those who come next.
-	Every time.Duration
-	// Most is how many may watch at once.
-	Most int
+	// Message produces a message. It must return early when ctx ends, which happens
+	// when the last watcher has left.
+	Message func(ctx context.Context) []byte
+	// Interval is the shortest time from the start of one call of Message to the start
+	// of the next, even when all watchers leave in between and others come.
+	Interval time.Duration
+	// MaxWatchers is the largest number of watchers at one time.
+	MaxWatchers int
 }
 
-// Broadcast is a source of messages. Its methods may be called concurrently.
+// Broadcast sends messages to watchers. Its methods may be called concurrently.
 type Broadcast struct {
-	config Config
-	makers sync.WaitGroup
+	config     Config
+	goroutines sync.WaitGroup
 
-	mu       sync.Mutex
-	closed   bool
-	watchers map[*Watcher]struct{}
-	stop     context.CancelFunc // stops the maker; nil: none runs
-	begun    time.Time          // when Make was last called; zero: never
-	last     []byte             // the newest message; nil: none is
+	mu        sync.Mutex
+	closed    bool
+	watchers  map[*Watcher]struct{}
+	stopRun   context.CancelFunc // stops the goroutine that produces messages; nil: there is none
+	lastBegun time.Time          // when Message was called last; zero: never
+	last      []byte             // the newest message; nil: none yet
 }
 
-// Watcher is one who watches. Close it after use.
+// Watcher receives messages. Close it after use.
 type Watcher struct {
 	broadcast *Broadcast
 	messages  chan []byte
@@ -56,38 +56,38 @@ type Watcher struct {
 	cancel    context.CancelFunc
 }
 
-// New returns a Broadcast that nobody watches yet.
+// New returns a Broadcast without watchers.
 func New(config Config) *Broadcast {
 	return &Broadcast{config: config, watchers: map[*Watcher]struct{}{}}
 }
 
-// Watch returns a new watcher. It gets the newest message at once, unless that
-// is older than Config.Every, and each one from then on. The error is ErrFull or
-// ErrClosed.
+// Watch returns a new watcher. It receives the newest message immediately, unless that
+// is older than Config.Interval, and then every further message. The error is ErrFull
+// or ErrClosed.
 func (b *Broadcast) Watch() (*Watcher, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
 		return nil, ErrClosed
-	case len(b.watchers) >= b.config.Most:
+	case len(b.watchers) >= b.config.MaxWatchers:
 		return nil, ErrFull
 	}
 	w := &Watcher{broadcast: b, messages: make(chan []byte, backlog)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	b.watchers[w] = struct{}{}
-	if b.last != nil && time.Since(b.begun) < b.config.Every {
+	if b.last != nil && time.Since(b.lastBegun) < b.config.Interval {
 		w.messages <- b.last
 	}
-	if b.stop == nil {
+	if b.stopRun == nil {
 		var ctx context.Context
-		ctx, b.stop = context.WithCancel(context.Background())
-		b.makers.Go(func() { b.run(ctx) })
+		ctx, b.stopRun = context.WithCancel(context.Background())
+		b.goroutines.Go(func() { b.run(ctx) })
 	}
 	return w, nil
 }
 
-// Close ends every watcher at once, and returns when Make is not running.
+// Close ends all watchers, and returns when Message is no longer running.
 func (b *Broadcast) Close() {
 	b.mu.Lock()
 	b.closed = true
@@ -95,10 +95,11 @@ func (b *Broadcast) Close() {
 		b.remove(w)
 	}
 	b.mu.Unlock()
-	b.makers.Wait()
+	b.goroutines.Wait()
 }
 
-// remove ends a watcher, and the maker with the last of them; mu is held.
+// remove ends a watcher. With the last watcher it also stops producing messages. The
+// caller holds mu.
 func (b *Broadcast) remove(w *Watcher) {
 	if _, watching := b.watchers[w]; !watching {
 		return
@@ -106,36 +107,36 @@ func (b *Broadcast) remove(w *Watcher) {
 	delete(b.watchers, w)
 	w.cancel()
 	if len(b.watchers) == 0 {
-		b.stop()
-		b.stop = nil
+		b.stopRun()
+		b.stopRun = nil
 	}
 }
 
 func (b *Broadcast) run(ctx context.Context) {
-	for b.pause(ctx) {
-		message := b.config.Make(ctx)
-		b.hand(ctx, message)
+	for b.waitForInterval(ctx) {
+		message := b.config.Message(ctx)
+		b.send(ctx, message)
 	}
 }
 
-// pause waits for the time of the next message. It returns false when ctx ends.
-// It may have to wait again: the maker of watchers who have left may have been
-// about to call Make.
-func (b *Broadcast) pause(ctx context.Context) bool {
+// waitForInterval waits until the next message is due, and returns false when ctx ends.
+// It may have to wait more than once: a goroutine of earlier watchers may have called
+// Message in the meantime.
+func (b *Broadcast) waitForInterval(ctx context.Context) bool {
 	for {
 		b.mu.Lock()
-		// stop is called under the lock too: a maker that nobody wants does not
-		// get past this.
+		// ctx is cancelled under the lock too. So a goroutine whose watchers have all
+		// left never passes this point.
 		if ctx.Err() != nil {
 			b.mu.Unlock()
 			return false
 		}
 		wait := time.Duration(0)
-		if !b.begun.IsZero() {
-			wait = time.Until(b.begun.Add(b.config.Every))
+		if !b.lastBegun.IsZero() {
+			wait = time.Until(b.lastBegun.Add(b.config.Interval))
 		}
 		if wait <= 0 {
-			b.begun = time.Now()
+			b.lastBegun = time.Now()
 			b.mu.Unlock()
 			return true
 		}
@@ -150,7 +151,7 @@ func (b *Broadcast) pause(ctx context.Context) bool {
 	}
 }
 
-func (b *Broadcast) hand(ctx context.Context, message []byte) {
+func (b *Broadcast) send(ctx context.Context, message []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if ctx.Err() != nil {
@@ -166,14 +167,15 @@ func (b *Broadcast) hand(ctx context.Context, message []byte) {
 	}
 }
 
-// Messages has the messages. They are shared, and must not be changed.
+// Messages returns the channel of messages. Watchers share the messages and must not
+// change them.
 func (w *Watcher) Messages() <-chan []byte { return w.messages }
 
-// Context ends when the watcher does: it was closed, was dropped because it did
-// not keep up, or the broadcast was closed.
+// Context ends when the watcher ends: when it was closed, when it was dropped because
+// it was too slow, or when the Broadcast was closed.
 func (w *Watcher) Context() context.Context { return w.ctx }
 
-// Close ends the watcher. Closing it again does nothing.
+// Close ends the watcher. It may be called more than once.
 func (w *Watcher) Close() {
 	w.broadcast.mu.Lock()
 	defer w.broadcast.mu.Unlock()

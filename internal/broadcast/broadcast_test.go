@@ -16,13 +16,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// counting numbers its messages and notes when each was made.
-type counting struct {
+// fakeMessages numbers its messages, and records when it produced each.
+type fakeMessages struct {
 	made atomic.Int64
 	at   []time.Time
 }
 
-func (c *counting) make(context.Context) []byte {
+func (c *fakeMessages) make(context.Context) []byte {
 	c.at = append(c.at, time.Now())
 	return []byte(strconv.FormatInt(c.made.Add(1), 10))
 }
@@ -36,10 +36,10 @@ func watch(t *testing.T, b *broadcast.Broadcast) *broadcast.Watcher {
 	return w
 }
 
-func TestOneMessageASecondHoweverManyWatchAndNoneWhenNobodyDoes(t *testing.T) {
+func TestAllWatchersShareOneMessageASecondAndWithoutWatchersThereIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c counting
-		b := broadcast.New(broadcast.Config{Make: c.make, Every: time.Second, Most: 100})
+		var c fakeMessages
+		b := broadcast.New(broadcast.Config{Message: c.make, Interval: time.Second, MaxWatchers: 100})
 		time.Sleep(time.Minute)
 		if n := c.made.Load(); n != 0 {
 			t.Errorf("%d messages were made for nobody", n)
@@ -70,10 +70,10 @@ func TestOneMessageASecondHoweverManyWatchAndNoneWhenNobodyDoes(t *testing.T) {
 	})
 }
 
-func TestWatchersWhoComeAndGoDoNotSpeedItUp(t *testing.T) {
+func TestWatchersThatComeAndGoDoNotShortenTheInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c counting
-		b := broadcast.New(broadcast.Config{Make: c.make, Every: time.Second, Most: 100})
+		var c fakeMessages
+		b := broadcast.New(broadcast.Config{Message: c.make, Interval: time.Second, MaxWatchers: 100})
 		for range 100 {
 			w := watch(t, b)
 			time.Sleep(50 * time.Millisecond)
@@ -94,8 +94,8 @@ func TestWatchersWhoComeAndGoDoNotSpeedItUp(t *testing.T) {
 
 func TestALaterWatcherGetsTheNewestMessageAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c counting
-		b := broadcast.New(broadcast.Config{Make: c.make, Every: time.Second, Most: 2})
+		var c fakeMessages
+		b := broadcast.New(broadcast.Config{Message: c.make, Interval: time.Second, MaxWatchers: 2})
 		defer b.Close()
 		first := watch(t, b)
 		<-first.Messages()
@@ -109,8 +109,8 @@ func TestALaterWatcherGetsTheNewestMessageAtOnce(t *testing.T) {
 
 func TestASlowWatcherIsDroppedAndNobodyWaitsForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c counting
-		b := broadcast.New(broadcast.Config{Make: c.make, Every: time.Second, Most: 2})
+		var c fakeMessages
+		b := broadcast.New(broadcast.Config{Message: c.make, Interval: time.Second, MaxWatchers: 2})
 		defer b.Close()
 		slow, quick := watch(t, b), watch(t, b)
 		begin := time.Now()
@@ -123,14 +123,14 @@ func TestASlowWatcherIsDroppedAndNobodyWaitsForIt(t *testing.T) {
 		if slow.Context().Err() == nil || quick.Context().Err() != nil {
 			t.Error("the slow watcher goes on, or the quick one does not")
 		}
-		watch(t, b).Close() // there is room again
+		watch(t, b).Close() // there is room for another watcher again
 	})
 }
 
-func TestThereIsRoomForAsManyAsMayWatch(t *testing.T) {
+func TestOneWatcherTooManyIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var c counting
-		b := broadcast.New(broadcast.Config{Make: c.make, Every: time.Second, Most: 2})
+		var c fakeMessages
+		b := broadcast.New(broadcast.Config{Message: c.make, Interval: time.Second, MaxWatchers: 2})
 		first, second := watch(t, b), watch(t, b)
 		if _, err := b.Watch(); !errors.Is(err, broadcast.ErrFull) {
 			t.Errorf("the third got %v", err)
@@ -150,9 +150,9 @@ func TestThereIsRoomForAsManyAsMayWatch(t *testing.T) {
 	})
 }
 
-func TestCloseInterruptsTheMaker(t *testing.T) {
+func TestCloseInterruptsMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := broadcast.New(broadcast.Config{Every: time.Second, Most: 2, Make: func(ctx context.Context) []byte {
+		b := broadcast.New(broadcast.Config{Interval: time.Second, MaxWatchers: 2, Message: func(ctx context.Context) []byte {
 			<-ctx.Done()
 			return []byte("too late")
 		}})

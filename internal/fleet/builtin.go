@@ -14,7 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fleetcall/fleetcall/internal/answer"
+	"github.com/fleetcall/fleetcall/internal/httpheader"
 )
 
 // builtin is a round-robin balancer inside this process.
@@ -67,7 +67,7 @@ func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, erro
 // replica gives that or the balancer.
 func withRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header.Set(answer.RequestID, answer.IDOf(r.Header))
+		r.Header.Set(httpheader.RequestID, httpheader.RequestIDOf(r.Header))
 		next.ServeHTTP(w, r)
 	})
 }
@@ -76,8 +76,8 @@ func withRequestID(next http.Handler) http.Handler {
 // X-Replica.
 func refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
 	h := w.Header()
-	maps.Copy(h, answer.Headers())
-	h.Set(answer.RequestID, r.Header.Get(answer.RequestID))
+	maps.Copy(h, httpheader.Common())
+	h.Set(httpheader.RequestID, r.Header.Get(httpheader.RequestID))
 	h.Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	_, _ = fmt.Fprintf(w, `{"type":"about:blank","title":%q,"status":%d,"detail":%q}`+"\n", http.StatusText(status), status, detail)

@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fleetcall/fleetcall/internal/answer"
 	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/httpheader"
 	"github.com/fleetcall/fleetcall/internal/rig"
 
 	"github.com/redis/go-redis/v9"
@@ -178,7 +178,7 @@ func TestRequestsAreSpreadOverTheReplicas(t *testing.T) {
 // replica would.
 func expectOwnProblem(t *testing.T, resp *http.Response, body []byte, status int, detail string) {
 	t.Helper()
-	want := answer.Headers()
+	want := httpheader.Common()
 	want.Set("Content-Type", "application/problem+json")
 	want.Set("X-Request-Id", "mine")
 	for name := range want {

@@ -1,12 +1,12 @@
-// Package hot finds the keys that are asked for most at the moment, in memory
-// that does not grow with the number of keys.
+// Package hot finds the keys with the most requests in a sliding window of time, with
+// memory that does not grow with the number of keys.
 //
 // It counts with the Space-Saving algorithm (Metwally, Agrawal and El Abbadi,
-// "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005):
-// a key that finds no counter free takes over the smallest, and notes how much
-// of that count may be another's. The counters are divided into sets of eight,
-// as in a processor's cache, so that a key is looked for among eight and not
-// among all.
+// "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005): a key
+// that finds no free counter takes over the smallest one, and records how much of the
+// count may belong to other keys. The counters form sets of eight, as in a
+// set-associative processor cache, so that finding a key's counter takes eight
+// comparisons.
 package hot
 
 import (
@@ -20,60 +20,61 @@ import (
 )
 
 const (
-	// stripes hold a sample of the requests each, so that no lock is shared by
-	// all of them, also when all ask for one key.
+	// stripes is the number of parts with a lock of their own. Each request is counted
+	// in a random one, so that requests seldom wait for each other, even if all are for
+	// one key.
 	stripes = 8
-	sets    = 64 // of a stripe
-	ways    = 8  // counters of a set
-	// spans is how many spans of time the window has. One more is kept: while one
-	// fills, the window ends within the oldest.
-	spans = 10
-	kept  = spans + 1
+	sets    = 64 // in each slot of a stripe
+	ways    = 8  // counters in a set
+	// slots is the number of slots of time in the window. One more is kept: while the
+	// newest slot fills, the window ends within the oldest.
+	slots     = 10
+	keptSlots = slots + 1
 )
 
-// Keys counts requests by key over a sliding window. Make it with New; its
-// methods may be called concurrently.
+// Keys counts requests by key over a sliding window. Create it with New. Its methods
+// may be called concurrently.
 type Keys[K comparable] struct {
-	seed    maphash.Seed
-	begun   time.Time
-	span    time.Duration
-	stripes [stripes]stripe[K]
+	seed       maphash.Seed
+	begun      time.Time
+	slotLength time.Duration
+	stripes    [stripes]stripe[K]
 }
 
 type stripe[K comparable] struct {
 	mu     sync.Mutex
-	number int64                        // of the span that fills
-	spans  [kept][sets][ways]counter[K] // by their numbers' remainders
-	_      [64]byte                     // keeps the next stripe's lock off this cache line
+	newest int64                             // the number of the slot that fills now
+	slots  [keptSlots][sets][ways]counter[K] // a slot's index is its number modulo keptSlots
+	_      [64]byte                          // puts the next stripe's lock on another cache line
 }
 
 type counter[K comparable] struct {
-	key   K
-	count uint32 // zero: free
-	over  uint32 // how much of count may be other keys'
+	key          K
+	count        uint32 // 0: the counter is free
+	overestimate uint32 // how much of count may belong to other keys
 }
 
-// Count is a key and how many requests asked for it within the window.
+// Count is a key and the number of its requests within the window.
 type Count[K comparable] struct {
 	Key      K
 	Requests float64
 }
 
-// New returns a Keys whose window is the last so many seconds.
+// New returns a Keys that counts over a window of this length.
 func New[K comparable](window time.Duration) *Keys[K] {
-	return &Keys[K]{seed: maphash.MakeSeed(), begun: time.Now(), span: max(window/spans, 1)}
+	return &Keys[K]{seed: maphash.MakeSeed(), begun: time.Now(), slotLength: max(window/slots, 1)}
 }
 
-// Add counts a request for key at the moment now. It takes a fraction of a
-// microsecond and allocates nothing.
+// Add counts a request for key at the time now. It takes less than a microsecond and
+// allocates nothing.
 func (k *Keys[K]) Add(key K, now time.Time) {
 	set := maphash.Comparable(k.seed, key) % sets
-	number := int64(now.Sub(k.begun) / k.span)
+	current := int64(now.Sub(k.begun) / k.slotLength)
 	s := &k.stripes[rand.Uint32()%stripes]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn(number)
-	counters := &s.spans[s.number%kept][set]
+	s.advance(current)
+	counters := &s.slots[s.newest%keptSlots][set]
 	least := &counters[0]
 	for i := range counters {
 		c := &counters[i]
@@ -85,44 +86,45 @@ func (k *Keys[K]) Add(key K, now time.Time) {
 			least = c
 		}
 	}
-	least.key, least.over = key, least.count
+	least.key, least.overestimate = key, least.count
 	least.count += min(1, math.MaxUint32-least.count)
 }
 
-// turn clears the spans that have left the window; mu is held. A request that
-// was measured in the span before counts in the one that fills.
-func (s *stripe[K]) turn(number int64) {
-	for n := max(s.number, number-kept) + 1; n <= number; n++ {
-		clear(s.spans[n%kept][:])
+// advance clears the slots that have left the window. The caller holds mu. A caller
+// whose time is in an earlier slot still counts in the newest one.
+func (s *stripe[K]) advance(current int64) {
+	for n := max(s.newest, current-keptSlots) + 1; n <= current; n++ {
+		clear(s.slots[n%keptSlots][:])
 	}
-	s.number = max(s.number, number)
+	s.newest = max(s.newest, current)
 }
 
-// Top returns the n keys with the most requests within the window, the most
-// first. The window ends within a span, whose requests are taken for spread
-// evenly: how many of them are still in the window is an estimate. But for that, a
-// key's count is never more than it had, as what a counter took over from another
-// key is left out. A key that has more than an eighth of its set's requests in
-// each span, one of some 500 of all, is not missed.
+// Top returns the n keys with the most requests within the window, in descending order.
+//
+// The window ends within the oldest slot, whose requests are assumed to be spread
+// evenly over it, so that part is an estimate. Apart from that, a key's count is never
+// too high, because counts taken over from other keys are left out. No key is missed
+// that has more than an eighth of its set's requests in each slot, which is about one
+// of 500 of all requests.
 func (k *Keys[K]) Top(n int, now time.Time) []Count[K] {
 	elapsed := now.Sub(k.begun)
-	number := int64(elapsed / k.span)
-	left := 1 - float64(elapsed%k.span)/float64(k.span) // of the oldest span
+	current := int64(elapsed / k.slotLength)
+	left := 1 - float64(elapsed%k.slotLength)/float64(k.slotLength) // the part of the oldest slot that is still in the window
 	sums := map[K]float64{}
 	for i := range k.stripes {
 		s := &k.stripes[i]
 		s.mu.Lock()
-		s.turn(number)
-		oldest := (s.number + 1) % kept
-		for span := range s.spans {
+		s.advance(current)
+		oldest := (s.newest + 1) % keptSlots
+		for slot := range s.slots {
 			weight := 1.0
-			if int64(span) == oldest {
+			if int64(slot) == oldest {
 				weight = left
 			}
 			for set := range sets {
-				for _, c := range s.spans[span][set][:] {
-					if c.count > c.over {
-						sums[c.key] += float64(c.count-c.over) * weight
+				for _, c := range s.slots[slot][set][:] {
+					if c.count > c.overestimate {
+						sums[c.key] += float64(c.count-c.overestimate) * weight
 					}
 				}
 			}
@@ -131,7 +133,7 @@ func (k *Keys[K]) Top(n int, now time.Time) []Count[K] {
 	}
 	top := make([]Count[K], 0, len(sums))
 	for key, requests := range sums {
-		if requests >= 0.5 { // what would be shown as none is none
+		if requests >= 0.5 { // less would be shown as 0
 			top = append(top, Count[K]{key, requests})
 		}
 	}

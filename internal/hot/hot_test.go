@@ -28,7 +28,7 @@ func TestTheHottestKeysAreFoundAmongAMillionInBoundedMemory(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before := heap()
-	// Ten keys are asked for 10,000 to 19,000 times, and a million once each.
+	// Ten keys have 10,000 to 19,000 requests, and a million keys have one each.
 	order := make([]int32, 0, 1_145_000)
 	for i := range int32(10) {
 		for range 10_000 + 1_000*i {
@@ -81,7 +81,7 @@ func TestFewKeysAreCountedExactly(t *testing.T) {
 	}
 }
 
-// requests returns how many requests Top says that each key had.
+// requests returns the counts of Top by key.
 func requests(k *hot.Keys[string]) map[string]float64 {
 	shown := map[string]float64{}
 	for _, c := range k.Top(10, time.Now()) {
@@ -103,7 +103,7 @@ func TestASteadyRateIsShownAsItIs(t *testing.T) {
 				continue
 			}
 			got := requests(k)
-			// A request on the window's edge is in it or not.
+			// A request at the edge of the window may count or not.
 			if want := float64(min(n, 1000)); math.Abs(got["hot"]-want) > 1.5 {
 				t.Fatalf("after %d requests, one each 10 ms: %.1f, want %.0f", n, got["hot"], want)
 			}
@@ -118,7 +118,7 @@ func TestOneRequestIsShownForAsLongAsTheWindowAndNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := hot.New[string](window)
 		for range 20 {
-			time.Sleep(777 * time.Millisecond) // another place in its span each time
+			time.Sleep(777 * time.Millisecond) // each request falls into another part of its slot
 			k.Add("lone", time.Now())
 			time.Sleep(9 * time.Second)
 			if got := requests(k); got["lone"] != 1 {

@@ -12,10 +12,9 @@ var given = struct {
 	ports map[int]bool
 }{ports: map[int]bool{}}
 
-// FreePort returns a TCP port of 127.0.0.1 that the kernel chose and that
-// nothing listens on. It gives no port twice in one process. Another process
-// may still take the port before the caller does: a caller whose server
-// cannot bind asks for another one.
+// FreePort returns a TCP port of 127.0.0.1 on which nothing listens. The kernel chooses
+// it. FreePort returns no port twice in one process. Another process may still take the
+// port first, so a caller whose server cannot listen on it should ask for another.
 func FreePort() (int, error) {
 	for range 100 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

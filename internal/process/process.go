@@ -1,9 +1,9 @@
 // Package process runs child processes that do not outlive their parent.
 //
-// A child gets a process group of its own, so that a terminal's Ctrl-C reaches
-// only the parent, which then stops its children in order. On Linux the kernel
-// signals the child when the parent dies, however it dies. Elsewhere a parent
-// that is killed leaves its children running.
+// A child gets its own process group, so that Ctrl-C in a terminal reaches only the
+// parent, which then stops its children in order. On Linux, the kernel signals the
+// child when the parent dies for any reason. On other systems, a parent that is killed
+// leaves its children running.
 package process
 
 import (
@@ -17,38 +17,36 @@ import (
 	"time"
 )
 
-// Spec says what to run.
+// Spec describes the process to start.
 type Spec struct {
 	Path   string   // of the executable
 	Args   []string // without the executable's name
 	Env    []string // nil: the parent's
-	Dir    string   // empty: the parent's
+	Dir    string   // the working directory; empty: the parent's
 	Stdout io.Writer
 	Stderr io.Writer
-	// Credential is the user to run as; nil: the parent's. Only root may
-	// set it.
+	// Credential is the user that the process runs as. If it is nil, that is the
+	// parent's user. Only root may set it.
 	Credential *syscall.Credential
-	// DeathSignal is what the kernel sends when the parent dies; zero:
-	// SIGKILL. A program with workers of its own needs one that it hands
-	// on to them.
+	// DeathSignal is the signal that the kernel sends when the parent dies. Zero stands
+	// for SIGKILL. A program that has workers needs a signal on which it stops them.
 	DeathSignal syscall.Signal
 }
 
-// Process is a running or finished child.
+// Process is a child that is running or has ended.
 type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
-	err  error // of Wait; set before done is closed
+	err  error // returned by Wait; written before done is closed
 }
 
-// Start starts the child. Every started child must be ended by Stop or Kill,
-// or be seen to end through Done.
+// Start starts the child. The caller must end it with Stop or Kill, or wait for Done.
 func Start(spec Spec) (*Process, error) {
 	cmd := exec.Command(spec.Path, spec.Args...)
 	cmd.Env, cmd.Dir = spec.Env, spec.Dir
 	cmd.Stdout, cmd.Stderr = spec.Stdout, spec.Stderr
-	// A grandchild that inherited the output pipe must not keep Wait from
-	// returning.
+	// Wait must return even if a grandchild has inherited the pipe for the output and
+	// keeps it open.
 	cmd.WaitDelay = 2 * time.Second
 	if spec.DeathSignal == 0 {
 		spec.DeathSignal = syscall.SIGKILL
@@ -71,14 +69,14 @@ func Start(spec Spec) (*Process, error) {
 // Pid returns the child's process id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Done is closed once the child has ended and its output was read.
+// Done is closed when the child has ended and its output has been read.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err returns how the child ended: nil for exit status 0, else an
-// *exec.ExitError. It may only be called after Done is closed.
+// Err returns nil if the child ended with exit status 0, and an *exec.ExitError
+// otherwise. Call it only after Done is closed.
 func (p *Process) Err() error { return p.err }
 
-// Running tells whether the child has not ended yet.
+// Running reports whether the child has not ended yet.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:
@@ -88,7 +86,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Signal sends sig to the child. It is not an error when the child has ended.
+// Signal sends sig to the child. It returns no error if the child has ended.
 func (p *Process) Signal(sig syscall.Signal) error {
 	err := p.cmd.Process.Signal(sig)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -97,10 +95,10 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Kill ends the child's process group with SIGKILL and waits for the child.
+// Kill sends SIGKILL to the child's process group and waits for the child.
 func (p *Process) Kill() {
 	if p.Running() {
-		// The group still exists while its leader was not waited for.
+		// The group exists at least until Wait has returned for the child.
 		if err := syscall.Kill(-p.Pid(), syscall.SIGKILL); err != nil {
 			_ = p.cmd.Process.Kill()
 		}
@@ -108,8 +106,8 @@ func (p *Process) Kill() {
 	<-p.done
 }
 
-// Stop sends sig, waits up to grace for the child to end, and kills it when it
-// has not. It reports whether the child ended by itself.
+// Stop sends sig and waits for the child to end. If it has not ended after grace, Stop
+// kills it. It reports whether the child ended without being killed.
 func (p *Process) Stop(sig syscall.Signal, grace time.Duration) bool {
 	if err := p.Signal(sig); err != nil {
 		p.Kill()

@@ -87,7 +87,7 @@ func TestChildDiesWithItsKilledParent(t *testing.T) {
 	}
 	_ = parent.Wait()
 	for range 100 {
-		// An orphan that nobody has reaped yet is dead all the same.
+		// A zombie whose parent is gone counts as dead.
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(child) + "/stat")
 		if err != nil || strings.Contains(string(stat), ") Z ") {
 			return
