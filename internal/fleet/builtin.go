@@ -17,7 +17,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/httpheader"
 )
 
-// builtin is a round-robin balancer inside this process.
+// builtin is a round-robin balancer in this process.
 type builtin struct {
 	server *http.Server
 	routes *roundRobin
@@ -63,8 +63,8 @@ func startBuiltin(listen string, addrs []string, logs io.Writer) (*builtin, erro
 	return b, nil
 }
 
-// withRequestID gives each request the id that its answer will have, whether a
-// replica gives that or the balancer.
+// withRequestID sets the request's id before the request reaches a replica, so that the
+// response has the same id whether a replica or the balancer sends it.
 func withRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Set(httpheader.RequestID, httpheader.RequestIDOf(r.Header))
@@ -72,8 +72,8 @@ func withRequestID(next http.Handler) http.Handler {
 	})
 }
 
-// refuse answers for the balancer itself, with all that a replica's answer has but
-// X-Replica.
+// refuse sends a response of the balancer's own. It has all headers of a replica's
+// response except X-Replica.
 func refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
 	h := w.Header()
 	maps.Copy(h, httpheader.Common())
@@ -83,8 +83,8 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
 	_, _ = fmt.Fprintf(w, `{"type":"about:blank","title":%q,"status":%d,"detail":%q}`+"\n", http.StatusText(status), status, detail)
 }
 
-// hideMetrics does what nginx.conf does: one would get the metrics of any
-// replica.
+// hideMetrics refuses /metrics, as deploy/nginx.conf does, because the client would get
+// the metrics of an arbitrary replica.
 func hideMetrics(proxy http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if path.Clean(r.URL.Path) == "/metrics" {
@@ -97,7 +97,7 @@ func hideMetrics(proxy http.Handler) http.Handler {
 
 func (b *builtin) name() string { return "built in" }
 
-func (b *builtin) set(_ context.Context, addrs []string) error {
+func (b *builtin) setReplicas(_ context.Context, addrs []string) error {
 	b.routes.addrs.Store(&addrs)
 	return nil
 }
@@ -116,8 +116,8 @@ func (b *builtin) close() error {
 	return err
 }
 
-// roundRobin sends each request to the next replica. A GET or HEAD that one
-// replica does not answer goes to the one after it.
+// roundRobin sends each request to the next replica. If a replica does not answer a GET
+// or HEAD, the request goes to the one after it.
 type roundRobin struct {
 	transport *http.Transport
 	addrs     atomic.Pointer[[]string]

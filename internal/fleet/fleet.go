@@ -1,63 +1,23 @@
-// Package fleet runs several fleetcall replicas on this machine, each in a
-// process of its own, behind a balancer.
+// Package fleet runs several fleetcall replicas on this machine, each in its own
+// process, behind a balancer.
 //
-// The balancer is the installed nginx with the configuration in deploy, or one
-// built in where there is no nginx. Where no database or no Redis is given, the
-// fleet brings its own: an SQLite file that its replicas share, and a Redis
-// that lives in this process.
+// The balancer is nginx with the configuration from package deploy, or a built-in one
+// if nginx is not installed. If no database or no Redis is given, the fleet brings its
+// own: an SQLite file that the replicas share, and a Redis server inside this process.
 package fleet
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/fleetcall/fleetcall/internal/loopback"
-)
-
-// Config says what to run. Its zero value is three replicas of this very
-// program in distributed mode, with embedded parts, on a free port.
-type Config struct {
-	Binary      string // fleetcall's path; empty: the running program's
-	Listen      string // the balancer's address; empty: a free port of 127.0.0.1
-	Replicas    int    // to start with; zero: 3
-	Mode        string // off, local or distributed; empty: distributed
-	DatabaseURL string // empty: an embedded database
-	RedisURL    string // empty: an embedded Redis
-	Balancer    string // BalancerAuto, BalancerNginx or BalancerBuiltin; empty: auto
-
-	// Env is added to this process' environment for the replicas, and wins
-	// over it.
-	Env []string
-	// Logs receives the output of replicas and nginx, each line after its
-	// process' name in brackets; nil: it is discarded.
-	Logs io.Writer
-	// Report receives a sentence when something happens that nobody asked
-	// for: a replica died, nginx cannot be used. It may be called from
-	// several goroutines at once. nil: it is discarded.
-	Report func(string)
-	// StartTimeout bounds how long a replica may take to be ready; zero: 30 s.
-	StartTimeout time.Duration
-	// StopGrace bounds how long a replica may take to end after SIGTERM before
-	// it is killed; zero: 40 s.
-	StopGrace time.Duration
-}
-
-// The balancers of Config.
-const (
-	BalancerAuto    = "auto"
-	BalancerNginx   = "nginx"
-	BalancerBuiltin = "builtin"
 )
 
 // Fleet is a running fleet. Its methods may be called concurrently.
@@ -67,11 +27,11 @@ type Fleet struct {
 	logs     *lineWriter
 	client   *http.Client
 	balancer balancer
-	redis    *embeddedRedis // nil when one was given
+	redis    *embeddedRedis // nil if Config has a RedisURL
 
 	mu       sync.Mutex
-	replicas []*Replica // every one that was ready once
-	started  int        // replicas so far, to number them
+	replicas []*Replica // every replica that was ever ready
+	started  int        // how many replicas were started, for their numbers
 	closed   bool
 	closing  sync.Once
 	closeErr error
@@ -80,15 +40,15 @@ type Fleet struct {
 // balancer spreads requests over replicas.
 type balancer interface {
 	name() string
-	// set replaces the replicas' addresses.
-	set(ctx context.Context, addrs []string) error
+	// setReplicas replaces the addresses of the replicas.
+	setReplicas(ctx context.Context, addrs []string) error
 	close() error
 }
 
-// Start starts a fleet and returns when every replica is ready and the
-// balancer answers. When it returns an error, nothing is left running.
+// Start starts a fleet. It returns when every replica is ready and the balancer
+// answers. If it returns an error, nothing is left running.
 func Start(ctx context.Context, config Config) (*Fleet, error) {
-	if err := config.complete(); err != nil {
+	if err := config.setDefaults(); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "fleetcall-fleet-")
@@ -110,70 +70,6 @@ func Start(ctx context.Context, config Config) (*Fleet, error) {
 	return f, nil
 }
 
-func (c *Config) complete() error {
-	if c.Binary == "" {
-		path, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("fleetcall: finding this program's file: %w", err)
-		}
-		c.Binary = path
-	}
-	if c.Replicas == 0 {
-		c.Replicas = 3
-	}
-	if c.Replicas < 1 {
-		return fmt.Errorf("fleetcall: a fleet of %d replicas: it needs at least 1", c.Replicas)
-	}
-	if c.Mode == "" {
-		c.Mode = "distributed"
-	}
-	if !slices.Contains([]string{"off", "local", "distributed"}, c.Mode) {
-		return fmt.Errorf("fleetcall: unknown mode %q: it is off, local or distributed", c.Mode)
-	}
-	if c.Balancer == "" {
-		c.Balancer = BalancerAuto
-	}
-	if !slices.Contains([]string{BalancerAuto, BalancerNginx, BalancerBuiltin}, c.Balancer) {
-		return fmt.Errorf("fleetcall: unknown balancer %q: it is %s, %s or %s", c.Balancer, BalancerAuto, BalancerNginx, BalancerBuiltin)
-	}
-	if c.Listen == "" {
-		c.Listen = "127.0.0.1:0"
-	}
-	host, port, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return fmt.Errorf("fleetcall: listen address %q: %w", c.Listen, err)
-	}
-	if port == "0" {
-		free, err := loopback.FreePort()
-		if err != nil {
-			return err
-		}
-		c.Listen = net.JoinHostPort(host, strconv.Itoa(free))
-	}
-	// nginx shares its port with any other nginx of the same user that asks
-	// to; two fleets on one port would each get half of the requests.
-	l, err := net.Listen("tcp", c.Listen)
-	if err != nil {
-		return fmt.Errorf("fleetcall: listening on %s: %w", c.Listen, err)
-	}
-	if err := l.Close(); err != nil {
-		return fmt.Errorf("fleetcall: listening on %s: %w", c.Listen, err)
-	}
-	if c.Logs == nil {
-		c.Logs = io.Discard
-	}
-	if c.Report == nil {
-		c.Report = func(string) {}
-	}
-	if c.StartTimeout == 0 {
-		c.StartTimeout = 30 * time.Second
-	}
-	if c.StopGrace == 0 {
-		c.StopGrace = 40 * time.Second
-	}
-	return nil
-}
-
 func (f *Fleet) start(ctx context.Context) error {
 	var err error
 	if f.config.RedisURL == "" {
@@ -181,7 +77,7 @@ func (f *Fleet) start(ctx context.Context) error {
 			return err
 		}
 	}
-	// The first replica fills an embedded database; the others find it ready.
+	// The first replica fills an embedded database before the others open it.
 	if _, err := f.startReplica(ctx); err != nil {
 		return err
 	}
@@ -224,8 +120,8 @@ func (f *Fleet) startBalancer(ctx context.Context) error {
 	return nil
 }
 
-// report passes a sentence on unless the fleet is being closed, when ends are
-// expected.
+// report passes a sentence on, except while the fleet is being closed: then processes
+// end because they were told to.
 func (f *Fleet) report(sentence string) {
 	f.mu.Lock()
 	closed := f.closed
@@ -235,7 +131,7 @@ func (f *Fleet) report(sentence string) {
 	}
 }
 
-// URL returns the balancer's address as a base URL without a slash at its end.
+// URL returns the balancer's base URL, without a slash at its end.
 func (f *Fleet) URL() string { return baseURL(f.config.Listen) }
 
 func baseURL(listen string) string {
@@ -260,7 +156,7 @@ func (f *Fleet) Database() string {
 	return "given, " + withoutPassword(f.config.DatabaseURL)
 }
 
-// EmbeddedDatabase tells whether the fleet brought its own database.
+// EmbeddedDatabase reports whether the fleet brought its own database.
 func (f *Fleet) EmbeddedDatabase() bool { return f.config.DatabaseURL == "" }
 
 // Redis names the Redis in use, without its password.
@@ -271,8 +167,8 @@ func (f *Fleet) Redis() string {
 	return "given, " + withoutPassword(f.config.RedisURL)
 }
 
-// Replicas returns the replicas that were not stopped or killed and have not
-// died, oldest first.
+// Replicas returns the replicas that are running, except those that were told to stop,
+// in the order of their start.
 func (f *Fleet) Replicas() []*Replica {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -293,21 +189,21 @@ func (f *Fleet) addrs() []string {
 	return addrs
 }
 
-// AddReplica starts one more replica and returns it once it is ready and the
+// AddReplica starts one more replica. It returns when the replica is ready and the
 // balancer sends it requests.
 func (f *Fleet) AddReplica(ctx context.Context) (*Replica, error) {
 	r, err := f.startReplica(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := f.balancer.set(ctx, f.addrs()); err != nil {
+	if err := f.balancer.setReplicas(ctx, f.addrs()); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// Restart starts a replica that was stopped or killed again, under the same ID on
-// another port, and returns it once it is ready and the balancer sends it requests.
+// Restart starts a replica that has ended again, with the same ID on another port. It
+// returns when the replica is ready and the balancer sends it requests.
 func (f *Fleet) Restart(ctx context.Context, ended *Replica) (*Replica, error) {
 	if ended.proc.Running() {
 		return nil, fmt.Errorf("fleetcall: restarting %s: it still runs", ended.ID)
@@ -316,15 +212,15 @@ func (f *Fleet) Restart(ctx context.Context, ended *Replica) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.balancer.set(ctx, f.addrs()); err != nil {
+	if err := f.balancer.setReplicas(ctx, f.addrs()); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// Close stops the balancer, then the replicas, in order, so that requests
-// under way are answered, and removes the fleet's files. Nothing is left
-// running when it returns, also when it returns an error.
+// Close stops the balancer and then the replicas, so that requests under way are
+// answered, and removes the fleet's files. When it returns, even with an error, nothing
+// is left running.
 func (f *Fleet) Close() error {
 	f.closing.Do(func() { f.closeErr = f.close() })
 	return f.closeErr
@@ -372,11 +268,11 @@ func (f *Fleet) environment(id, listen string) []string {
 	return append(env, "LISTEN_ADDR="+listen, "REPLICA_ID="+id)
 }
 
-// withoutPassword returns the address of a server without user and password.
+// withoutPassword returns the address of a server without its user and password.
 func withoutPassword(address string) string {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
-		// A PostgreSQL key=value string may hold a password anywhere.
+		// A connection string of the form key=value may hold a password anywhere.
 		return "by a connection string"
 	}
 	rest, _, _ = strings.Cut(rest, "?")

@@ -25,10 +25,11 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain makes the test's own binary a replica when it is started as one.
+// When a fleet starts the test's binary as a replica, TestMain serves instead of
+// running the tests.
 func TestMain(m *testing.M) {
 	if os.Getenv("FLEET_TEST_REPLICA") != "" {
-		if err := serve(); err != nil {
+		if err := serveAsReplica(); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -37,8 +38,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// serve is a replica that tells its environment.
-func serve() error {
+// serveAsReplica is a replica that reports its environment and the headers it receives.
+func serveAsReplica() error {
 	if os.Args[1] != "serve" {
 		return fmt.Errorf("unexpected arguments %q", os.Args)
 	}
@@ -174,8 +175,8 @@ func TestRequestsAreSpreadOverTheReplicas(t *testing.T) {
 	})
 }
 
-// expectOwnProblem fails the test unless the balancer answered for itself as a
-// replica would.
+// expectOwnProblem fails the test unless the response is the balancer's own and has the
+// form of a replica's.
 func expectOwnProblem(t *testing.T, resp *http.Response, body []byte, status int, detail string) {
 	t.Helper()
 	want := httpheader.Common()
@@ -234,17 +235,17 @@ func TestAnIDThatABalancerGivesIsTheReplicas(t *testing.T) {
 		for _, id := range []string{"", "a b", strings.Repeat("x", 129)} {
 			_, body := ask("/headers", id)
 			var at http.Header
-			if err := json.Unmarshal(body, &at); err != nil || !made.MatchString(at.Get("X-Request-Id")) {
+			if err := json.Unmarshal(body, &at); err != nil || !newID.MatchString(at.Get("X-Request-Id")) {
 				t.Errorf("%q reaches the replica as %s", id, body)
 			}
-			if resp, _ := ask("/metrics", id); !made.MatchString(resp.Header.Get("X-Request-Id")) {
+			if resp, _ := ask("/metrics", id); !newID.MatchString(resp.Header.Get("X-Request-Id")) {
 				t.Errorf("%q reaches the client as %q", id, resp.Header.Get("X-Request-Id"))
 			}
 		}
 	})
 }
 
-var made = regexp.MustCompile(`^[0-9a-f]{32}$`)
+var newID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func TestReplicasGetTheirEnvironment(t *testing.T) {
 	f := start(t, fleet.BalancerBuiltin, fleet.Config{Replicas: 1, Mode: "local", Env: []string{"QUERY_DELAY=7ms"}})
@@ -263,8 +264,8 @@ func TestReplicasGetTheirEnvironment(t *testing.T) {
 
 func TestAReplicaThatEndsFailsNoRequest(t *testing.T) {
 	eachBalancer(t, func(t *testing.T, balancer string) {
-		var said reports
-		f := start(t, balancer, fleet.Config{Report: said.add})
+		var reported reports
+		f := start(t, balancer, fleet.Config{Report: reported.add})
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		statuses := map[int]int{}
@@ -300,25 +301,25 @@ func TestAReplicaThatEndsFailsNoRequest(t *testing.T) {
 		if n := len(f.Replicas()); n != 1 {
 			t.Errorf("%d replicas left, want 1", n)
 		}
-		if said.String() != "" {
-			t.Errorf("ends that were asked for are reported: %s", said.String())
+		if reported.String() != "" {
+			t.Errorf("ends that were asked for are reported: %s", reported.String())
 		}
 	})
 }
 
 func TestAReplicaThatDiesIsReported(t *testing.T) {
-	var said reports
-	f := start(t, fleet.BalancerBuiltin, fleet.Config{Report: said.add})
+	var reported reports
+	f := start(t, fleet.BalancerBuiltin, fleet.Config{Report: reported.add})
 	if err := syscall.Kill(f.Replicas()[1].Pid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	for range 200 {
-		if strings.Contains(said.String(), "ended by itself: signal: killed") {
+		if strings.Contains(reported.String(), "ended by itself: signal: killed") {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Errorf("reported: %q", said.String())
+	t.Errorf("reported: %q", reported.String())
 }
 
 func TestAFleetThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {

@@ -23,18 +23,18 @@ import (
 
 var errNoNginx = errors.New("fleetcall: nginx is not installed")
 
-// nginx is the installed nginx, in a directory of its own.
+// nginx is a running process of the installed nginx, with a directory of its own.
 type nginx struct {
 	dir    string
 	proc   *process.Process
 	client *http.Client
 	url    string
 	ending atomic.Bool
-	mu     sync.Mutex // serialises set
+	mu     sync.Mutex // held by setReplicas, so that reloads come one after another
 }
 
-// ListenConf returns the listen.conf that makes nginx listen on addr, a
-// host:port with the meaning that net.Listen gives it.
+// ListenConf returns a listen.conf that makes nginx listen on addr, which has the form
+// and meaning of an address for net.Listen.
 func ListenConf(addr string) ([]byte, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -55,7 +55,7 @@ func ListenConf(addr string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// UpstreamConf returns the upstream.conf for replicas at the given host:port.
+// UpstreamConf returns an upstream.conf that lists the replicas at these addresses.
 func UpstreamConf(addrs []string) []byte {
 	var b bytes.Buffer
 	for _, addr := range addrs {
@@ -68,7 +68,7 @@ func findNginx() (string, error) {
 	if path, err := exec.LookPath("nginx"); err == nil {
 		return path, nil
 	}
-	// Debian keeps it out of an ordinary user's PATH.
+	// On Debian, an ordinary user's PATH lacks the directory of nginx.
 	for _, path := range []string{"/usr/sbin/nginx", "/usr/local/sbin/nginx"} {
 		if _, err := os.Stat(path); err == nil {
 			return path, nil
@@ -86,8 +86,8 @@ func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io
 	if err != nil {
 		return nil, err
 	}
-	// Started by root, nginx gives its workers to another user, who has to get
-	// to the files in dir.
+	// If root starts nginx, its workers run as another user, who must be able to read
+	// the files in dir.
 	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o711), os.MkdirAll(dir, 0o755)); err != nil {
 		return nil, fmt.Errorf("fleetcall: preparing nginx: %w", err)
 	}
@@ -109,12 +109,12 @@ func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io
 		Path:   path,
 		Args:   []string{"-p", dir + "/", "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr", "-g", "daemon off;" + openFiles()},
 		Stdout: output, Stderr: output,
-		DeathSignal: syscall.SIGTERM, // which nginx hands on to its workers
+		DeathSignal: syscall.SIGTERM, // on which nginx stops its workers
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := n.await(ctx); err != nil {
+	if err := n.waitReady(ctx); err != nil {
 		n.proc.Stop(syscall.SIGTERM, 2*time.Second)
 		return nil, fmt.Errorf("fleetcall: starting nginx on %s: %w\n%s", listen, err, output.String())
 	}
@@ -127,8 +127,9 @@ func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io
 	return n, nil
 }
 
-// openFiles lets nginx open as many files as this process' hard limit allows:
-// the soft limit, often 1,024, is too low for a thousand clients.
+// openFiles returns a directive that lets nginx open as many files as this process's
+// hard limit allows. The soft limit, often 1,024, would be too low for a thousand
+// clients.
 func openFiles() string {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max == 0 {
@@ -137,8 +138,8 @@ func openFiles() string {
 	return " worker_rlimit_nofile " + strconv.FormatUint(min(uint64(limit.Max), 65536), 10) + ";"
 }
 
-// await returns when nginx passes requests on to a replica.
-func (n *nginx) await(ctx context.Context) error {
+// waitReady returns when nginx passes requests on to a replica.
+func (n *nginx) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -172,7 +173,7 @@ func (n *nginx) probe(ctx context.Context) error {
 
 func (n *nginx) name() string { return "nginx" }
 
-func (n *nginx) set(ctx context.Context, addrs []string) error {
+func (n *nginx) setReplicas(ctx context.Context, addrs []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := workers(n.proc.Pid())
@@ -182,11 +183,11 @@ func (n *nginx) set(ctx context.Context, addrs []string) error {
 	if err := n.proc.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
-	// The old workers may take new connections until the new ones have
-	// started and the old ones were told to finish.
+	// The old workers may take new connections until the new workers run and nginx has
+	// told the old ones to finish.
 	deadline := time.NewTimer(5 * time.Second)
 	defer deadline.Stop()
-	for !renewed(before, workers(n.proc.Pid())) {
+	for !reloaded(before, workers(n.proc.Pid())) {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -195,7 +196,7 @@ func (n *nginx) set(ctx context.Context, addrs []string) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	// nginx tells the old workers after a pause of 100 ms.
+	// nginx waits 100 ms before it tells the old workers.
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -204,7 +205,8 @@ func (n *nginx) set(ctx context.Context, addrs []string) error {
 	}
 }
 
-// workers returns the process ids of nginx' children, where the system tells.
+// workers returns the process ids of nginx's workers. It returns none on systems
+// without /proc.
 func workers(pid int) map[string]bool {
 	children := map[string]bool{}
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -220,7 +222,7 @@ func workers(pid int) map[string]bool {
 	return children
 }
 
-func renewed(before, now map[string]bool) bool {
+func reloaded(before, now map[string]bool) bool {
 	if len(before) == 0 {
 		return true
 	}
@@ -232,7 +234,7 @@ func renewed(before, now map[string]bool) bool {
 	return false
 }
 
-// close lets nginx answer what is under way, for a moment.
+// close gives nginx two seconds to finish the requests under way.
 func (n *nginx) close() error {
 	n.ending.Store(true)
 	if err := n.proc.Signal(syscall.SIGQUIT); err != nil {

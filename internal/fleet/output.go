@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// lineWriter lets several processes write whole lines to one writer.
+// lineWriter lets several processes write to one writer without mixing their lines.
 type lineWriter struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -23,7 +23,7 @@ type namedWriter struct {
 	prefix string
 
 	mu   sync.Mutex
-	rest []byte // of a line whose end has not come yet
+	rest []byte // the start of a line whose end has not been written yet
 }
 
 func (n *namedWriter) Write(p []byte) (int, error) {
@@ -48,7 +48,8 @@ func (n *namedWriter) Write(p []byte) (int, error) {
 
 const tailSize = 4 << 10
 
-// tail passes on what it is written and keeps the end of it.
+// tail passes on all that is written to it, and keeps the last 4 KiB for error
+// messages.
 type tail struct {
 	w io.Writer
 
@@ -63,7 +64,8 @@ func (t *tail) Write(p []byte) (int, error) {
 		t.kept = append(t.kept[:0], t.kept[over:]...)
 	}
 	t.mu.Unlock()
-	// A log that cannot be written must not stop the process that logs.
+	// The error is ignored, because a log that cannot be written must not stop the
+	// process that logs.
 	_, _ = t.w.Write(p)
 	return len(p), nil
 }

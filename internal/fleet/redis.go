@@ -8,7 +8,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 )
 
-// embeddedRedis is a Redis inside this process.
+// embeddedRedis is a Redis server in this process.
 type embeddedRedis struct {
 	server *miniredis.Miniredis
 	stop   chan struct{}
@@ -21,12 +21,13 @@ func startEmbeddedRedis() (*embeddedRedis, error) {
 		return nil, fmt.Errorf("fleetcall: starting the embedded Redis: %w", err)
 	}
 	r := &embeddedRedis{server: server, stop: make(chan struct{})}
-	r.done.Go(r.age)
+	r.done.Go(r.advanceClock)
 	return r, nil
 }
 
-// age makes keys expire: miniredis moves their clock only when told.
-func (r *embeddedRedis) age() {
+// advanceClock makes keys expire. The clock of miniredis stands still until FastForward
+// moves it.
+func (r *embeddedRedis) advanceClock() {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	last := time.Now()

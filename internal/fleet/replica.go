@@ -19,27 +19,27 @@ import (
 	"github.com/fleetcall/fleetcall/internal/process"
 )
 
-// Replica is one process of a fleet.
+// Replica is one replica of a fleet: a process that runs fleetcall serve.
 type Replica struct {
-	// ID is the replica's name, as in X-Replica.
+	// ID is the name of the replica, which its responses carry in X-Replica.
 	ID string
-	// URL is the replica's own address, past the balancer, as a base URL
-	// without a slash at its end.
+	// URL is the base URL of the replica itself, without a slash at its end. Requests
+	// to it bypass the balancer.
 	URL string
 
-	number int // in the order of starting
-	addr   string
-	proc   *process.Process
-	ending atomic.Bool // its end was asked for
-	grace  time.Duration
+	number    int // position in the order of starting, from 1
+	addr      string
+	proc      *process.Process
+	ending    atomic.Bool // Stop or Kill was called
+	stopGrace time.Duration
 }
 
-// Stop sends SIGTERM and returns when the process has ended. Its error says
-// that the process did not end by itself, or not with exit status 0.
+// Stop sends SIGTERM and returns when the process has ended. It returns an error if the
+// process had to be killed or did not exit with status 0.
 func (r *Replica) Stop() error {
 	r.ending.Store(true)
-	if !r.proc.Stop(syscall.SIGTERM, r.grace) {
-		return fmt.Errorf("fleetcall: stopping replica %s: it was killed because it still ran %v after SIGTERM", r.ID, r.grace)
+	if !r.proc.Stop(syscall.SIGTERM, r.stopGrace) {
+		return fmt.Errorf("fleetcall: stopping replica %s: it was killed because it still ran %v after SIGTERM", r.ID, r.stopGrace)
 	}
 	if err := r.proc.Err(); err != nil {
 		return fmt.Errorf("fleetcall: stopping replica %s: %w", r.ID, err)
@@ -53,10 +53,10 @@ func (r *Replica) Kill() {
 	r.proc.Kill()
 }
 
-// Freeze stops the process where it is, with SIGSTOP.
+// Freeze suspends the process with SIGSTOP.
 func (r *Replica) Freeze() error { return r.proc.Signal(syscall.SIGSTOP) }
 
-// Thaw continues a frozen process.
+// Thaw resumes a process that Freeze suspended.
 func (r *Replica) Thaw() error { return r.proc.Signal(syscall.SIGCONT) }
 
 // Pid returns the process id.
@@ -76,7 +76,8 @@ func (f *Fleet) startReplica(ctx context.Context) (*Replica, error) {
 	return f.launch(ctx, number)
 }
 
-// launch starts the replica of a number.
+// launch starts the replica with a number. It tries again if another process takes the
+// port that was chosen.
 func (f *Fleet) launch(ctx context.Context, number int) (*Replica, error) {
 	id := "replica-" + strconv.Itoa(number)
 	var r *Replica
@@ -128,8 +129,8 @@ func (f *Fleet) tryReplica(ctx context.Context, id string) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{ID: id, URL: "http://" + addr, addr: addr, proc: proc, grace: f.config.StopGrace}
-	if err := f.awaitReady(ctx, r); err != nil {
+	r := &Replica{ID: id, URL: "http://" + addr, addr: addr, proc: proc, stopGrace: f.config.StopGrace}
+	if err := f.waitReady(ctx, r); err != nil {
 		proc.Kill()
 		if strings.Contains(output.String(), "address already in use") {
 			return nil, errPortTaken
@@ -139,7 +140,7 @@ func (f *Fleet) tryReplica(ctx context.Context, id string) (*Replica, error) {
 	return r, nil
 }
 
-func (f *Fleet) awaitReady(ctx context.Context, r *Replica) error {
+func (f *Fleet) waitReady(ctx context.Context, r *Replica) error {
 	ctx, cancel := context.WithTimeout(ctx, f.config.StartTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -159,8 +160,8 @@ func (f *Fleet) awaitReady(ctx context.Context, r *Replica) error {
 	}
 }
 
-// ready asks /readyz, and where there is none /health. Another process that
-// took the replica's port is told by its name.
+// ready asks /readyz, or /health if there is no /readyz. It also checks the replica's
+// name, because another process might have taken the port.
 func (f *Fleet) ready(ctx context.Context, r *Replica) error {
 	status, _, err := f.get(ctx, r.URL+"/readyz")
 	if err != nil {
