@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// dialing bounds how many connections are being opened at once: fewer than a
-// server's listen queue has room for.
-const dialing = 64
+// maxDials is how many connections are being opened at one time. It is smaller than a
+// server's usual listen queue.
+const maxDials = 64
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// connections are open ones to one address.
+// connections holds open connections to one address.
 type connections struct {
 	addr string
 	dial dialFunc
@@ -35,7 +35,7 @@ func connect(ctx context.Context, dial dialFunc, base string, n int) (*connectio
 	}
 	c := &connections{addr: net.JoinHostPort(u.Hostname(), port), dial: dial, open: make(chan net.Conn, n)}
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(dialing)
+	group.SetLimit(maxDials)
 	for range n {
 		group.Go(func() error {
 			conn, err := dial(ctx, "tcp", c.addr)
@@ -49,12 +49,13 @@ func connect(ctx context.Context, dial dialFunc, base string, n int) (*connectio
 		c.close()
 		return nil, fmt.Errorf("fleetcall: connecting to %s: %w", c.addr, err)
 	}
-	// The last ones are known to the kernel, but not yet to the server.
+	// The kernel has accepted the last connections, but the server may not have seen
+	// them yet.
 	time.Sleep(20 * time.Millisecond)
 	return c, nil
 }
 
-// take returns one of the open connections, or opens another.
+// take returns one of the open connections. When none is left, it opens another.
 func (c *connections) take(ctx context.Context, network, addr string) (net.Conn, error) {
 	if addr == c.addr {
 		select {
@@ -66,7 +67,7 @@ func (c *connections) take(ctx context.Context, network, addr string) (net.Conn,
 	return c.dial(ctx, network, addr)
 }
 
-// close closes those that were not taken.
+// close closes the connections that were not taken.
 func (c *connections) close() {
 	for {
 		select {

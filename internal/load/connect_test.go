@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// dials counts connections, and how many there were at the first write.
+// dials counts the connections, and how many of them there were at the first write.
 type dials struct {
 	opened, atFirstWrite atomic.Int64
 }

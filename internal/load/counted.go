@@ -13,19 +13,19 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 )
 
-// Counted returns what the replicas counted during a run. before is what
-// FleetStats returned when the run had not begun. The error says why the counts
-// are not known: a replica does not tell its own, another one came, went or was
-// started anew, or the statistics were reset.
+// Counted returns what the replicas counted during a run: the difference between their
+// statistics now and before, which FleetStats returned before the run began. It returns
+// an error if the counts cannot be known: a replica does not answer, the fleet has
+// changed, a replica has been restarted, or its statistics have been reset.
 //
-// Where no replica knows the others (Note says so), the counts are those of one,
-// and known if that one gave every answer.
+// If the replicas do not know each other (Note says so), the counts are those of one
+// replica. They are known if that replica sent every response.
 func (t Target) Counted(ctx context.Context, before Stats, run *Result) (Stats, error) {
 	after, err := t.fleetStats(ctx, func(after Stats) error {
-		if err := after.whole(); err != nil {
+		if err := after.complete(); err != nil {
 			return err
 		}
-		return after.covers(before, run)
+		return after.matches(before, run)
 	})
 	if err != nil {
 		return Stats{}, err
@@ -33,8 +33,8 @@ func (t Target) Counted(ctx context.Context, before Stats, run *Result) (Stats, 
 	return after.since(before, run)
 }
 
-// whole returns nil when no live replica is missing.
-func (s Stats) whole() error {
+// complete returns an error if a live replica is missing.
+func (s Stats) complete() error {
 	switch {
 	case s.Missing == 1:
 		return errors.New("fleetcall: a live replica does not tell its statistics")
@@ -44,9 +44,9 @@ func (s Stats) whole() error {
 	return nil
 }
 
-// covers returns nil when the statistics are of the same replicas as before, and
-// of all that answered the run.
-func (s Stats) covers(before Stats, run *Result) error {
+// matches returns an error unless the statistics are those of the same replicas as
+// before, and include every replica that responded during the run.
+func (s Stats) matches(before Stats, run *Result) error {
 	names := s.names()
 	silent := slices.DeleteFunc(slices.Sorted(maps.Keys(run.Replicas)), func(name string) bool {
 		return name == others || slices.Contains(names, name)
@@ -69,15 +69,15 @@ func (s Stats) note() string {
 	return " (" + strings.TrimSuffix(printable(s.Note), ".") + ")"
 }
 
-// byName returns the replicas in the order of their names; where two have the
-// same, the older one is first.
+// byName returns the replicas sorted by name. Of two with one name, the older one comes
+// first.
 func (s Stats) byName() []Stats {
 	return slices.SortedFunc(slices.Values(s.Replicas), func(a, b Stats) int {
 		return cmp.Or(strings.Compare(a.Replica, b.Replica), cmp.Compare(b.Uptime, a.Uptime))
 	})
 }
 
-// names returns the replicas' names as a Result has them.
+// names returns the names of the replicas in the form that a Result has them.
 func (s Stats) names() []string {
 	var names []string
 	for _, r := range s.byName() {
@@ -86,7 +86,7 @@ func (s Stats) names() []string {
 	return names
 }
 
-// list writes the first few names.
+// list joins the first five names.
 func list(names []string) string {
 	const most = 5
 	if len(names) > most {
@@ -95,17 +95,17 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// since returns what the replicas, which are the same as before, counted since
-// then.
+// since returns what the replicas have counted since before. Both must have the same
+// replicas.
 func (s Stats) since(before Stats, run *Result) (Stats, error) {
 	elapsed := s.asked.Sub(before.answered)
 	earlier := before.byName()
 	for i, r := range s.byName() {
 		name := printable(r.Replica)
-		if r.startedAnew(earlier[i], elapsed) {
+		if r.restarted(earlier[i], elapsed) {
 			return Stats{}, fmt.Errorf("fleetcall: %s was started anew during the load", name)
 		}
-		if r.wentDown(earlier[i]) {
+		if r.decreased(earlier[i]) {
 			return Stats{}, fmt.Errorf("fleetcall: the statistics of %s were reset during the load", name)
 		}
 	}
@@ -120,9 +120,10 @@ func (s Stats) since(before Stats, run *Result) (Stats, error) {
 	s.Tiers.Distributed = s.Tiers.Distributed.since(before.Tiers.Distributed)
 	s.Replicas = nil
 
-	// A reset shows even where the counts have grown beyond what they were: an
-	// answer with a role is a request that was counted before, and each product
-	// without one, of the normal endpoint, is a query.
+	// After a reset, the counts may have grown beyond what they were before, so
+	// comparing them is not enough. But each response with a role is a request that was
+	// counted, and each successful response of the normal endpoint, which has no role,
+	// is a query. Fewer of them in the counts show the reset.
 	none := coalesce.Role(0).String()
 	var coalesced int64
 	for role, n := range run.Roles {
@@ -140,17 +141,17 @@ func (s Stats) since(before Stats, run *Result) (Stats, error) {
 	return s, nil
 }
 
-// startedAnew tells whether a replica cannot have run all the time since before,
-// which ended at least elapsed ago.
-func (s Stats) startedAnew(before Stats, elapsed time.Duration) bool {
-	// Uptimes are milliseconds, and two machines' clocks, while NTP corrects
-	// them, may go 0.1 % apart.
+// restarted reports whether a replica was started after before was measured, which is
+// at least elapsed ago.
+func (s Stats) restarted(before Stats, elapsed time.Duration) bool {
+	// Uptimes have milliseconds, and while NTP corrects them, two machines' clocks may
+	// run at speeds that differ by 0.1 %.
 	slack := 100*time.Millisecond + elapsed/1000
 	return s.Uptime-before.Uptime < (elapsed - slack).Seconds()
 }
 
-// wentDown tells whether a count is less than before.
-func (s Stats) wentDown(before Stats) bool {
+// decreased reports whether a count is less than before.
+func (s Stats) decreased(before Stats) bool {
 	counts, earlier := s.counts(), before.counts()
 	for i := range counts {
 		if counts[i] < earlier[i] {
@@ -171,7 +172,7 @@ func (s Stats) counts() []int64 {
 	return counts
 }
 
-// since returns what was counted after before was; nil: the tier is off.
+// since returns what the tier has counted since before. nil means that the tier is off.
 func (s *TierStats) since(before *TierStats) *TierStats {
 	if s == nil || before == nil {
 		return s

@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// told returns a replica's statistics: it has run for so many seconds and
-// answered so many coalesced requests, one of ten with a query.
-func told(name string, uptime float64, requests int64) Stats {
+// replicaStats returns the statistics of a replica that has run for uptime seconds and
+// has answered this many coalesced requests, one of ten with a query.
+func replicaStats(name string, uptime float64, requests int64) Stats {
 	s := Stats{Scope: "replica", Replica: name, Mode: "local", Uptime: uptime, Total: requests, Hits: requests - requests/10, Misses: requests / 10}
 	s.Database.Queries = s.Misses
 	s.Tiers.Local = &TierStats{Requests: requests, Leaders: s.Misses, Followers: s.Hits}
 	return s
 }
 
-// fleetOf returns the sum of the replicas.
-func fleetOf(missing int, note string, replicas ...Stats) Stats {
+// fleetStats returns the sum of the replicas' statistics.
+func fleetStats(missing int, note string, replicas ...Stats) Stats {
 	sum := Stats{Scope: "fleet", Replica: replicas[0].Replica, Mode: "local", Replicas: replicas, Missing: missing, Note: note}
 	sum.Tiers.Local = &TierStats{}
 	for _, r := range replicas {
@@ -36,9 +36,9 @@ func fleetOf(missing int, note string, replicas ...Stats) Stats {
 	return sum
 }
 
-// answering returns a server that gives the answers in turn, the last one again
-// and again, and how often it was asked.
-func answering(t *testing.T, answers ...Stats) (Target, *atomic.Int64) {
+// serveStats starts a server that gives the answers one after the other, and then
+// repeats the last one. It also returns how often the server was asked.
+func serveStats(t *testing.T, answers ...Stats) (Target, *atomic.Int64) {
 	t.Helper()
 	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -48,13 +48,13 @@ func answering(t *testing.T, answers ...Stats) (Target, *atomic.Int64) {
 		}
 	}))
 	t.Cleanup(server.Close)
-	return Target{Base: server.URL, pause: time.Millisecond}, &asked
+	return Target{Base: server.URL, retryDelay: time.Millisecond}, &asked
 }
 
-const alone = "This replica alone: without Redis it knows no other."
+const aloneNote = "This replica alone: without Redis it knows no other."
 
-// answered is a run whose answers came from these replicas.
-func answered(by map[string]int) *Result {
+// answeredBy returns a run in which each replica has sent this many responses.
+func answeredBy(by map[string]int) *Result {
 	n := 0
 	for _, of := range by {
 		n += of
@@ -63,41 +63,41 @@ func answered(by map[string]int) *Result {
 }
 
 func TestCountsAreTheDifferenceOfTwoWholeFleets(t *testing.T) {
-	target, _ := answering(t,
-		fleetOf(0, "", told("a", 100, 50), told("b", 100, 10)),
-		fleetOf(0, "", told("b", 101, 40), told("a", 101, 120)))
+	target, _ := serveStats(t,
+		fleetStats(0, "", replicaStats("a", 100, 50), replicaStats("b", 100, 10)),
+		fleetStats(0, "", replicaStats("b", 101, 40), replicaStats("a", 101, 120)))
 	before, err := target.FleetStats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := target.Counted(t.Context(), before, answered(map[string]int{"a": 70, "b": 30}))
+	got, err := target.Counted(t.Context(), before, answeredBy(map[string]int{"a": 70, "b": 30}))
 	if err != nil || got.Total != 100 || got.Hits != 90 || got.Misses != 10 || got.Database.Queries != 10 || *got.Tiers.Local != (TierStats{Requests: 100, Leaders: 10, Followers: 90}) {
 		t.Errorf("%v, %+v, local %+v", err, got, got.Tiers.Local)
 	}
 }
 
 func TestASlowReplicaIsAskedAgain(t *testing.T) {
-	whole := fleetOf(0, "", told("a", 101, 60), told("b", 101, 60))
+	whole := fleetStats(0, "", replicaStats("a", 101, 60), replicaStats("b", 101, 60))
 	for name, slow := range map[string]Stats{
-		"it does not answer in time":         fleetOf(1, "Some live replicas did not answer.", told("a", 101, 60)),
-		"it is not reached by the question":  fleetOf(0, "", told("a", 101, 60)),
-		"Redis does not answer in time":      fleetOf(0, "This replica alone: Redis cannot be used to ask the others.", told("a", 101, 60)),
-		"the other one cannot ask the first": fleetOf(0, "This replica alone: Redis cannot be used to ask the others.", told("b", 101, 60)),
+		"it does not answer in time":         fleetStats(1, "Some live replicas did not answer.", replicaStats("a", 101, 60)),
+		"it is not reached by the question":  fleetStats(0, "", replicaStats("a", 101, 60)),
+		"Redis does not answer in time":      fleetStats(0, "This replica alone: Redis cannot be used to ask the others.", replicaStats("a", 101, 60)),
+		"the other one cannot ask the first": fleetStats(0, "This replica alone: Redis cannot be used to ask the others.", replicaStats("b", 101, 60)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			target, asked := answering(t, fleetOf(0, "", told("a", 100, 0), told("b", 100, 0)), slow, slow, whole)
+			target, asked := serveStats(t, fleetStats(0, "", replicaStats("a", 100, 0), replicaStats("b", 100, 0)), slow, slow, whole)
 			before, err := target.FleetStats(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := target.Counted(t.Context(), before, answered(map[string]int{"a": 60, "b": 60}))
+			got, err := target.Counted(t.Context(), before, answeredBy(map[string]int{"a": 60, "b": 60}))
 			if err != nil || got.Total != 120 || asked.Load() != 4 {
 				t.Errorf("%v, %d requests, asked %d times", err, got.Total, asked.Load())
 			}
 		})
 	}
 	t.Run("before the load", func(t *testing.T) {
-		target, _ := answering(t, fleetOf(1, "", told("a", 100, 0)), whole)
+		target, _ := serveStats(t, fleetStats(1, "", replicaStats("a", 100, 0)), whole)
 		if got, err := target.FleetStats(t.Context()); err != nil || len(got.Replicas) != 2 {
 			t.Errorf("%v, %+v", err, got)
 		}
@@ -105,11 +105,11 @@ func TestASlowReplicaIsAskedAgain(t *testing.T) {
 }
 
 func TestAReplicaThatStaysMissingIsAnErrorBeforeTheLoadToo(t *testing.T) {
-	target, asked := answering(t, fleetOf(2, "", told("a", 100, 0)))
-	if _, err := target.FleetStats(t.Context()); err == nil || !strings.Contains(err.Error(), "2 live replicas") || asked.Load() != tries {
+	target, asked := serveStats(t, fleetStats(2, "", replicaStats("a", 100, 0)))
+	if _, err := target.FleetStats(t.Context()); err == nil || !strings.Contains(err.Error(), "2 live replicas") || asked.Load() != maxAttempts {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
-	target, _ = answering(t, fleetOf(0, "", told("a", 100, 0)), fleetOf(0, "", told("a", 100, 0), told("b", 100, 0)))
+	target, _ = serveStats(t, fleetStats(0, "", replicaStats("a", 100, 0)), fleetStats(0, "", replicaStats("a", 100, 0), replicaStats("b", 100, 0)))
 	if got, err := target.FleetStatsOf(t.Context(), 2); err != nil || len(got.Replicas) != 2 {
 		t.Errorf("%v, %+v", err, got)
 	}
@@ -118,43 +118,43 @@ func TestAReplicaThatStaysMissingIsAnErrorBeforeTheLoadToo(t *testing.T) {
 	}
 }
 
-// Wrong numbers are worse than none.
-func TestCountsThatCannotBeToldAreNotKnownAndTheReasonIsGiven(t *testing.T) {
+// Wrong numbers would be worse than none.
+func TestCountsThatCannotBeKnownAreAnErrorWithTheReason(t *testing.T) {
 	ab := func(uptime float64, a, b int64) Stats {
-		return fleetOf(0, "", told("a", uptime, a), told("b", uptime, b))
+		return fleetStats(0, "", replicaStats("a", uptime, a), replicaStats("b", uptime, b))
 	}
-	both := answered(map[string]int{"a": 60, "b": 60})
-	normal := answered(map[string]int{"a": 60, "b": 60})
+	both := answeredBy(map[string]int{"a": 60, "b": 60})
+	normal := answeredBy(map[string]int{"a": 60, "b": 60})
 	normal.Roles = map[string]int{"none": 120}
 	for name, c := range map[string]struct {
 		before, after Stats
 		run           *Result
 		want          string
 	}{
-		"a replica is missing after the load": {ab(100, 0, 0), fleetOf(1, "", told("a", 101, 60)), both, "a live replica does not tell"},
-		"a replica came with its history":     {fleetOf(0, "", told("a", 100, 0)), ab(101, 60, 5000), both, "statistics are of a, b, and before the load they were of a"},
-		"a replica went":                      {ab(100, 0, 0), fleetOf(0, "", told("a", 101, 60)), answered(map[string]int{"a": 60}), "statistics are of a, and before the load they were of a, b"},
-		"a replica nobody can ask answered":   {fleetOf(0, "", told("a", 100, 0)), fleetOf(0, "", told("a", 101, 60)), both, "b answered, but the statistics are of a alone"},
-		"Redis is lost":                       {ab(100, 0, 0), fleetOf(0, "Redis cannot be used.", told("a", 101, 60)), both, "b answered, but the statistics are of a alone (Redis cannot be used)"},
+		"a replica is missing after the load": {ab(100, 0, 0), fleetStats(1, "", replicaStats("a", 101, 60)), both, "a live replica does not tell"},
+		"a replica came with its history":     {fleetStats(0, "", replicaStats("a", 100, 0)), ab(101, 60, 5000), both, "statistics are of a, b, and before the load they were of a"},
+		"a replica went":                      {ab(100, 0, 0), fleetStats(0, "", replicaStats("a", 101, 60)), answeredBy(map[string]int{"a": 60}), "statistics are of a, and before the load they were of a, b"},
+		"a replica nobody can ask answered":   {fleetStats(0, "", replicaStats("a", 100, 0)), fleetStats(0, "", replicaStats("a", 101, 60)), both, "b answered, but the statistics are of a alone"},
+		"Redis is lost":                       {ab(100, 0, 0), fleetStats(0, "Redis cannot be used.", replicaStats("a", 101, 60)), both, "b answered, but the statistics are of a alone (Redis cannot be used)"},
 		"a balancer before replicas without Redis, the same one is asked twice": {
-			fleetOf(0, alone, told("a", 100, 0)), fleetOf(0, alone, told("a", 101, 60)), both, "b answered, but the statistics are of a alone (This replica alone"},
+			fleetStats(0, aloneNote, replicaStats("a", 100, 0)), fleetStats(0, aloneNote, replicaStats("a", 101, 60)), both, "b answered, but the statistics are of a alone (This replica alone"},
 		"a balancer before replicas without Redis, two are asked": {
-			fleetOf(0, alone, told("a", 100, 0)), fleetOf(0, alone, told("b", 101, 60)), answered(map[string]int{"b": 60}), "statistics are of b, and before the load they were of a (This"},
-		"nobody says who answered":                   {fleetOf(0, alone, told("a", 100, 0)), fleetOf(0, alone, told("a", 101, 60)), &Result{Requests: 60, OK: 60}, "no answer says which replica"},
-		"a restart that hides behind more requests":  {ab(100, 1, 1), fleetOf(0, "", told("a", 101, 61), told("b", 0.5, 60)), both, "b was started anew"},
-		"a restart of a replica that was young, too": {ab(0.5, 0, 0), fleetOf(0, "", told("a", 1.5, 60), told("b", 0.7, 60)), both, "b was started anew"},
+			fleetStats(0, aloneNote, replicaStats("a", 100, 0)), fleetStats(0, aloneNote, replicaStats("b", 101, 60)), answeredBy(map[string]int{"b": 60}), "statistics are of b, and before the load they were of a (This"},
+		"nobody says who answered":                   {fleetStats(0, aloneNote, replicaStats("a", 100, 0)), fleetStats(0, aloneNote, replicaStats("a", 101, 60)), &Result{Requests: 60, OK: 60}, "no answer says which replica"},
+		"a restart that hides behind more requests":  {ab(100, 1, 1), fleetStats(0, "", replicaStats("a", 101, 61), replicaStats("b", 0.5, 60)), both, "b was started anew"},
+		"a restart of a replica that was young, too": {ab(0.5, 0, 0), fleetStats(0, "", replicaStats("a", 1.5, 60), replicaStats("b", 0.7, 60)), both, "b was started anew"},
 		"a reset":                                                {ab(100, 500, 500), ab(101, 30, 30), both, "the statistics of a were reset"},
 		"a reset that hides behind the other's":                  {ab(100, 10, 100), ab(101, 500, 60), both, "the statistics of b were reset"},
 		"a reset that hides behind later requests":               {ab(100, 10, 10), ab(101, 40, 40), both, "fewer requests than they answered"},
 		"a reset that hides behind later requests of the normal": {ab(100, 0, 0), ab(101, 60, 60), normal, "fewer requests than they answered"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			target, _ := answering(t, c.before, c.after)
+			target, _ := serveStats(t, c.before, c.after)
 			before, err := target.FleetStats(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			before.answered = before.answered.Add(-time.Second) // the load took one
+			before.answered = before.answered.Add(-time.Second) // as if the load had taken a second
 			got, err := target.Counted(t.Context(), before, c.run)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want %q; counted %+v", err, c.want, got)
@@ -164,9 +164,9 @@ func TestCountsThatCannotBeToldAreNotKnownAndTheReasonIsGiven(t *testing.T) {
 }
 
 func TestOneReplicaThatGaveEveryAnswerIsCountedWithoutRedis(t *testing.T) {
-	long := strings.Repeat("x", 250) // as long as a label is not
+	long := strings.Repeat("x", 250) // longer than a label may be
 	for _, name := range []string{"a", "host:8000", long} {
-		target, _ := answering(t, fleetOf(0, alone, told(name, 100, 10)), fleetOf(0, alone, told(name, 101, 110)))
+		target, _ := serveStats(t, fleetStats(0, aloneNote, replicaStats(name, 100, 10)), fleetStats(0, aloneNote, replicaStats(name, 101, 110)))
 		before, err := target.FleetStats(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -181,8 +181,8 @@ func TestOneReplicaThatGaveEveryAnswerIsCountedWithoutRedis(t *testing.T) {
 }
 
 func TestAskingAgainEndsWithItsContext(t *testing.T) {
-	target, _ := answering(t, fleetOf(1, "", told("a", 100, 0)))
-	target.pause = time.Hour
+	target, _ := serveStats(t, fleetStats(1, "", replicaStats("a", 100, 0)))
+	target.retryDelay = time.Hour
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := target.FleetStats(ctx); err == nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// MarshalJSON returns the result as one object; durations are milliseconds
-// with three decimals.
+// MarshalJSON returns the result as one object, with durations in milliseconds with
+// three decimals.
 func (r *Result) MarshalJSON() ([]byte, error) {
 	ms := func(d time.Duration) float64 {
 		return math.Round(float64(d)/float64(time.Microsecond)) / 1000

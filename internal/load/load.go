@@ -1,5 +1,5 @@
-// Package load sends a number of GET requests to a server, so many at a time,
-// and measures the answers.
+// Package load sends GET requests to a server, many at a time, and measures the
+// responses.
 package load
 
 import (
@@ -22,53 +22,52 @@ import (
 )
 
 const (
-	maxBody   = 4 << 20 // of an answer, in bytes
-	maxLabels = 50      // distinct errors, replicas and roles that are told apart
-	maxLabel  = 200     // bytes of one
+	maxBody   = 4 << 20 // of a response, in bytes
+	maxLabels = 50      // distinct errors, replicas and roles; further ones count as others
+	maxLabel  = 200     // bytes of one label
 	others    = "others"
 )
 
-// Config says what to send.
+// Config describes a load.
 type Config struct {
-	// URLs are asked in turn: request i goes to URLs[i mod len(URLs)].
+	// Request i goes to URLs[i mod len(URLs)].
 	URLs        []string
 	Requests    int
-	Concurrency int           // requests under way at once; at most Requests are
+	Concurrency int           // requests under way at the same time
 	Timeout     time.Duration // of one request; zero: 5 minutes
-	// Connect opens as many connections to the first URL's host as there are
-	// requests at once, before the first request is sent and the clock starts,
-	// so that all of them arrive together.
+	// Connect opens a connection to the first URL's host for each concurrent request
+	// before it sends the first one and starts the clock. So all requests of a burst
+	// arrive together.
 	Connect bool
-	// Check looks at an answer with status 200 and says what is wrong with
-	// it. It is called concurrently. nil: every one is right.
+	// Check, if not nil, returns what is wrong with a response of status 200, or nil.
+	// It is called concurrently.
 	Check func(url string, header http.Header, body []byte) error
-	// Answered is called after each request, concurrently. nil: nothing is.
+	// Answered, if not nil, is called after each request, concurrently.
 	Answered func()
 
-	dial dialFunc // nil: a net.Dialer's
+	dial dialFunc // nil: that of a net.Dialer
 }
 
-// Result is what a run measured. Durations in its JSON form are milliseconds.
+// Result has the measurements of a run.
 type Result struct {
-	Requests int // that were sent and have ended
-	OK       int // answered with status 200 and found right
+	Requests int // that have ended
+	OK       int // responses with status 200 that passed Check
 	Failed   int // all others
 	Duration time.Duration
 	Latency  Latency
 
-	Statuses map[int]int    // answers by status
+	Statuses map[int]int    // responses by status
 	Errors   map[string]int // failures by cause
-	Replicas map[string]int // answers by X-Replica
-	Roles    map[string]int // answers by X-Coalesce-Role
+	Replicas map[string]int // responses by X-Replica
+	Roles    map[string]int // responses by X-Coalesce-Role
 
-	Histogram  []Bar   // the answers' latencies
-	Timeline   []Slice // what ended when
-	SliceWidth time.Duration
+	Histogram     []Bucket   // latencies of the responses
+	Timeline      []Interval // requests by the time of their end
+	IntervalWidth time.Duration
 }
 
-// Latency is the distribution of the times from sending a request to having
-// its whole answer, of all requests that were answered, to three significant
-// digits.
+// Latency is the distribution of latencies, to three significant digits. A latency is
+// the time from sending a request to having its whole response.
 type Latency struct {
 	Average, P50, P95, P99, Max time.Duration
 }
@@ -81,18 +80,12 @@ func (r *Result) PerSecond() float64 {
 	return float64(r.Requests) / r.Duration.Seconds()
 }
 
-// Run sends the requests and returns when all have ended. When ctx ends first
-// it returns what was measured until then, and ctx's error.
+// Run sends the requests and returns when all have ended. If ctx ends first, Run
+// returns what it has measured until then, and the error of ctx.
 func Run(ctx context.Context, config Config) (*Result, error) {
-	if len(config.URLs) == 0 || config.Requests < 1 || config.Concurrency < 1 {
-		return nil, errors.New("fleetcall: a load needs a URL, at least one request, and at least one at a time")
-	}
-	if config.Timeout == 0 {
-		config.Timeout = 5 * time.Minute
-	}
-	workers := min(config.Concurrency, config.Requests)
-	if limit, known := openFiles(); known && uint64(workers)+64 > limit {
-		return nil, fmt.Errorf("fleetcall: %d requests at once need as many open files, and this process may open %d; raise the limit (ulimit -n) or lower the concurrency", workers, limit)
+	workers, err := config.check()
+	if err != nil {
+		return nil, err
 	}
 	dial := config.dial
 	if dial == nil {
@@ -106,26 +99,67 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 		defer open.close()
 		dial = open.take
 	}
-	transport := &http.Transport{
-		Proxy:        http.ProxyFromEnvironment, // as a Target does
-		DialContext:  dial,
-		MaxIdleConns: workers,
-		// Without a limit, a request whose connection is still being made may
-		// be sent on another's, and that one opens one more.
-		MaxConnsPerHost:     workers,
-		MaxIdleConnsPerHost: workers,
-		DisableCompression:  true,
-		TLSNextProto:        map[string]func(string, *tls.Conn) http.RoundTripper{}, // HTTP/1.1: one request a connection
-	}
+	transport := newTransport(dial, workers)
 	defer transport.CloseIdleConnections()
 	r := &run{
 		config: config,
 		client: &http.Client{Transport: transport, Timeout: config.Timeout},
-		// From a microsecond to the time limit.
+		// from a microsecond to the time limit, with three significant digits
 		histogram: hdrhistogram.New(1, max(config.Timeout.Microseconds(), 10), 3),
 		timeline:  newTimeline(),
 		result:    Result{Statuses: map[int]int{}, Errors: map[string]int{}, Replicas: map[string]int{}, Roles: map[string]int{}},
 	}
+	r.sendAll(ctx, workers)
+	r.summarize()
+	return &r.result, ctx.Err()
+}
+
+// check sets the timeout's default, and returns how many requests are sent at a
+// time.
+func (c *Config) check() (workers int, err error) {
+	if len(c.URLs) == 0 || c.Requests < 1 || c.Concurrency < 1 {
+		return 0, errors.New("fleetcall: a load needs a URL, at least one request, and at least one at a time")
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 5 * time.Minute
+	}
+	workers = min(c.Concurrency, c.Requests)
+	if limit, known := openFiles(); known && uint64(workers)+64 > limit {
+		return 0, fmt.Errorf("fleetcall: %d requests at once need as many open files, and this process may open %d; raise the limit (ulimit -n) or lower the concurrency", workers, limit)
+	}
+	return workers, nil
+}
+
+func newTransport(dial dialFunc, workers int) *http.Transport {
+	return &http.Transport{
+		Proxy:        http.ProxyFromEnvironment, // as a Target does
+		DialContext:  dial,
+		MaxIdleConns: workers,
+		// Without a limit, a request that waits for its connection may be sent on
+		// another request's, which then opens one more.
+		MaxConnsPerHost:     workers,
+		MaxIdleConnsPerHost: workers,
+		DisableCompression:  true,
+		// An empty map keeps to HTTP/1.1, where each connection carries one request
+		// at a time.
+		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}
+}
+
+type run struct {
+	config Config
+	client *http.Client
+	begin  time.Time
+
+	mu        sync.Mutex // guards the fields below
+	histogram *hdrhistogram.Histogram
+	timeline  *timeline
+	result    Result
+}
+
+// sendAll sends all requests, one at a time on each worker. The workers start
+// together.
+func (r *run) sendAll(ctx context.Context, workers int) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	release := make(chan struct{})
@@ -134,10 +168,10 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 			<-release
 			for ctx.Err() == nil {
 				i := int(next.Add(1)) - 1
-				if i >= config.Requests {
+				if i >= r.config.Requests {
 					return
 				}
-				r.one(ctx, config.URLs[i%len(config.URLs)])
+				r.send(ctx, r.config.URLs[i%len(r.config.URLs)])
 			}
 		})
 	}
@@ -145,6 +179,10 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 	close(release)
 	wg.Wait()
 	r.result.Duration = time.Since(r.begin)
+}
+
+// summarize completes the result when all requests have ended.
+func (r *run) summarize() {
 	r.result.Latency = Latency{
 		Average: time.Duration(r.histogram.Mean() * float64(time.Microsecond)),
 		P50:     micros(r.histogram.ValueAtQuantile(50)),
@@ -152,28 +190,16 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 		P99:     micros(r.histogram.ValueAtQuantile(99)),
 		Max:     micros(r.histogram.Max()),
 	}
-	r.result.Histogram = bars(r.histogram)
-	r.result.Timeline, r.result.SliceWidth = r.timeline.result(), r.timeline.width
-	return &r.result, ctx.Err()
+	r.result.Histogram = buckets(r.histogram)
+	r.result.Timeline, r.result.IntervalWidth = r.timeline.result(), r.timeline.width
 }
 
-type run struct {
-	config Config
-	client *http.Client
-	begin  time.Time
-
-	mu        sync.Mutex // guards what follows
-	histogram *hdrhistogram.Histogram
-	timeline  *timeline
-	result    Result
-}
-
-func (r *run) one(ctx context.Context, url string) {
+func (r *run) send(ctx context.Context, url string) {
 	begin := time.Now()
 	resp, body, err := r.get(ctx, url)
 	took := time.Since(begin)
 	if ctx.Err() != nil && err != nil {
-		return // the run was broken off, not the request refused
+		return // the run was cancelled, so the request has not failed
 	}
 	answered := err == nil
 	if answered && resp.StatusCode != http.StatusOK {
@@ -187,7 +213,7 @@ func (r *run) one(ctx context.Context, url string) {
 	r.result.Requests++
 	r.timeline.add(begin.Add(took).Sub(r.begin), took, answered, err == nil)
 	if answered {
-		// A value over the histogram's range cannot be: the client gave up.
+		// The value is always in range, because the client gives up at the time limit.
 		_ = r.histogram.RecordValue(max(took.Microseconds(), 1))
 		r.result.Statuses[resp.StatusCode]++
 		count(r.result.Replicas, resp.Header.Get("X-Replica"))
@@ -219,7 +245,8 @@ func (r *run) get(ctx context.Context, url string) (*http.Response, []byte, erro
 	return resp, body, err
 }
 
-// count bounds the number of labels.
+// count counts a label. When there are maxLabels already, it counts a new one as
+// others.
 func count(counts map[string]int, text string) {
 	if text == "" {
 		return
@@ -231,7 +258,7 @@ func count(counts map[string]int, text string) {
 	counts[label]++
 }
 
-// printable makes what comes from the server safe to print, and short.
+// printable makes a text from the server short and safe to print.
 func printable(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -240,12 +267,13 @@ func printable(text string) string {
 		return r
 	}, text)
 	if len(text) > maxLabel {
-		text = strings.ToValidUTF8(text[:maxLabel], "") // the cut may be inside a character
+		text = strings.ToValidUTF8(text[:maxLabel], "") // drops a character that was cut in two
 	}
 	return text
 }
 
-// cause names an error without the addresses that make each one different.
+// cause describes an error without its addresses, so that equal failures have equal
+// descriptions.
 func cause(err error) string {
 	var timeout interface{ Timeout() bool }
 	var op *net.OpError

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestRunCountsWhatTheServerAnswered(t *testing.T) {
+func TestRunCountsTheResponses(t *testing.T) {
 	var n atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i := n.Add(1)
@@ -65,7 +65,7 @@ func TestRunCountsWhatTheServerAnswered(t *testing.T) {
 	}
 }
 
-func TestRunKeepsTheWholeConcurrencyUnderWayAndNoMore(t *testing.T) {
+func TestRunKeepsExactlyTheGivenConcurrency(t *testing.T) {
 	const concurrency = 20
 	var now, most atomic.Int64
 	full := make(chan struct{})
@@ -102,7 +102,7 @@ func TestRunAsksItsURLsInTurn(t *testing.T) {
 	}
 }
 
-func TestAnAnswerFoundWrongCountsAsFailed(t *testing.T) {
+func TestAResponseThatFailsTheCheckCountsAsFailed(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "two") }))
 	defer server.Close()
 	r, err := load.Run(t.Context(), load.Config{URLs: []string{server.URL}, Requests: 3, Concurrency: 1, Check: func(_ string, _ http.Header, body []byte) error {

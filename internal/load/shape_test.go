@@ -8,14 +8,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestBarsHoldEveryAnswerWithoutAGap(t *testing.T) {
+func TestBucketsHoldEveryResponseWithoutAGap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		values := rapid.SliceOfN(rapid.Int64Range(1, 300_000_000), 1, 200).Draw(t, "µs")
 		h := hdrhistogram.New(1, 300_000_000, 3)
 		for _, v := range values {
 			_ = h.RecordValue(v)
 		}
-		got := bars(h)
+		got := buckets(h)
 		count := 0
 		for i, b := range got {
 			count += b.Count
@@ -23,13 +23,13 @@ func TestBarsHoldEveryAnswerWithoutAGap(t *testing.T) {
 				t.Fatalf("%v to %v after %v", b.From, b.To, got[max(i-1, 0)].To)
 			}
 		}
-		if count != len(values) || len(got) > maxBars || got[0].Count == 0 || got[len(got)-1].Count == 0 {
+		if count != len(values) || len(got) > maxBuckets || got[0].Count == 0 || got[len(got)-1].Count == 0 {
 			t.Fatalf("%d answers in %d bars: %v", count, len(got), got)
 		}
 	})
 }
 
-func TestTimelineCountsEveryRequestInItsSlice(t *testing.T) {
+func TestTimelineCountsEveryRequestInItsInterval(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		line := newTimeline()
 		ends := rapid.SliceOfN(rapid.Int64Range(0, int64(time.Hour)), 1, 200).Draw(t, "ns")
@@ -56,7 +56,7 @@ func TestTimelineCountsEveryRequestInItsSlice(t *testing.T) {
 			}
 			ok, failed = ok+s.OK, failed+s.Failed
 		}
-		if n := len(line.slices); ok+failed != len(ends) || n > maxSlices || last >= time.Duration(n)*line.width {
+		if n := len(line.intervals); ok+failed != len(ends) || n > maxIntervals || last >= time.Duration(n)*line.width {
 			t.Fatalf("%d of %d requests in %d slices of %v", ok+failed, len(ends), n, line.width)
 		}
 	})

@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// Target is a fleetcall server or a fleet's balancer.
+// Target is a fleetcall server, or the balancer of a fleet.
 type Target struct {
-	Base       string // URL without a path
+	Base       string // base URL, without a path
 	AdminToken string // empty: none is sent
 
-	pause time.Duration // before replicas are asked again; zero: pauseUsual
+	retryDelay time.Duration // zero: defaultRetryDelay
 }
 
 const (
-	// tries is how often replicas are asked that are slow to answer, as they may
-	// be right after a load; each try waits a second for them.
-	tries      = 6
-	pauseUsual = 300 * time.Millisecond
+	// maxAttempts bounds how often the fleet is asked until its statistics are
+	// complete. Right after a load, replicas may be slow to answer. In each attempt,
+	// the server waits up to a second for them.
+	maxAttempts       = 6
+	defaultRetryDelay = 300 * time.Millisecond
 )
 
-// Stats is the part of GET /stats that a load is judged by.
+// Stats has those fields of GET /stats by which a load is judged.
 type Stats struct {
 	Scope     string  `json:"scope"`
 	Replica   string  `json:"replica"`
@@ -48,17 +49,16 @@ type Stats struct {
 		Distributed *TierStats `json:"distributed,omitempty"`
 	} `json:"tiers"`
 
-	// With scope fleet alone:
+	// The fields below are set only with scope=fleet.
 
 	Replicas []Stats `json:"replicas,omitempty"`
 	Missing  int     `json:"missing"`        // live replicas that did not answer
-	Note     string  `json:"note,omitempty"` // why the sum may not be the whole fleet's
+	Note     string  `json:"note,omitempty"` // why the sum may not cover the whole fleet
 
-	asked, answered time.Time // by this program's clock
+	asked, answered time.Time // when, by this program's clock
 }
 
-// TierStats is what one tier did; the local tier has no more than the first
-// three.
+// TierStats has the counts of one tier. The local tier has only the first three.
 type TierStats struct {
 	Requests    int64 `json:"requests"`
 	Leaders     int64 `json:"leaders"`
@@ -70,10 +70,11 @@ type TierStats struct {
 	RedisErrors int64 `json:"redis_errors"`
 }
 
-// ErrNoServer is returned by Target.Alive when nothing answers.
+// ErrNoServer is returned by Target.Alive when there is no response.
 var ErrNoServer = errors.New("no server answers")
 
-// Alive returns nil when a fleetcall server answers, whatever its health.
+// Alive returns nil if a fleetcall server responds, even if it reports that it is
+// unhealthy.
 func (t Target) Alive(ctx context.Context) error {
 	var health struct {
 		Mode string `json:"mode"`
@@ -90,7 +91,7 @@ func (t Target) Alive(ctx context.Context) error {
 	return nil
 }
 
-// name is the target's URL without a password.
+// name returns the target's URL without a password.
 func (t Target) name() string {
 	u, err := url.Parse(t.Base)
 	if err != nil {
@@ -99,31 +100,30 @@ func (t Target) name() string {
 	return u.Redacted()
 }
 
-// FleetStats returns the statistics of all live replicas together. Those that
-// are slow to answer are asked again a few times; that one is missing then is an
-// error. A replica that cannot ask the others tells its own statistics: Note
-// says so, and Replicas has it alone.
+// FleetStats returns the sum of the statistics of all live replicas. It asks again a
+// few times if a replica does not answer, and returns an error if one is still missing.
+// A replica that cannot reach the others returns its own statistics: Note then says so,
+// and Replicas has only that one.
 func (t Target) FleetStats(ctx context.Context) (Stats, error) {
-	return t.fleetStats(ctx, Stats.whole)
+	return t.fleetStats(ctx, Stats.complete)
 }
 
-// FleetStatsOf returns as FleetStats does the statistics of exactly so many
-// replicas.
+// FleetStatsOf is FleetStats for a fleet of exactly this many replicas.
 func (t Target) FleetStatsOf(ctx context.Context, replicas int) (Stats, error) {
 	return t.fleetStats(ctx, func(s Stats) error {
 		if n := len(s.Replicas); n != replicas {
 			return fmt.Errorf("fleetcall: %d of %d replicas told their statistics", n, replicas)
 		}
-		return s.whole()
+		return s.complete()
 	})
 }
 
-// fleetStats asks until the statistics are enough, a few times. Its error says
-// what was wrong with the last ones.
+// fleetStats asks until enough returns nil, at most maxAttempts times. It returns the
+// last error of enough.
 func (t Target) fleetStats(ctx context.Context, enough func(Stats) error) (Stats, error) {
-	pause := t.pause
+	pause := t.retryDelay
 	if pause == 0 {
-		pause = pauseUsual
+		pause = defaultRetryDelay
 	}
 	for try := 1; ; try++ {
 		s := Stats{asked: time.Now()}
@@ -135,7 +135,7 @@ func (t Target) fleetStats(ctx context.Context, enough func(Stats) error) (Stats
 		if err != nil {
 			return s, fmt.Errorf("fleetcall: reading the fleet's statistics: %w", err)
 		}
-		if err = enough(s); err == nil || try == tries {
+		if err = enough(s); err == nil || try == maxAttempts {
 			return s, err
 		}
 		select {
@@ -162,7 +162,8 @@ func (t Target) ResetStats(ctx context.Context) error {
 	return nil
 }
 
-// ask returns the answer's status, zero when there was none.
+// ask sends a request and decodes the response. The status is zero if there was no
+// response.
 func (t Target) ask(ctx context.Context, method, path string, answer any) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

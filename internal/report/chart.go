@@ -67,7 +67,7 @@ func timeline(r *load.Result) chart {
 	c := chart{
 		Top:   thousands(int64(most)) + " ended",
 		Right: milliseconds(slowest),
-		Ticks: [3]string{"0", milliseconds(r.SliceWidth * time.Duration(n) / 2), milliseconds(r.SliceWidth * time.Duration(n))},
+		Ticks: [3]string{"0", milliseconds(r.IntervalWidth * time.Duration(n) / 2), milliseconds(r.IntervalWidth * time.Duration(n))},
 	}
 	width := chartWidth / float64(n)
 	average, worst := line{Class: "average"}, line{Class: "slowest"}

@@ -33,14 +33,14 @@ func result(scale int) *load.Result {
 	d := func(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond) * float64(scale)) }
 	return &load.Result{
 		Requests: 10 * scale, OK: 8 * scale, Failed: 2 * scale, Duration: d(1234.5),
-		Latency:    load.Latency{Average: d(100.5), P50: d(90), P95: d(180), P99: d(199.9), Max: d(200)},
-		Statuses:   map[int]int{200: 8 * scale, 503: 2 * scale},
-		Errors:     map[string]int{"status 503": 2 * scale},
-		Replicas:   map[string]int{"replica-1": 10 * scale},
-		Roles:      map[string]int{"leader": scale},
-		Histogram:  []load.Bar{{From: 0, To: d(100), Count: 7 * scale}, {From: d(100), To: d(200), Count: 3 * scale}},
-		Timeline:   []load.Slice{{Start: 0, OK: 5 * scale, Failed: 2 * scale, Average: d(100), Max: d(150)}, {Start: d(1000), OK: 3 * scale, Average: d(101), Max: d(200)}},
-		SliceWidth: d(1000),
+		Latency:       load.Latency{Average: d(100.5), P50: d(90), P95: d(180), P99: d(199.9), Max: d(200)},
+		Statuses:      map[int]int{200: 8 * scale, 503: 2 * scale},
+		Errors:        map[string]int{"status 503": 2 * scale},
+		Replicas:      map[string]int{"replica-1": 10 * scale},
+		Roles:         map[string]int{"leader": scale},
+		Histogram:     []load.Bucket{{From: 0, To: d(100), Count: 7 * scale}, {From: d(100), To: d(200), Count: 3 * scale}},
+		Timeline:      []load.Interval{{Start: 0, OK: 5 * scale, Failed: 2 * scale, Average: d(100), Max: d(150)}, {Start: d(1000), OK: 3 * scale, Average: d(101), Max: d(200)}},
+		IntervalWidth: d(1000),
 	}
 }
 

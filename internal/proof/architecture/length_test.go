@@ -64,7 +64,6 @@ var long = []string{
 	"e2e.TestAFollowersTraceLinksToTheLeadersOnAnotherReplica",
 	"e2e.TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy",
 	"internal/census/census.go",
-	"internal/load.Run",
 	"internal/proof/chaos.TestAWaitIsCountedFromWhenNobodyRanForIt",
 	"internal/proof/history/check_test.go",
 	"internal/proof/history/simulate_test.go",
