@@ -11,25 +11,25 @@ import (
 	"github.com/fleetcall/fleetcall/internal/load"
 )
 
-// The inside of a chart, in units of the SVG.
+// The size of a chart without its labels, in units of the SVG.
 const (
 	chartWidth  = 600.0
 	chartHeight = 160.0
 )
 
-// chart is a row of columns, and a line for each series over them.
+// chart is a row of columns with lines over them.
 type chart struct {
 	Columns []column
 	Lines   []line
-	Top     string    // what the height stands for
-	Right   string    // what the lines' height stands for; empty: there is none
-	Ticks   [3]string // under the left end, the middle, the right end
+	Top     string    // the value that the full height stands for
+	Right   string    // the same for the lines; empty: there are none
+	Ticks   [3]string // below the left end, the middle and the right end
 }
 
 type column struct {
 	X, Width, Y, Height float64
-	BadY, BadHeight     float64 // the part that failed
-	Says                string
+	BadY, BadHeight     float64 // the part of failed requests
+	Title               string
 }
 
 type line struct {
@@ -45,10 +45,10 @@ func histogram(r *load.Result) chart {
 	c := chart{Top: thousands(int64(most)) + " answers"}
 	width := chartWidth / float64(max(len(r.Histogram), 1))
 	for i, b := range r.Histogram {
-		height := share(float64(b.Count), float64(most))
+		height := barHeight(float64(b.Count), float64(most))
 		c.Columns = append(c.Columns, column{
 			X: round(float64(i) * width), Width: round(width * 0.94), Y: round(chartHeight - height), Height: height,
-			Says: fmt.Sprintf("%s to %s: %s", milliseconds(b.From), milliseconds(b.To), thousands(int64(b.Count))),
+			Title: fmt.Sprintf("%s to %s: %s", milliseconds(b.From), milliseconds(b.To), thousands(int64(b.Count))),
 		})
 	}
 	if n := len(r.Histogram); n > 0 {
@@ -72,25 +72,25 @@ func timeline(r *load.Result) chart {
 	width := chartWidth / float64(n)
 	average, worst := line{Class: "average"}, line{Class: "slowest"}
 	for i, s := range r.Timeline {
-		good, bad := share(float64(s.OK), float64(most)), share(float64(s.Failed), float64(most))
+		good, bad := barHeight(float64(s.OK), float64(most)), barHeight(float64(s.Failed), float64(most))
 		c.Columns = append(c.Columns, column{
 			X: round(float64(i) * width), Width: round(width * 0.94),
 			Y: round(chartHeight - good), Height: good, BadY: round(chartHeight - good - bad), BadHeight: bad,
-			Says: fmt.Sprintf("from %s: %s right, %s failed, average %s, slowest %s", milliseconds(s.Start),
+			Title: fmt.Sprintf("from %s: %s right, %s failed, average %s, slowest %s", milliseconds(s.Start),
 				thousands(int64(s.OK)), thousands(int64(s.Failed)), milliseconds(s.Average), milliseconds(s.Max)),
 		})
 		if s.Max == 0 {
-			continue // nothing was answered
+			continue // no request had a response
 		}
 		x := round((float64(i) + 0.5) * width)
-		average.Points += fmt.Sprintf("%g,%g ", x, round(chartHeight-share(float64(s.Average), float64(slowest))))
-		worst.Points += fmt.Sprintf("%g,%g ", x, round(chartHeight-share(float64(s.Max), float64(slowest))))
+		average.Points += fmt.Sprintf("%g,%g ", x, round(chartHeight-barHeight(float64(s.Average), float64(slowest))))
+		worst.Points += fmt.Sprintf("%g,%g ", x, round(chartHeight-barHeight(float64(s.Max), float64(slowest))))
 	}
 	c.Lines = []line{worst, average}
 	return c
 }
 
-// bar is one run's value beside the others'.
+// bar shows the value of one run.
 type bar struct {
 	Name  string
 	Value string
@@ -98,15 +98,15 @@ type bar struct {
 	Width float64
 }
 
-// comparison is a value of every run.
+// comparison shows one value of all runs.
 type comparison struct {
 	Title  string
 	Bars   []bar
 	Height float64
 }
 
-// compare returns the values that tell the runs apart.
-func compare(runs []Run) []comparison {
+// comparisons returns comparisons of the values in which the runs differ most.
+func comparisons(runs []Run) []comparison {
 	var all []comparison
 	add := func(title string, value func(Run) (float64, string)) {
 		c := comparison{Title: title, Height: float64(24 * len(runs))}
@@ -136,8 +136,9 @@ func compare(runs []Run) []comparison {
 	return all
 }
 
-// share is a column's height; what is there at all can be seen.
-func share(part, whole float64) float64 {
+// barHeight returns the height of a column. It is at least 1 for every part above zero,
+// so that the column can be seen.
+func barHeight(part, whole float64) float64 {
 	if part <= 0 {
 		return 0
 	}
@@ -159,16 +160,16 @@ func thousands(n int64) string {
 	return digits
 }
 
-// counted is one label and how often it was seen.
-type counted struct {
+// labelCount is a label and the number of its occurrences.
+type labelCount struct {
 	Label string
 	Count int
 }
 
-func counts(of map[string]int) []counted {
-	var all []counted
+func counts(of map[string]int) []labelCount {
+	var all []labelCount
 	for _, label := range slices.Sorted(maps.Keys(of)) {
-		all = append(all, counted{label, of[label]})
+		all = append(all, labelCount{label, of[label]})
 	}
 	return all
 }

@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// Machine describes this machine and program, as far as the system tells.
+// Machine describes this machine and this program. Facts that the system does not tell
+// are left out.
 func Machine(version string) []Fact {
 	facts := []Fact{
 		{"System", runtime.GOOS + "/" + runtime.GOARCH},

@@ -7,13 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -44,7 +43,7 @@ func result(scale int) *load.Result {
 	}
 }
 
-// sample returns a report that has text wherever text may be.
+// sample returns a report with the given text in every field that may hold text.
 func sample(text string) *report.Report {
 	queries, more := int64(1000), int64(1)
 	fleet := &load.Stats{Scope: text, Replica: text, Mode: text}
@@ -97,8 +96,7 @@ func text(n *html.Node) string {
 	return s.String()
 }
 
-// find returns the elements with a tag, and with the attribute unless key is
-// empty.
+// find returns the elements with a tag and, unless key is empty, with an attribute.
 func find(root *html.Node, tag, key, value string) []*html.Node {
 	var found []*html.Node
 	for n := range root.Descendants() {
@@ -109,67 +107,57 @@ func find(root *html.Node, tag, key, value string) []*html.Node {
 	return found
 }
 
+// decodedRun is a run in the report's JSON.
+type decodedRun struct {
+	Queries float64 `json:"database_queries"`
+	Result  struct {
+		Requests  float64            `json:"requests"`
+		OK        float64            `json:"ok"`
+		Failed    float64            `json:"failed"`
+		Duration  float64            `json:"duration_ms"`
+		PerSecond float64            `json:"requests_per_second"`
+		Latency   map[string]float64 `json:"latency_ms"`
+		Histogram []struct {
+			From  float64 `json:"from_ms"`
+			To    float64 `json:"to_ms"`
+			Count int     `json:"count"`
+		} `json:"latency_histogram"`
+		Timeline []struct {
+			OK, Failed int
+			Max        float64 `json:"max_ms"`
+		} `json:"timeline"`
+	}
+}
+
 func TestThePageHasTheFiguresOfTheJSON(t *testing.T) {
 	r := sample("off")
 	root, _ := parse(t, r)
-	var decoded struct {
-		Runs []struct {
-			Queries float64 `json:"database_queries"`
-			Result  struct {
-				plain
-				Latency   map[string]float64 `json:"latency_ms"`
-				Histogram []struct {
-					From  float64 `json:"from_ms"`
-					To    float64 `json:"to_ms"`
-					Count int     `json:"count"`
-				} `json:"latency_histogram"`
-				Timeline []struct {
-					OK, Failed int
-					Max        float64 `json:"max_ms"`
-				} `json:"timeline"`
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(text(find(root, "pre", "id", "json")[0])), &decoded); err != nil {
-		t.Fatal(err)
-	}
+	shown := text(find(root, "pre", "id", "json")[0])
 	own, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var onPage bytes.Buffer
-	if err := json.Compact(&onPage, []byte(text(find(root, "pre", "id", "json")[0]))); err != nil || onPage.String() != string(own) {
+	if err := json.Compact(&onPage, []byte(shown)); err != nil || onPage.String() != string(own) {
 		t.Errorf("the page's JSON is not the report's: %v\n%s\n%s", err, onPage.String(), own)
 	}
-	number := regexp.MustCompile(`^[\d.]+`)
+	var decoded struct{ Runs []decodedRun }
+	if err := json.Unmarshal([]byte(shown), &decoded); err != nil {
+		t.Fatal(err)
+	}
 	for i, run := range decoded.Runs {
-		want := map[string]float64{
-			"database_queries": run.Queries, "requests": run.Result.Requests, "ok": run.Result.OK, "failed": run.Result.Failed,
-			"duration_ms": run.Result.Duration, "requests_per_second": run.Result.PerSecond,
-		}
-		for name, v := range run.Result.Latency {
-			want[name] = v
-		}
-		if len(want) != 11 {
-			t.Fatalf("figures %v", want)
-		}
-		for name, v := range want {
-			shown := text(find(root, "td", "data-is", name)[i])
-			if got, err := strconv.ParseFloat(number.FindString(shown), 64); err != nil || got < v-0.0501 || got > v+0.0501 {
-				t.Errorf("run %d: %s is %q on the page, %v in the JSON", i, name, shown, v)
-			}
-		}
+		expectFigures(t, root, i, run)
 		charts := find(root, "svg", "", "")[3+2*i:] // after the three comparisons
-		var says []string
+		var titles []string
 		for _, b := range run.Result.Histogram {
-			says = append(says, fmt.Sprintf("%.1f ms to %.1f ms: %d", b.From, b.To, b.Count))
+			titles = append(titles, fmt.Sprintf("%.1f ms to %.1f ms: %d", b.From, b.To, b.Count))
 		}
-		expectTitles(t, charts[0], says)
-		says = nil
+		expectTitles(t, charts[0], titles)
+		titles = nil
 		for _, s := range run.Result.Timeline {
-			says = append(says, fmt.Sprintf("%d right, %d failed, average * slowest %.1f ms", s.OK, s.Failed, s.Max))
+			titles = append(titles, fmt.Sprintf("%d right, %d failed, average * slowest %.1f ms", s.OK, s.Failed, s.Max))
 		}
-		expectTitles(t, charts[1], says)
+		expectTitles(t, charts[1], titles)
 	}
 	for n := 101; n <= 111; n++ {
 		if page := text(root); !strings.Contains(page, strconv.Itoa(n)) {
@@ -178,16 +166,27 @@ func TestThePageHasTheFiguresOfTheJSON(t *testing.T) {
 	}
 }
 
-// plain is the plain numbers of a result.
-type plain struct {
-	Requests  float64 `json:"requests"`
-	OK        float64 `json:"ok"`
-	Failed    float64 `json:"failed"`
-	Duration  float64 `json:"duration_ms"`
-	PerSecond float64 `json:"requests_per_second"`
+// expectFigures fails the test unless the page's table shows the figures of a run.
+func expectFigures(t *testing.T, root *html.Node, i int, run decodedRun) {
+	t.Helper()
+	want := map[string]float64{
+		"database_queries": run.Queries, "requests": run.Result.Requests, "ok": run.Result.OK, "failed": run.Result.Failed,
+		"duration_ms": run.Result.Duration, "requests_per_second": run.Result.PerSecond,
+	}
+	maps.Copy(want, run.Result.Latency)
+	if len(want) != 11 {
+		t.Fatalf("figures %v", want)
+	}
+	number := regexp.MustCompile(`^[\d.]+`)
+	for name, v := range want {
+		shown := text(find(root, "td", "data-is", name)[i])
+		if got, err := strconv.ParseFloat(number.FindString(shown), 64); err != nil || got < v-0.0501 || got > v+0.0501 {
+			t.Errorf("run %d: %s is %q on the page, %v in the JSON", i, name, shown, v)
+		}
+	}
 }
 
-// expectTitles compares what a chart's columns say; * stands for anything.
+// expectTitles compares the titles of a chart's columns. In want, * matches any text.
 func expectTitles(t *testing.T, chart *html.Node, want []string) {
 	t.Helper()
 	titles := find(chart, "title", "", "")
@@ -289,201 +288,28 @@ func TestARunWithoutAnswersOrCountsIsReported(t *testing.T) {
 	}
 }
 
-// write writes a report to a path as the program does.
-func write(t *testing.T, path string, r *report.Report) error {
-	t.Helper()
-	f, err := report.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	return f.Write(r)
-}
-
-// expectFile fails the test unless the file has the part, and its directory so
-// many entries.
-func expectFile(t *testing.T, path, part string, entries int) {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	files, _ := os.ReadDir(filepath.Dir(path))
-	if err != nil || !strings.Contains(string(content), part) || len(files) != entries {
-		t.Errorf("%v, %d files, %.100s", err, len(files), content)
-	}
-}
-
-func TestAFileIsReplacedOnlyByAWholeReport(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "out.html")
-	if err := os.WriteFile(path, []byte("before"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := report.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	expectFile(t, path, "before", 1)
-	never := sample("x")
-	never.Begun = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) // has no JSON
-	if err := write(t, path, never); err == nil {
-		t.Error("a report that cannot be written was")
-	}
-	expectFile(t, path, "before", 1)
-	if err := write(t, path, sample("after")); err != nil {
-		t.Fatal(err)
-	}
-	expectFile(t, path, "<title>after</title>", 1)
-	for _, bad := range []string{dir, filepath.Join(dir, "no", "out.html"), filepath.Join(path, "out.html"), path + "/"} {
-		if f, err := report.Create(bad); err == nil {
-			f.Close()
-			t.Errorf("a report can be made at %s", bad)
-		}
-	}
-	expectFile(t, path, "<title>after</title>", 1)
-}
-
-func TestAFileKeepsItsModeAndANewOneHasTheUmasks(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "out.html")
-	expect := func(want os.FileMode) {
-		t.Helper()
-		if err := write(t, path, sample("x")); err != nil {
-			t.Fatal(err)
-		}
-		if info, err := os.Stat(path); err != nil || info.Mode() != want {
-			t.Errorf("%v, mode %v, want %v", err, info.Mode(), want)
-		}
-	}
-	before := syscall.Umask(0o027)
-	defer syscall.Umask(before)
-	expect(0o640)
-	for _, mode := range []os.FileMode{0o600, 0o666, 0o400} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-		expect(mode)
-	}
-}
-
-func TestALinkStaysOneAndWhatItLeadsToIsWritten(t *testing.T) {
-	for name, links := range map[string][][2]string{ // where, to what
-		"absolute":                   {{"links/latest.html", "DIR/reports/monday.html"}},
-		"relative":                   {{"links/latest.html", "../reports/monday.html"}},
-		"a link to a link":           {{"links/latest.html", "week.html"}, {"links/week.html", "../reports/monday.html"}},
-		"up from a directory's link": {{"elsewhere", "links/deeper"}, {"links/latest.html", "../elsewhere/../../reports/monday.html"}},
-		"the directory is the link":  {{"links/latest.html", "../elsewhere/monday.html"}, {"elsewhere", "reports"}},
-	} {
-		for _, there := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s, the file is there: %v", name, there), func(t *testing.T) {
-				dir := t.TempDir()
-				for _, sub := range []string{"links/deeper", "reports"} {
-					if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-						t.Fatal(err)
-					}
-				}
-				for _, link := range links {
-					if err := os.Symlink(strings.Replace(link[1], "DIR", dir, 1), filepath.Join(dir, link[0])); err != nil {
-						t.Fatal(err)
-					}
-				}
-				file := filepath.Join(dir, "reports/monday.html")
-				if there {
-					if err := os.WriteFile(file, []byte("before"), 0o600); err != nil {
-						t.Fatal(err)
-					}
-				}
-				latest := filepath.Join(dir, "links/latest.html")
-				if err := write(t, latest, sample("after")); err != nil {
-					t.Fatal(err)
-				}
-				expectFile(t, file, "<title>after</title>", 1)
-				if info, err := os.Lstat(latest); err != nil || info.Mode()&os.ModeSymlink == 0 {
-					t.Errorf("the link is %v, %v", info.Mode(), err)
-				}
-			})
-		}
-	}
-	loop := filepath.Join(t.TempDir(), "loop")
-	if err := os.Symlink("loop", loop); err != nil {
-		t.Fatal(err)
-	}
-	if f, err := report.Create(loop); err == nil {
-		f.Close()
-		t.Error("a report can be made at a link to itself")
-	}
-}
-
-// A device is written to as a pipe is.
-func TestWhatIsNoRegularFileIsWrittenTo(t *testing.T) {
-	dir := t.TempDir()
-	pipe := filepath.Join(dir, "pipe")
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(dir, "link")
-	if err := os.Symlink("pipe", link); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range []string{pipe, link} {
-		read := make(chan string, 1)
-		go func() {
-			content, err := os.ReadFile(pipe)
-			if err != nil {
-				t.Error(err)
-			}
-			read <- string(content)
-		}()
-		if err := write(t, path, sample("after")); err != nil {
-			t.Fatal(err)
-		}
-		info, err := os.Lstat(pipe)
-		if err != nil || info.Mode()&os.ModeNamedPipe == 0 {
-			t.Fatalf("%v, the pipe has become %v", err, info.Mode())
-		}
-		if got := <-read; !strings.Contains(got, "<title>after</title>") || !strings.HasSuffix(got, "</html>\n") {
-			t.Errorf("read %.100s", got)
-		}
-		if files, err := os.ReadDir(dir); err != nil || len(files) != 2 {
-			t.Errorf("%v, %v", err, files)
-		}
-	}
-}
-
-func TestARealBrowserShowsTheReportAsItIsMeant(t *testing.T) {
+func TestABrowserShowsTheReportWithItsStyle(t *testing.T) {
 	r := sample("off")
 	path := filepath.Join(t.TempDir(), "out.html")
 	if err := write(t, path, r); err != nil {
 		t.Fatal(err)
 	}
-	b, err := browserrig.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	b := browserrig.StartTest(t)
 	p, err := b.Open((&url.URL{Scheme: "file", Path: path}).String(), browserrig.View{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if err := p.WaitFor("document.readyState === 'complete'"); err != nil {
-		t.Fatal(err)
-	}
-	// None of these is what a page without a style has.
+	browserrig.WaitFor(t, p, "document.readyState === 'complete'")
+	// A page without its style would have other values.
 	for property, want := range map[string]string{"max-width": "1024px", "background-color": "rgb(255, 255, 255)", "padding-top": "32px"} {
-		got, err := browserrig.Eval[string](p, fmt.Sprintf("getComputedStyle(document.body).getPropertyValue(%q)", property))
-		if err != nil || got != want {
-			t.Errorf("%v, the page's %s is %q, want %q", err, property, got, want)
+		got := browserrig.Value[string](t, p, fmt.Sprintf("getComputedStyle(document.body).getPropertyValue(%q)", property))
+		if got != want {
+			t.Errorf("the page's %s is %q, want %q", property, got, want)
 		}
 	}
-	figures, err := browserrig.Eval[map[string][]string](p, `[...document.querySelectorAll('#figures td')].reduce(
+	figures := browserrig.Value[map[string][]string](t, p, `[...document.querySelectorAll('#figures td')].reduce(
 		(all, cell) => ({ ...all, [cell.dataset.is]: [...(all[cell.dataset.is] ?? []), cell.innerText] }), {})`)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i, run := range r.Runs {
 		ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond)) }
 		result := run.Result

@@ -67,8 +67,6 @@ var long = []string{
 	"internal/proof/chaos.TestAWaitIsCountedFromWhenNobodyRanForIt",
 	"internal/proof/history/check_test.go",
 	"internal/proof/history/simulate_test.go",
-	"internal/report.TestThePageHasTheFiguresOfTheJSON",
-	"internal/report/report_test.go",
 }
 
 // lengths returns what is longer than it may be, and a sentence for each; and
