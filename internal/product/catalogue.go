@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 )
 
-// CatalogueSize is how many products Catalogue returns.
+// CatalogueSize is the number of products in the Catalogue.
 const CatalogueSize = 1000
 
-// Catalogue returns the products that every database is filled with, with the
-// ids 1 to CatalogueSize. They are the same in every call and every release.
+// Catalogue returns the products with which every database is filled. Their ids are 1
+// to CatalogueSize. The products are the same in every call and in every release.
 func Catalogue() []Product {
 	products := make([]Product, 0, CatalogueSize)
 	products = append(products, Product{
@@ -23,6 +24,25 @@ func Catalogue() []Product {
 		products = append(products, generate(id))
 	}
 	return products
+}
+
+// batchSize is the number of products that Batches passes on at a time.
+const batchSize = 100
+
+// Batches calls write for one batch of the catalogue after the other. It stops at the
+// first error and returns it. After each batch it calls progress, unless that is nil.
+func Batches(write func(batch []Product) error, progress func(done, total int)) error {
+	done, all := 0, Catalogue()
+	for batch := range slices.Chunk(all, batchSize) {
+		if err := write(batch); err != nil {
+			return fmt.Errorf("fleetcall: writing the products from %d on: %w", batch[0].ID, err)
+		}
+		done += len(batch)
+		if progress != nil {
+			progress(done, len(all))
+		}
+	}
+	return nil
 }
 
 type kind struct {
@@ -53,7 +73,7 @@ var (
 	}
 )
 
-// generate draws product id from a source that depends on nothing else.
+// generate makes a product from its id alone.
 func generate(id int32) Product {
 	r := rand.New(rand.NewPCG(uint64(id), 0))
 	brand := brands[r.IntN(len(brands))]
@@ -61,7 +81,7 @@ func generate(id int32) Product {
 	variant := k.variants[r.IntN(len(k.variants))]
 	first := r.IntN(len(k.traits))
 	second := (first + 1 + r.IntN(len(k.traits)-1)) % len(k.traits)
-	// Squared, because cheap things are more common than dear ones.
+	// The square makes cheap products more common than expensive ones.
 	share := r.Float64()
 	whole := math.Floor(k.low + (k.high-k.low)*share*share)
 	price := math.Round((whole+[]float64{0, 0.49, 0.95, 0.99}[r.IntN(4)])*100) / 100

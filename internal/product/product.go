@@ -1,6 +1,6 @@
-// Package product is the shop's catalogue: what a product is, what a store of
-// products answers, and the thousand products that every database is filled
-// with. The stores themselves are in the packages postgres and sqlite.
+// Package product describes the products of the shop: a product, the errors and counts
+// of a store of products, and the thousand products with which every database is
+// filled. The stores themselves are in the packages postgres and sqlite.
 package product
 
 import (
@@ -21,12 +21,12 @@ type Product struct {
 }
 
 var (
-	// ErrNotFound is returned for an id that the table does not have.
+	// ErrNotFound is returned for an id that is not in the table.
 	ErrNotFound = errors.New("fleetcall: no such product")
-	// ErrUnavailable is returned when the database cannot be reached, or
-	// went away during the query.
+	// ErrUnavailable is returned when the database cannot be reached, or when the
+	// connection to it is lost during the query.
 	ErrUnavailable = errors.New("fleetcall: the database is unavailable")
-	// ErrBusy is returned when no connection of the pool became free within
+	// ErrBusy is returned when all connections of the pool have been in use for
 	// PoolConfig.Wait.
 	ErrBusy = errors.New("fleetcall: every database connection is busy")
 )
@@ -37,38 +37,39 @@ func init() {
 	coalesce.RegisterError("product.ErrBusy", ErrBusy)
 }
 
-// PoolConfig is what every store needs to know of its pool and of the query it
-// makes slow.
+// PoolConfig configures a store's pool of connections and the delay that makes its
+// queries slow.
 type PoolConfig struct {
-	Min, Max int           // connections kept, connections at most
-	Wait     time.Duration // how long a query waits for a connection before ErrBusy
+	Min, Max int           // connections that stay open, and connections at most
+	Wait     time.Duration // how long a query waits for a connection
 	Delay    time.Duration // how long a query holds its connection before it reads the row
 }
 
-// Stats counts what a store did since it was opened or last reset. InUse, Idle
-// and Max are connections now.
+// Stats has the counts of a store since it was opened or last reset. InUse, Idle and
+// Max are numbers of connections at this moment.
 type Stats struct {
 	Queries uint64 // sent to the database
-	Errors  uint64 // queries that failed, or that never got a connection
+	Errors  uint64 // queries that failed, and calls that got no connection
 	InUse   int
 	Idle    int
 	Max     int
 }
 
-// Counters are the counts of a store. The zero value is ready to use.
+// Counters counts the queries of a store. The zero value is ready to use.
 type Counters struct {
 	queries, failed, unsent     atomic.Uint64
 	queriesBefore, errorsBefore atomic.Uint64 // the counts at the last Reset
 }
 
-// Sent counts a query; a store calls it just before it sends one. It also
-// calls the hook of OnQuery.
+// Sent counts a query and calls the hook of OnQuery. A store calls Sent immediately
+// before it sends a query.
 func (c *Counters) Sent(ctx context.Context) {
 	c.queries.Add(1)
 	QuerySent(ctx)
 }
 
-// Failed counts the error of a query, which was sent or not.
+// Failed counts an error. sent is false if the call got no connection and sent no
+// query.
 func (c *Counters) Failed(sent bool) {
 	if sent {
 		c.failed.Add(1)
@@ -79,21 +80,22 @@ func (c *Counters) Failed(sent bool) {
 
 func (c *Counters) errors() uint64 { return c.failed.Load() + c.unsent.Load() }
 
-// Load returns the counts of queries and errors since Reset.
+// Load returns the counts since the last Reset.
 func (c *Counters) Load() (queries, errors uint64) {
-	// The older counts first: they are never more.
+	// Load the counts at the reset first. In this order the differences cannot be
+	// negative.
 	before, errorsBefore := c.queriesBefore.Load(), c.errorsBefore.Load()
 	return c.queries.Load() - before, c.errors() - errorsBefore
 }
 
-// Totals are the counts since a store was opened, whatever Reset did.
+// Totals has the counts of a store since it was opened. Reset does not change them.
 type Totals struct {
 	Queries uint64 // sent to the database
-	Failed  uint64 // of those
-	Unsent  uint64 // queries that never got a connection
+	Failed  uint64 // queries that failed
+	Unsent  uint64 // calls that got no connection
 }
 
-// Totals returns the totals.
+// Totals returns the counts since the store was opened.
 func (c *Counters) Totals() Totals {
 	return Totals{Queries: c.queries.Load(), Failed: c.failed.Load(), Unsent: c.unsent.Load()}
 }
@@ -106,23 +108,22 @@ func (c *Counters) Reset() {
 
 type hookKey struct{}
 
-// OnQuery returns a context under which a store calls hook each time it sends
-// a query, just before. A call that never gets a connection, or whose context
-// ends while it holds one, sends none.
+// OnQuery returns a context under which a store calls hook immediately before it sends
+// a query. A call that gets no connection, or whose context ends during the delay,
+// sends no query.
 func OnQuery(ctx context.Context, hook func()) context.Context {
 	return context.WithValue(ctx, hookKey{}, hook)
 }
 
-// QuerySent calls the hook that OnQuery put into ctx, if there is one. Stores
-// reach it through Counters.Sent.
+// QuerySent calls the hook that OnQuery put into ctx, if there is one. Stores call it
+// through Counters.Sent.
 func QuerySent(ctx context.Context) {
 	if hook, ok := ctx.Value(hookKey{}).(func()); ok {
 		hook()
 	}
 }
 
-// Hold waits for d, as a query that is slow would; it returns ctx.Err() when
-// ctx ends first.
+// Hold waits for d, to make a query slow. If ctx ends first, Hold returns ctx.Err().
 func Hold(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()

@@ -6,39 +6,39 @@ import (
 	"testing"
 )
 
-// Host starts servers in a program that is no test: what would fail the test
+// Host is a testing.TB for programs that are not tests. Where a test would fail, a Host
 // panics with a HostError.
 type Host struct {
-	testing.TB // never used: all that the packages of rig call is below
+	testing.TB // always nil: the packages of rig call only the methods below
 	cleanups   []func()
 }
 
-// HostError is what a Host panics with.
+// HostError is the value with which a Host panics.
 type HostError struct{ Err error }
 
 // Helper does nothing.
 func (h *Host) Helper() {}
 
-// Cleanup keeps f for Close.
+// Cleanup registers f for Close.
 func (h *Host) Cleanup(f func()) { h.cleanups = append(h.cleanups, f) }
 
-// Fatal panics.
+// Fatal panics with a HostError.
 func (h *Host) Fatal(args ...any) { panic(HostError{Err: fmt.Errorf("%s", fmt.Sprint(args...))}) }
 
-// Fatalf panics.
+// Fatalf panics with a HostError.
 func (h *Host) Fatalf(format string, args ...any) { panic(HostError{Err: fmt.Errorf(format, args...)}) }
 
-// Errorf panics.
+// Errorf panics with a HostError.
 func (h *Host) Errorf(format string, args ...any) { panic(HostError{Err: fmt.Errorf(format, args...)}) }
 
-// Close runs what Cleanup was given, the last first.
+// Close calls the functions that Cleanup registered, the last one first.
 func (h *Host) Close() {
 	for _, f := range slices.Backward(h.cleanups) {
 		f()
 	}
 }
 
-// Recover, deferred, makes a HostError that was panicked with an error.
+// Recover turns a panic with a HostError into an error. It must be deferred.
 func Recover(err *error) {
 	switch value := recover().(type) {
 	case nil:

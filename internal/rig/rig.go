@@ -1,7 +1,7 @@
-// Package rig holds what the packages below it share, each of which starts one
-// kind of server or program for tests: on free ports of 127.0.0.1, with its data
-// in a temporary directory. Nothing of them is left when the test ends, and on
-// Linux no process is left even when the test's process is killed.
+// Package rig holds what the packages below it share. Each of those starts one kind of
+// server or program for tests, on free ports of 127.0.0.1, with its data in a temporary
+// directory. Nothing of them is left when the test ends. On Linux, no process is left
+// even if the test's own process is killed.
 package rig
 
 import (
@@ -19,9 +19,10 @@ import (
 
 const startLimit = 30 * time.Second
 
-// Program returns the path of an installed program or fails the test, naming
-// what to install. Where the program is not in PATH, each pattern is looked at
-// as filepath.Glob does, and of several matches the newest version is taken.
+// Program returns the path of an installed program. If it is not in PATH, Program looks
+// for it with the patterns, as filepath.Glob does, and takes the newest version of
+// those that the first matching pattern finds. If there is none, it fails the test and
+// names the package to install.
 func Program(t testing.TB, name, debianPackage string, patterns ...string) string {
 	t.Helper()
 	if path, err := exec.LookPath(name); err == nil {
@@ -46,8 +47,8 @@ func Program(t testing.TB, name, debianPackage string, patterns ...string) strin
 	return ""
 }
 
-// TempDir makes a directory that is removed after the servers using it were
-// stopped. Unlike t.TempDir's, its parents can be entered by another user.
+// TempDir creates a directory that is removed when the test has stopped its servers.
+// Other users can enter its parents, unlike those of t.TempDir.
 func TempDir(t testing.TB, pattern string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", pattern)
@@ -62,8 +63,8 @@ func TempDir(t testing.TB, pattern string) string {
 	return dir
 }
 
-// FreePort returns a port of 127.0.0.1 that nothing listens on. Another process
-// may take it before the server does, so a server is tried on several ports.
+// FreePort returns a port of 127.0.0.1 on which nothing listens. Another process may
+// take it before the server does, so callers try several ports.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	port, err := loopback.FreePort()
@@ -73,8 +74,8 @@ func FreePort(t testing.TB) int {
 	return port
 }
 
-// Output keeps what a server printed, for messages about its failure. It may be
-// written and read by several goroutines.
+// Output keeps the output of a server for error messages. Several goroutines may write
+// and read it.
 type Output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -92,8 +93,8 @@ func (o *Output) String() string {
 	return o.b.String()
 }
 
-// Wait calls ready every few milliseconds until it returns nil. It fails the test
-// when that takes more than 30 seconds.
+// Wait calls ready every few milliseconds until it returns nil. If that takes more than
+// 30 seconds, Wait fails the test.
 func Wait(t testing.TB, what string, ready func() error) {
 	t.Helper()
 	if err := Eventually(nil, ready); err != nil {
@@ -101,8 +102,8 @@ func Wait(t testing.TB, what string, ready func() error) {
 	}
 }
 
-// Eventually calls ready every few milliseconds until it returns nil. It returns
-// ready's last error when gone is closed, or when 30 seconds have passed.
+// Eventually calls ready every few milliseconds until it returns nil. If gone is closed
+// or 30 seconds have passed, it returns ready's last error.
 func Eventually(gone <-chan struct{}, ready func() error) error {
 	deadline := time.Now().Add(startLimit)
 	for {

@@ -1,4 +1,4 @@
-// Package postgres keeps the products in PostgreSQL.
+// Package postgres stores the products in PostgreSQL.
 package postgres
 
 import (
@@ -15,22 +15,21 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// connectTimeout bounds one connection attempt where the URL names no
-// connect_timeout: the pool's wait is far longer than anyone should wait to
-// learn that the database's host is gone.
+// connectTimeout bounds one attempt to connect if the URL has no connect_timeout.
+// PoolConfig.Wait would be far too long: it bounds the wait for a busy pool, not for a
+// host that is gone.
 const connectTimeout = 5 * time.Second
 
-// Store is a connection pool on a database with the table products.
+// Store is a pool of connections to a database with the table products.
 type Store struct {
 	pool     *pgxpool.Pool
 	config   product.PoolConfig
 	counters product.Counters
 }
 
-// Open makes a pool for a postgres:// URL. It does not connect: a database
-// that is down makes queries fail, not Open. The error of a malformed URL does
-// not repeat its password. tracer, which may be nil, is told of what the pool
-// does.
+// Open creates a pool for a postgres:// URL. It does not connect: if the database is
+// down, queries fail and Open does not. If the URL is malformed, the error does not
+// contain its password. If tracer is not nil, the pool reports to it.
 func Open(ctx context.Context, url string, config product.PoolConfig, tracer pgx.QueryTracer) (*Store, error) {
 	c, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -51,15 +50,14 @@ func Open(ctx context.Context, url string, config product.PoolConfig, tracer pgx
 	return &Store{pool: pool, config: config}, nil
 }
 
-// The simple protocol sends one message a query, so that the server's log
-// shows one entry under every logging setting, and it works through poolers
-// that share connections between transactions.
+// The query uses the simple protocol, which sends one message for each query. So the
+// server logs one entry for it under every logging setting, and the query works through
+// poolers that share a connection between transactions.
 const selectProduct = `SELECT id, name, price, COALESCE(description, '') FROM products WHERE id = $1`
 
-// Product takes a connection, holds it for the configured delay and reads the
-// row on it with one statement. The errors are product.ErrNotFound,
-// product.ErrBusy, product.ErrUnavailable, ctx.Err(), and others of the
-// database.
+// Product takes a connection, holds it for the configured delay, and then reads the row
+// with one statement. It returns product.ErrNotFound, product.ErrBusy,
+// product.ErrUnavailable, ctx.Err(), or another error of the database.
 func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) {
 	conn, err := s.acquire(ctx)
 	if err != nil {
@@ -102,8 +100,8 @@ func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	return nil, fmt.Errorf("%w: %w", product.ErrUnavailable, err)
 }
 
-// classify makes an error that means that the server cannot be used a
-// product.ErrUnavailable, and leaves what it says about the statement.
+// classify wraps an error with product.ErrUnavailable if it means that the server
+// cannot be used. It leaves errors about the statement as they are.
 func classify(err error) error {
 	var reply *pgconn.PgError
 	if !errors.As(err, &reply) {
@@ -111,9 +109,9 @@ func classify(err error) error {
 	}
 	switch {
 	case strings.HasPrefix(reply.Code, "08"), // connection exceptions
-		strings.HasPrefix(reply.Code, "53"),  // out of memory, disk, connections
-		strings.HasPrefix(reply.Code, "57P"), // shutting down, starting up, crashed
-		strings.HasPrefix(reply.Code, "58"):  // the server's own I/O
+		strings.HasPrefix(reply.Code, "53"),  // out of memory, disk space or connections
+		strings.HasPrefix(reply.Code, "57P"), // shutting down, starting up or crashed
+		strings.HasPrefix(reply.Code, "58"):  // I/O errors of the server
 		return fmt.Errorf("%w: %w", product.ErrUnavailable, err)
 	case reply.Code == "42P01":
 		return fmt.Errorf("the table is missing, run fleetcall initdb: %w", err)
@@ -121,8 +119,9 @@ func classify(err error) error {
 	return err
 }
 
-// Ping asks the server for a sign of life, on a connection of the pool when
-// one is free and on one of its own otherwise: a busy pool is no dead server.
+// Ping checks the connection to the server. While the pool is full, it opens a
+// connection beside the pool, because a full pool does not mean that the server is
+// down.
 func (s *Store) Ping(ctx context.Context) error {
 	var err error
 	if stat := s.pool.Stat(); stat.AcquiredConns() < stat.MaxConns() {
@@ -139,7 +138,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Stats returns the counts so far and the state of the pool.
+// Stats returns the counts since the last reset, and the state of the pool.
 func (s *Store) Stats() product.Stats {
 	stat := s.pool.Stat()
 	st := product.Stats{InUse: int(stat.AcquiredConns()), Idle: int(stat.IdleConns()), Max: int(stat.MaxConns())}
@@ -147,17 +146,16 @@ func (s *Store) Stats() product.Stats {
 	return st
 }
 
-// Totals returns the counts of queries and errors since Open, whatever
-// ResetStats did.
+// Totals returns the counts since Open. ResetStats does not change them.
 func (s *Store) Totals() product.Totals { return s.counters.Totals() }
 
-// Pool returns the state of the pool, in the words of its library.
+// Pool returns the statistics of the pgx pool.
 func (s *Store) Pool() *pgxpool.Stat { return s.pool.Stat() }
 
-// ResetStats sets the counts to zero.
+// ResetStats sets the counts of Stats to zero.
 func (s *Store) ResetStats() { s.counters.Reset() }
 
-// Close waits for the queries that run and closes every connection.
+// Close waits for running queries and closes all connections.
 func (s *Store) Close() error {
 	s.pool.Close()
 	return nil
@@ -173,15 +171,14 @@ const (
 	upsertBatch = `INSERT INTO products (id, name, price, description)
 		SELECT * FROM unnest($1::integer[], $2::text[], $3::numeric[], $4::text[])
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, price = excluded.price, description = excluded.description`
-	// seedLock serialises seeders: CREATE TABLE IF NOT EXISTS of two at once
-	// may fail on a system catalogue's unique index.
-	seedLock  = `SELECT pg_advisory_xact_lock(7236104201)`
-	batchSize = 100
+	// seedLock lets only one process seed at a time. Without it, two CREATE TABLE IF
+	// NOT EXISTS at the same time may fail on a unique index of the system catalogue.
+	seedLock = `SELECT pg_advisory_xact_lock(7236104201)`
 )
 
-// Seed makes the table where it is missing and writes the products of the
-// catalogue over what it has under their ids; other rows stay. progress, which
-// may be nil, is called after each batch.
+// Seed creates the table if it is missing, and writes the products of the catalogue. It
+// overwrites rows that have their ids and keeps all others. After each batch it calls
+// progress, unless that is nil.
 func (s *Store) Seed(ctx context.Context, progress func(done, total int)) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, seedLock); err != nil {
@@ -193,21 +190,17 @@ func (s *Store) Seed(ctx context.Context, progress func(done, total int)) error 
 	if err != nil {
 		return fmt.Errorf("fleetcall: making the table products: %w", classify(err))
 	}
-	all := product.Catalogue()
-	for done := 0; done < len(all); {
-		batch := all[done:min(done+batchSize, len(all))]
-		ids, names := make([]int32, len(batch)), make([]string, len(batch))
-		prices, descriptions := make([]float64, len(batch)), make([]string, len(batch))
-		for i, p := range batch {
-			ids[i], names[i], prices[i], descriptions[i] = p.ID, p.Name, p.Price, p.Description
-		}
-		if _, err := s.pool.Exec(ctx, upsertBatch, ids, names, prices, descriptions); err != nil {
-			return fmt.Errorf("fleetcall: writing the products from %d on: %w", batch[0].ID, classify(err))
-		}
-		done += len(batch)
-		if progress != nil {
-			progress(done, len(all))
-		}
+	return product.Batches(func(batch []product.Product) error { return s.write(ctx, batch) }, progress)
+}
+
+func (s *Store) write(ctx context.Context, batch []product.Product) error {
+	ids, names := make([]int32, len(batch)), make([]string, len(batch))
+	prices, descriptions := make([]float64, len(batch)), make([]string, len(batch))
+	for i, p := range batch {
+		ids[i], names[i], prices[i], descriptions[i] = p.ID, p.Name, p.Price, p.Description
+	}
+	if _, err := s.pool.Exec(ctx, upsertBatch, ids, names, prices, descriptions); err != nil {
+		return classify(err)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -14,11 +13,12 @@ import (
 	"github.com/fleetcall/fleetcall/internal/product"
 	"github.com/fleetcall/fleetcall/internal/product/postgres"
 	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
+	"github.com/fleetcall/fleetcall/internal/rig/storerig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var pool = product.PoolConfig{Min: 2, Max: 4, Wait: time.Minute}
+var poolConfig = product.PoolConfig{Min: 2, Max: 4, Wait: time.Minute}
 
 func open(t *testing.T, url string, config product.PoolConfig) *postgres.Store {
 	t.Helper()
@@ -36,7 +36,7 @@ func open(t *testing.T, url string, config product.PoolConfig) *postgres.Store {
 
 func TestEachCallIsOneStatementInTheServersLog(t *testing.T) {
 	server := postgresrig.Start(t)
-	s := open(t, server.URL(), pool)
+	s := open(t, server.URL(), poolConfig)
 	if err := s.Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -61,9 +61,32 @@ func TestEachCallIsOneStatementInTheServersLog(t *testing.T) {
 	}
 }
 
-func TestSeedIsIdempotentKeepsOtherRowsAndMayRunTwiceAtOnce(t *testing.T) {
+func TestPostgreSQLIsAStore(t *testing.T) {
 	server := postgresrig.Start(t)
-	s := open(t, server.URL(), pool)
+	storerig.Exercise(t, func(t *testing.T) storerig.Database {
+		exec := func(statement string) {
+			conn, err := pgx.Connect(t.Context(), server.URL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close(t.Context()) }()
+			if _, err := conn.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		exec(`DROP TABLE IF EXISTS products`)
+		if err := open(t, server.URL(), poolConfig).Seed(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		return storerig.Database{
+			Open: func(config product.PoolConfig) storerig.Store { return open(t, server.URL(), config) },
+			Exec: exec,
+		}
+	})
+}
+
+func TestTwoMaySeedAtOnce(t *testing.T) {
+	s := open(t, postgresrig.Start(t).URL(), poolConfig)
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() {
@@ -73,75 +96,19 @@ func TestSeedIsIdempotentKeepsOtherRowsAndMayRunTwiceAtOnce(t *testing.T) {
 		})
 	}
 	both.Wait()
-	conn, err := pgx.Connect(t.Context(), server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close(t.Context()) }()
-	for _, change := range []string{
-		`UPDATE products SET name = 'changed' WHERE id = 7`,
-		`INSERT INTO products VALUES (5000, 'mine', 1, 'kept')`,
-	} {
-		if _, err := conn.Exec(t.Context(), change); err != nil {
-			t.Fatal(err)
-		}
-	}
-	last := 0
-	if err := s.Seed(t.Context(), func(done, total int) {
-		if done <= last || total != 1000 {
-			t.Errorf("progress %d of %d after %d", done, total, last)
-		}
-		last = done
-	}); err != nil {
-		t.Fatal(err)
-	}
-	var rows int
-	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM products`).Scan(&rows); err != nil || rows != 1001 || last != 1000 {
-		t.Errorf("%d rows, progress ended at %d, %v", rows, last, err)
-	}
-	if p, err := s.Product(t.Context(), 7); err != nil || p != product.Catalogue()[6] {
-		t.Errorf("product 7: %+v, %v", p, err)
-	}
-}
-
-func TestFullPoolIsBusyAfterTheWaitAndSendsNothing(t *testing.T) {
-	server := postgresrig.Start(t)
-	s := open(t, server.URL(), product.PoolConfig{Min: 1, Max: 1, Wait: 100 * time.Millisecond, Delay: time.Hour})
-	if err := s.Seed(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	server.ResetQueries()
-	ctx, cancel := context.WithCancel(t.Context())
-	var holder sync.WaitGroup
-	holder.Go(func() {
-		if _, err := s.Product(ctx, 1); !errors.Is(err, context.Canceled) {
-			t.Errorf("the holder got %v", err)
-		}
-	})
-	for s.Stats().InUse == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	if _, err := s.Product(t.Context(), 1); !errors.Is(err, product.ErrBusy) || errors.Is(err, product.ErrUnavailable) {
-		t.Errorf("got %v", err)
-	}
-	if err := s.Ping(t.Context()); err != nil {
-		t.Errorf("a busy pool is no dead server: %v", err)
-	}
-	cancel()
-	holder.Wait()
-	if st := s.Stats(); st.Queries != 0 || st.Errors != 1 || server.Queries() != 0 {
-		t.Errorf("%+v, the server logged %d", st, server.Queries())
+	if p, err := s.Product(t.Context(), 1000); err != nil || p != product.Catalogue()[999] {
+		t.Errorf("product 1000: %+v, %v", p, err)
 	}
 }
 
 func TestDatabaseThatIsDownAtStartOrLaterIsUnavailableAndComesBack(t *testing.T) {
 	server := postgresrig.Start(t)
-	seeder := open(t, server.URL(), pool)
+	seeder := open(t, server.URL(), poolConfig)
 	if err := seeder.Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	server.Stop()
-	s := open(t, server.URL(), pool)
+	s := open(t, server.URL(), poolConfig)
 	down := func() {
 		t.Helper()
 		if _, err := s.Product(t.Context(), 1); !errors.Is(err, product.ErrUnavailable) {
@@ -164,7 +131,7 @@ func TestDatabaseThatIsDownAtStartOrLaterIsUnavailableAndComesBack(t *testing.T)
 
 func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
 	server := postgresrig.Start(t)
-	if err := open(t, server.URL(), pool).Seed(t.Context(), nil); err != nil {
+	if err := open(t, server.URL(), poolConfig).Seed(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	s := open(t, server.URL(), product.PoolConfig{Min: 1, Max: 2, Wait: time.Minute, Delay: 2 * time.Second})
@@ -183,7 +150,7 @@ func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
 }
 
 func TestMissingTableSaysWhatToDo(t *testing.T) {
-	s := open(t, postgresrig.Start(t).URL(), pool)
+	s := open(t, postgresrig.Start(t).URL(), poolConfig)
 	_, err := s.Product(t.Context(), 1)
 	if err == nil || errors.Is(err, product.ErrUnavailable) || !strings.Contains(err.Error(), "fleetcall initdb") {
 		t.Errorf("got %v", err)
@@ -191,7 +158,7 @@ func TestMissingTableSaysWhatToDo(t *testing.T) {
 }
 
 func TestMalformedURLIsRefusedWithoutItsPassword(t *testing.T) {
-	_, err := postgres.Open(t.Context(), "postgres://user:hunter2@host:notaport/db", pool, nil)
+	_, err := postgres.Open(t.Context(), "postgres://user:hunter2@host:notaport/db", poolConfig, nil)
 	if err == nil || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)
 	}

@@ -1,5 +1,5 @@
-// Package sqlite keeps the products in an embedded SQL database: in memory, or
-// in a file that the replicas of one machine share.
+// Package sqlite stores the products in an embedded SQLite database: in memory, or in a
+// file that the replicas of one machine share.
 package sqlite
 
 import (
@@ -11,29 +11,29 @@ import (
 	"net/url"
 	"strings"
 
-	_ "modernc.org/sqlite" // the driver "sqlite", which needs no C compiler
+	_ "modernc.org/sqlite" // registers the driver "sqlite", which needs no C compiler
 
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// Store is a connection pool on a database with the table products.
+// Store is a pool of connections to a database with the table products.
 type Store struct {
 	db       *sql.DB
 	config   product.PoolConfig
 	counters product.Counters
-	slots    chan struct{} // one for each connection in use
+	slots    chan struct{} // has an element for each connection in use
 }
 
-// Open opens the database file at path, making it where it is missing, and
-// fills it with the catalogue. An empty path is a database in memory that is
-// gone with the Store. Several processes may open one file at the same time.
+// Open opens the database file at path, creates it if it is missing, and fills it with
+// the catalogue. If the path is empty, the database is in memory and ends with the
+// Store. Several processes may open one file at the same time.
 func Open(ctx context.Context, path string, config product.PoolConfig) (*Store, error) {
 	db, err := sql.Open("sqlite", dsn(path))
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: opening the embedded database: %w", err)
 	}
-	// The idle ones are never closed: the last connection takes a database in
-	// memory with it.
+	// Idle connections stay open, because a database in memory ends with its last
+	// connection.
 	db.SetMaxOpenConns(config.Max)
 	db.SetMaxIdleConns(config.Max)
 	s := &Store{db: db, config: config, slots: make(chan struct{}, config.Max)}
@@ -55,7 +55,7 @@ func dsn(path string) string {
 	return (&url.URL{Scheme: "file", Opaque: strings.ReplaceAll(url.PathEscape(path), "%2F", "/"), RawQuery: query.Encode()}).String()
 }
 
-// prepare seeds the database and opens the pool's least connections.
+// prepare seeds the database and opens the minimum number of connections.
 func (s *Store) prepare(ctx context.Context) error {
 	seeded, err := s.seeded(ctx)
 	if err != nil {
@@ -82,8 +82,8 @@ func (s *Store) prepare(ctx context.Context) error {
 	return nil
 }
 
-// seeded tells whether the catalogue is there, so that a replica that starts
-// beside others writes nothing.
+// seeded reports whether the database has the whole catalogue. If it has, a replica
+// that starts beside others writes nothing.
 func (s *Store) seeded(ctx context.Context) (bool, error) {
 	const missingTable = "no such table"
 	var n int
@@ -94,9 +94,9 @@ func (s *Store) seeded(ctx context.Context) (bool, error) {
 	return n == product.CatalogueSize, nil
 }
 
-// Product takes a connection, holds it for the configured delay and reads the
-// row on it with one statement. The errors are product.ErrNotFound,
-// product.ErrBusy, product.ErrUnavailable and ctx.Err().
+// Product takes a connection, holds it for the configured delay, and then reads the row
+// with one statement. It returns product.ErrNotFound, product.ErrBusy,
+// product.ErrUnavailable or ctx.Err().
 func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) {
 	conn, err := s.acquire(ctx)
 	if err != nil {
@@ -125,8 +125,8 @@ func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) 
 	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w: %w", id, product.ErrUnavailable, err)
 }
 
-// acquire waits for a slot of its own before it asks the pool, because the
-// pool does not tell waiting for a connection from opening one.
+// acquire waits for a slot before it asks the pool for a connection, because the pool
+// does not tell whether it waits for a connection or opens one.
 func (s *Store) acquire(ctx context.Context) (*sql.Conn, error) {
 	waiting, cancel := context.WithTimeout(ctx, s.config.Wait)
 	defer cancel()
@@ -154,8 +154,8 @@ func (s *Store) release(conn *sql.Conn) {
 	<-s.slots
 }
 
-// Ping reads the schema's version, unless every connection is in use, which
-// shows that the database works.
+// Ping reads the version of the schema. If all connections are in use, it does nothing:
+// that shows that the database works.
 func (s *Store) Ping(ctx context.Context) error {
 	if len(s.slots) == cap(s.slots) {
 		return nil
@@ -167,7 +167,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// Stats returns the counts so far and the state of the pool.
+// Stats returns the counts since the last reset, and the state of the pool.
 func (s *Store) Stats() product.Stats {
 	stat := s.db.Stats()
 	st := product.Stats{InUse: stat.InUse, Idle: stat.Idle, Max: stat.MaxOpenConnections}
@@ -175,14 +175,13 @@ func (s *Store) Stats() product.Stats {
 	return st
 }
 
-// Totals returns the counts of queries and errors since Open, whatever
-// ResetStats did.
+// Totals returns the counts since Open. ResetStats does not change them.
 func (s *Store) Totals() product.Totals { return s.counters.Totals() }
 
-// ResetStats sets the counts to zero.
+// ResetStats sets the counts of Stats to zero.
 func (s *Store) ResetStats() { s.counters.Reset() }
 
-// Close closes every connection.
+// Close closes all connections.
 func (s *Store) Close() error {
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("fleetcall: closing the embedded database: %w", err)
@@ -199,28 +198,16 @@ const (
 	)`
 	upsert = `INSERT INTO products (id, name, price, description) VALUES (?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, price = excluded.price, description = excluded.description`
-	batchSize = 100
 )
 
-// Seed makes the table where it is missing and writes the products of the
-// catalogue over what it has under their ids; other rows stay. progress, which
-// may be nil, is called after each batch.
+// Seed creates the table if it is missing, and writes the products of the catalogue. It
+// overwrites rows that have their ids and keeps all others. After each batch it calls
+// progress, unless that is nil.
 func (s *Store) Seed(ctx context.Context, progress func(done, total int)) error {
 	if _, err := s.db.ExecContext(ctx, createTable); err != nil {
 		return fmt.Errorf("fleetcall: making the table products: %w", err)
 	}
-	all := product.Catalogue()
-	for done := 0; done < len(all); {
-		batch := all[done:min(done+batchSize, len(all))]
-		if err := s.write(ctx, batch); err != nil {
-			return fmt.Errorf("fleetcall: writing the products from %d on: %w", batch[0].ID, err)
-		}
-		done += len(batch)
-		if progress != nil {
-			progress(done, len(all))
-		}
-	}
-	return nil
+	return product.Batches(func(batch []product.Product) error { return s.write(ctx, batch) }, progress)
 }
 
 func (s *Store) write(ctx context.Context, batch []product.Product) error {

@@ -1,6 +1,6 @@
-// Package browserrig drives a real Chromium, for tests and screenshots of the
-// pages. It reaches nothing but this machine, and leaves neither a process nor a
-// directory behind.
+// Package browserrig drives Chromium, for tests of the pages and for screenshots. The
+// browser reaches only this machine. When it is closed, it leaves no process and no
+// directory.
 package browserrig
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// stepLimit bounds each thing that a page is told to do.
+// stepLimit bounds each action on a page.
 const stepLimit = 30 * time.Second
 
 // Browser is a running Chromium. Close it after use.
@@ -30,8 +30,8 @@ type Browser struct {
 	dir  string
 }
 
-// Find returns the path of the installed Chromium; the error says how to install
-// it.
+// Find returns the path of the installed Chromium. If there is none, the error says how
+// to install it.
 func Find() (string, error) {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -54,7 +54,7 @@ func Start() (*Browser, error) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(dir),
-		chromedp.NoSandbox, // it needs rights that a container often lacks
+		chromedp.NoSandbox, // the sandbox needs rights that many containers lack
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
@@ -64,8 +64,8 @@ func Start() (*Browser, error) {
 		chromedp.Flag("font-render-hinting", "none"),
 	)
 	allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(), options...)
-	// What this version of the protocol does not know of the browser's events is
-	// of no use here.
+	// The log functions drop messages about events that this version of the protocol
+	// does not know.
 	ctx, stop := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}), chromedp.WithLogf(func(string, ...any) {}))
 	b := &Browser{ctx: ctx, dir: dir, stop: func() { stop(); stopAllocator() }}
 	if err := chromedp.Do(ctx); err != nil {
@@ -77,10 +77,10 @@ func Start() (*Browser, error) {
 // Close ends the browser and removes its directory.
 func (b *Browser) Close() error {
 	limited, cancel := context.WithTimeout(b.ctx, 10*time.Second)
-	_ = chromedp.Cancel(limited) // the next lines end it all the same
+	_ = chromedp.Cancel(limited) // if it fails, stop ends the browser all the same
 	cancel()
 	b.stop()
-	// Its children may write for a moment longer.
+	// The browser's child processes may write to the directory for a moment longer.
 	var err error
 	for range 100 {
 		if err = os.RemoveAll(b.dir); err == nil {
@@ -91,11 +91,11 @@ func (b *Browser) Close() error {
 	return fmt.Errorf("fleetcall: removing the browser's directory: %w", err)
 }
 
-// View is how a page is looked at. Its zero value is 1280×800, light, with
-// motion.
+// View describes the window and the user's preferences. The zero value is 1280×800
+// pixels, light, with motion.
 type View struct {
 	Width, Height int
-	Scale         float64 // device pixels of a pixel; zero: 1
+	Scale         float64 // device pixels for each pixel; zero: 1
 	Dark          bool
 	ReducedMotion bool // prefers-reduced-motion
 }
@@ -109,12 +109,12 @@ type Page struct {
 	consoleErrors []ConsoleError
 }
 
-// ConsoleError is something that the browser says in its console. Source is
-// "exception", "console", or where the browser itself found it: "security" is a
-// violation of the Content-Security-Policy, "network" an answer that failed.
+// ConsoleError is an error or warning in the browser's console. Source is "exception",
+// "console", or the part of the browser that found it: "security" for a violation of
+// the Content-Security-Policy, "network" for a failed response.
 type ConsoleError struct{ Source, Text string }
 
-// Open opens an address in a tab of its own.
+// Open opens an address in a new tab.
 func (b *Browser) Open(url string, view View) (*Page, error) {
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	p := &Page{ctx: ctx, cancel: cancel}
@@ -135,7 +135,7 @@ func (b *Browser) Open(url string, view View) (*Page, error) {
 // Close closes the tab.
 func (p *Page) Close() { p.cancel() }
 
-// record keeps what the browser complains of.
+// record keeps errors and warnings.
 func (p *Page) record(event any) {
 	var c ConsoleError
 	switch e := event.(type) {
@@ -166,7 +166,7 @@ func (p *Page) record(event any) {
 	p.consoleErrors = append(p.consoleErrors, c)
 }
 
-// ConsoleErrors returns what the browser has complained of so far.
+// ConsoleErrors returns the errors and warnings so far.
 func (p *Page) ConsoleErrors() []ConsoleError {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,16 +200,16 @@ func (p *Page) SetView(v View) error {
 	return errors.Join(err, p.do(chromedp.EmulateViewport(int64(v.Width), int64(v.Height), chromedp.EmulateScale(v.Scale))))
 }
 
-// Eval returns the value of a JavaScript expression, or of the promise that it
-// is.
+// Eval returns the value of a JavaScript expression. If the value is a promise, Eval
+// waits for it.
 func Eval[T any](p *Page, expression string) (T, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, stepLimit)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
-// WaitFor waits until a JavaScript expression is true, which it looks at with each
-// frame.
+// WaitFor waits until a JavaScript expression is true. It evaluates the expression
+// every 20 ms.
 func (p *Page) WaitFor(expression string) error {
 	_, err := Eval[bool](p, `new Promise((resolve, reject) => {
 		const begin = performance.now();
@@ -226,20 +226,20 @@ func (p *Page) WaitFor(expression string) error {
 	return nil
 }
 
-// Text returns the text of the first element with the selector.
+// Text returns the text of the first element that matches the selector.
 func (p *Page) Text(selector string) (string, error) {
 	return Eval[string](p, "document.querySelector("+quote(selector)+").textContent")
 }
 
-// Press presses keys, one after the other, as on a keyboard; package
-// github.com/chromedp/chromedp/kb names those without a letter.
+// Press presses keys one after the other. Package github.com/chromedp/chromedp/kb has
+// the keys that are not characters.
 func (p *Page) Press(keys string) error { return p.do(chromedp.KeyEvent(keys)) }
 
-// Click clicks on the first element with the selector.
+// Click clicks on the first element that matches the selector.
 func (p *Page) Click(selector string) error { return p.do(chromedp.Click(chromedp.CSS(selector))) }
 
-// Screenshot returns a PNG of an element, and of the whole page where the selector
-// is empty.
+// Screenshot returns a PNG of the first element that matches the selector, or of the
+// whole page if the selector is empty.
 func (p *Page) Screenshot(selector string) ([]byte, error) {
 	params := page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatPng}
 	beyond := true
@@ -260,15 +260,15 @@ func (p *Page) Screenshot(selector string) ([]byte, error) {
 	return shot.Data, err
 }
 
-// ScreenshotViewport returns a PNG of what is in view.
+// ScreenshotViewport returns a PNG of the part of the page that is in view.
 func (p *Page) ScreenshotViewport() ([]byte, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, stepLimit)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.CaptureScreenshot())
 }
 
-// quote writes a string as JavaScript has it.
+// quote returns the text as a JavaScript string literal.
 func quote(text string) string { return fmt.Sprintf("%q", text) }
 
-// Dir returns the directory that the browser has until Close.
+// Dir returns the browser's directory, which exists until Close.
 func (b *Browser) Dir() string { return b.dir }

@@ -17,9 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A test of a page that has no complaints shows something only if they are
-// heard.
-func TestWhatABrowserComplainsOfIsHeardAndNothingIsLeft(t *testing.T) {
+// Tests that expect no console errors prove something only if errors are recorded.
+func TestConsoleErrorsAreRecordedAndNothingIsLeft(t *testing.T) {
 	before, err := filepath.Glob(filepath.Join(os.TempDir(), "fleetcall-browser-*"))
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +48,7 @@ func TestWhatABrowserComplainsOfIsHeardAndNothingIsLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What was there when the page had loaded has been told before this is.
+		// The errors of loading the page have been recorded before this is true.
 		if err := p.WaitFor("document.readyState === 'complete'"); err != nil {
 			t.Error(err)
 		}

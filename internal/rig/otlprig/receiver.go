@@ -1,5 +1,5 @@
-// Package otlprig is an OTLP/HTTP collector for tests: it keeps the spans it is
-// sent.
+// Package otlprig is an OTLP/HTTP collector for tests. It keeps the spans that it
+// receives.
 package otlprig
 
 import (
@@ -17,15 +17,15 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Span is one that was received. Ids are in hexadecimal digits.
+// Span is a received span. Its ids are hexadecimal.
 type Span struct {
-	Service, Instance       string // of the resource
+	Service, Instance       string // attributes of the resource
 	Name, Trace, ID, Parent string
 	Attributes              map[string]string
 	Links                   []Link
 }
 
-// Link is a span's link to another.
+// Link is a link of a span to another span.
 type Link struct{ Trace, ID string }
 
 // Receiver is a running collector.
@@ -36,7 +36,7 @@ type Receiver struct {
 	spans []Span
 }
 
-// Start starts a collector that is stopped with the test.
+// Start starts a collector that is stopped when the test ends.
 func Start(t testing.TB) *Receiver {
 	t.Helper()
 	r := &Receiver{}
@@ -102,7 +102,7 @@ func attributes(list []*common.KeyValue) map[string]string {
 	return m
 }
 
-// Spans returns those received so far that is says yes to.
+// Spans returns the spans received so far for which is returns true.
 func (r *Receiver) Spans(is func(Span) bool) []Span {
 	r.mu.Lock()
 	defer r.mu.Unlock()

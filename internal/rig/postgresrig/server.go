@@ -1,5 +1,5 @@
-// Package postgresrig starts private PostgreSQL servers for tests, and counts
-// what they were asked from their own logs.
+// Package postgresrig starts private PostgreSQL servers for tests. The servers log
+// every statement, so that tests can count the queries without trusting the program.
 package postgresrig
 
 import (
@@ -27,13 +27,12 @@ import (
 const (
 	userName = "fleetcall"
 	password = "only-for-tests"
-	// logEntry starts each entry of the server's log, so that entries of
-	// several lines can be told apart.
+	// logEntry marks the start of each entry in the server's log, because an entry may
+	// have several lines.
 	logEntry = "#fleetcall#"
 )
 
-// Server is a private PostgreSQL server that logs every statement before it
-// runs it.
+// Server is a private PostgreSQL server that logs every statement before it runs it.
 type Server struct {
 	Addr string // host:port
 
@@ -42,12 +41,13 @@ type Server struct {
 	dir        string
 	credential *syscall.Credential
 	proc       *process.Process
-	offset     atomic.Int64 // in the log: where counting starts
+	offset     atomic.Int64 // position in the log from which statements count
 }
 
-// Start makes a database cluster, starts a server on it and waits
-// until it accepts connections. The server is stopped when the test ends.
-// As root it runs as the user postgres, because PostgreSQL refuses root.
+// Start creates a database cluster, starts a server for it, and waits until the server
+// accepts connections. The server is stopped when the test ends. If the test runs as
+// root, the server runs as the user postgres, because PostgreSQL refuses to run as
+// root.
 func Start(t testing.TB) *Server {
 	t.Helper()
 	patterns := []string{"/usr/lib/postgresql/*/bin/", "/usr/pgsql-*/bin/", "/opt/homebrew/opt/postgresql@*/bin/", "/usr/local/opt/postgresql@*/bin/"}
@@ -78,7 +78,7 @@ func Start(t testing.TB) *Server {
 	return nil
 }
 
-// URL returns the server's postgres:// address, with user and password.
+// URL returns the server's postgres:// URL with user and password.
 func (p *Server) URL() string {
 	return (&url.URL{
 		Scheme:   "postgres",
@@ -89,11 +89,11 @@ func (p *Server) URL() string {
 	}).String()
 }
 
-// Start starts a stopped server again, on the same port and data.
+// Start starts a stopped server again with the same port and data.
 func (p *Server) Start() {
 	p.t.Helper()
 	var err error
-	for range 50 { // connections may hold the port for a moment
+	for range 50 { // connections may hold the port a little longer
 		if err = p.start(); err == nil {
 			return
 		}
@@ -102,8 +102,8 @@ func (p *Server) Start() {
 	p.t.Fatal(err)
 }
 
-// Stop ends the server at once, cutting every connection, and returns when it
-// is gone. Stopping a stopped server does nothing.
+// Stop stops the server immediately, which closes all connections, and returns when it
+// has ended. It does nothing if the server is stopped.
 func (p *Server) Stop() {
 	if p.proc == nil || !p.proc.Running() {
 		return
@@ -113,9 +113,9 @@ func (p *Server) Stop() {
 
 var fromProducts = regexp.MustCompile(`(?i)\bfrom (public\.)?"?products\b`)
 
-// Queries returns how many statements with FROM products the server has begun
-// to run since ResetQueries, from its own log. A server writes a statement to
-// its log before it runs it, so a statement whose answer has come is counted.
+// Queries returns the number of statements with FROM products that the server has
+// started since ResetQueries, according to its own log. The server logs a statement
+// before it runs it, so every statement with a result is counted.
 func (p *Server) Queries() int {
 	n := 0
 	for _, statement := range p.Statements() {
@@ -126,8 +126,8 @@ func (p *Server) Queries() int {
 	return n
 }
 
-// Statements returns every statement the server has begun to run since
-// ResetQueries, in order, each on one line.
+// Statements returns the statements that the server has started since ResetQueries, in
+// order, each on one line.
 func (p *Server) Statements() []string {
 	p.t.Helper()
 	log, err := os.ReadFile(p.log())
@@ -149,7 +149,7 @@ func (p *Server) Statements() []string {
 	return statements
 }
 
-// ResetQueries makes Queries and Statements count from now on.
+// ResetQueries makes Queries and Statements start again from here.
 func (p *Server) ResetQueries() {
 	p.t.Helper()
 	info, err := os.Stat(p.log())
@@ -209,12 +209,13 @@ func (p *Server) start() error {
 	}
 	p.proc, err = process.Start(process.Spec{
 		Path: p.postgres, Args: args, Dir: p.dir, Stdout: log, Stderr: log, Credential: p.credential,
-		DeathSignal: syscall.SIGQUIT, // which postgres hands on to its workers
+		DeathSignal: syscall.SIGQUIT, // on which postgres stops its workers
 	})
 	if err != nil {
 		return err
 	}
-	// Another process' server may listen on the port and answer just as well.
+	// The data directory tells this server from another process's that has taken the
+	// port.
 	err = rig.Eventually(p.proc.Done(), func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -240,8 +241,8 @@ func (p *Server) start() error {
 	return nil
 }
 
-// unprivileged returns the user that servers refusing root run as, nil when
-// the test does not run as root.
+// unprivileged returns the user that a server runs as if it refuses to run as root, or
+// nil if the test does not run as root.
 func unprivileged(t testing.TB) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {

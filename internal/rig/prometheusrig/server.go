@@ -17,7 +17,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig"
 )
 
-// Server is a private prometheus server.
+// Server is a private Prometheus server.
 type Server struct {
 	URL string // http://host:port
 
@@ -25,8 +25,8 @@ type Server struct {
 	client *http.Client
 }
 
-// Start starts a prometheus with a configuration file and waits until
-// it answers. Its data are in a temporary directory. It is stopped when the test
+// Start starts a Prometheus server with a configuration file, and waits until it
+// answers. Its data is in a temporary directory. The server is stopped when the test
 // ends.
 func Start(t testing.TB, config string) *Server {
 	t.Helper()
@@ -58,8 +58,8 @@ func (p *Server) start(path, config, dir string) error {
 		return err
 	}
 	p.URL = "http://" + addr
-	// The port may be another process', whose server answers just as well: then
-	// this one ends.
+	// If another process has taken the port, that one's server may answer, but this one
+	// ends.
 	err = rig.Eventually(proc.Done(), func() error {
 		_, err := p.get("/-/ready", nil)
 		return err
@@ -91,7 +91,7 @@ func (p *Server) get(path string, query url.Values) ([]byte, error) {
 	return body, err
 }
 
-// Get decodes the data of an answer of Prometheus' API, such as
+// Get decodes the data of a response of the Prometheus API, for example of
 // /api/v1/targets.
 func (p *Server) Get(path string, query url.Values, data any) error {
 	body, err := p.get(path, query)
@@ -105,13 +105,13 @@ func (p *Server) Get(path string, query url.Values, data any) error {
 	return nil
 }
 
-// Sample is one of a query's answer: its labels, and its time and value.
+// Sample is one result of a query: the labels, and the time and value.
 type Sample struct {
 	Metric map[string]string
 	Value  [2]any
 }
 
-// Query evaluates an expression now.
+// Query evaluates an expression at this moment.
 func (p *Server) Query(expr string) ([]Sample, error) {
 	var data struct{ Result []Sample }
 	err := p.Get("/api/v1/query", url.Values{"query": {expr}}, &data)

@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// ACL returns what makes Start, StartCluster and StartSentinel start
-// servers that let in only this user, given as in "ACL SETUSER", and the
-// servers' and the test's own clients, who may do everything. The default user
-// is off.
+// ACL returns arguments for Start, StartCluster and StartSentinel. With them, the
+// servers accept this user, written as after "ACL SETUSER", and a user with all rights
+// for the servers themselves and the test's own clients. The default user is off.
 func ACL(user string) []string {
 	own := rand.Text()
 	args := []string{

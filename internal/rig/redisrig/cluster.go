@@ -17,27 +17,28 @@ import (
 const (
 	clusterMasters = 3
 	clusterSlots   = 16384
-	// A server that is silent for so many milliseconds is taken for dead: once
-	// one was killed, and until another has its place. Else a busy machine
-	// must not bring a failover that no test asked for.
-	failing = "1500"
-	calm    = "30000"
+	// A node counts as failed after this many milliseconds without an answer. Only
+	// while a test has killed a node is the time short, so that a failover is quick.
+	// Otherwise it is long, so that a busy machine does not cause a failover that no
+	// test wants.
+	shortTimeout = "1500"
+	longTimeout  = "30000"
 )
 
-// Cluster is a private Redis Cluster of three masters with a replica each.
+// Cluster is a private Redis Cluster of three masters, each with one replica.
 type Cluster struct {
 	t     testing.TB
 	nodes []*Server
 }
 
-// StartCluster starts a Redis Cluster and waits until every node says that it
-// is complete and every replica has its master's data. args are added to each
-// node's command line. The nodes are stopped when the test ends.
+// StartCluster starts a Redis Cluster. It waits until every node reports the cluster as
+// complete and every replica has its master's data. args are added to the command line
+// of each node. The nodes are stopped when the test ends.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	args = append([]string{
-		"--cluster-enabled", "yes", "--cluster-node-timeout", failing,
+		"--cluster-enabled", "yes", "--cluster-node-timeout", shortTimeout,
 		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
 	}, args...)
 	for range 2 * clusterMasters {
@@ -46,13 +47,13 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 		node.launch()
 		c.nodes = append(c.nodes, node)
 	}
-	c.form()
-	c.config("cluster-node-timeout", calm)
+	c.join()
+	c.config("cluster-node-timeout", longTimeout)
 	return c
 }
 
-// form makes a cluster of nodes that do not know each other.
-func (c *Cluster) form() {
+// join makes a cluster of nodes that do not know each other yet.
+func (c *Cluster) join() {
 	c.t.Helper()
 	masters, replicas := c.nodes[:clusterMasters], c.nodes[clusterMasters:]
 	for i, node := range masters {
@@ -65,7 +66,8 @@ func (c *Cluster) form() {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		// One would do, and the others hear of it, by and by.
+		// One meeting for each node would be enough, but the gossip would need more
+		// time.
 		for _, other := range c.nodes[:i] {
 			other.do("CLUSTER", "MEET", host, port, node.bus)
 		}
@@ -79,7 +81,7 @@ func (c *Cluster) form() {
 	c.WaitComplete()
 }
 
-// Nodes returns all nodes, those too that do not run.
+// Nodes returns all nodes, including those that do not run.
 func (c *Cluster) Nodes() []*Server { return c.nodes }
 
 // Addrs returns the host:port of every node.
@@ -91,17 +93,16 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// URL returns the nodes' address as fleetcall's REDIS_URL has it: separated by
-// commas.
+// URL returns the addresses of all nodes in the form of REDIS_URL: separated by commas.
 func (c *Cluster) URL() string { return c.nodes[0].url("redis", strings.Join(c.Addrs(), ",")) }
 
-// Client returns a client for the test's own use, which is closed when the
-// test ends.
+// Client returns a client for the test itself. It is closed when the test ends.
 func (c *Cluster) Client() *redis.ClusterClient {
 	node := c.nodes[0]
 	client := redis.NewClusterClient(&redis.ClusterOptions{
 		Addrs: c.Addrs(), Username: node.username, Password: node.password, TLSConfig: node.tls, ContextTimeoutEnabled: true,
-		// An error of the connection does not make the client look for another master.
+		// After a connection error, the client looks for another master only when it
+		// loads the cluster's state again.
 		ClusterStateReloadInterval: 100 * time.Millisecond,
 	})
 	c.t.Cleanup(func() { _ = client.Close() })
@@ -140,17 +141,17 @@ func (c *Cluster) OtherMaster(key string) *Server {
 	return nil
 }
 
-// KillMaster kills the node that serves the key's slot and returns it. Its
-// replica takes over after a few seconds: WaitFailover waits for that.
+// KillMaster kills the node that serves the key's slot, and returns it. Its replica
+// takes over after a few seconds. WaitFailover waits for that.
 func (c *Cluster) KillMaster(key string) *Server {
 	c.t.Helper()
 	master := c.Master(key)
-	c.config("cluster-node-timeout", failing)
+	c.config("cluster-node-timeout", shortTimeout)
 	master.Kill()
 	return master
 }
 
-// WaitFailover waits until the cluster is complete without a killed master.
+// WaitFailover waits until the cluster is complete without the killed master.
 func (c *Cluster) WaitFailover(killed *Server) {
 	c.t.Helper()
 	rig.Wait(c.t, "failover", func() error {
@@ -164,11 +165,11 @@ func (c *Cluster) WaitFailover(killed *Server) {
 		return nil
 	})
 	c.WaitComplete()
-	c.config("cluster-node-timeout", calm)
+	c.config("cluster-node-timeout", longTimeout)
 }
 
-// WaitComplete waits until all running nodes agree on who serves every slot,
-// and all running replicas have their master's data.
+// WaitComplete waits until all running nodes agree on the master of every slot, and all
+// running replicas have their master's data.
 func (c *Cluster) WaitComplete() {
 	c.t.Helper()
 	rig.Wait(c.t, "complete cluster", func() error {
@@ -178,7 +179,8 @@ func (c *Cluster) WaitComplete() {
 			if !strings.Contains(info, "cluster_state:ok\r\n") || !strings.Contains(info, fmt.Sprintf("cluster_slots_ok:%d\r\n", clusterSlots)) {
 				return fmt.Errorf("%s says: %s", node.Addr, info)
 			}
-			// Replicas that a node does not know get no vote of it.
+			// A node must know all others, because it votes only for replicas that it
+			// knows.
 			if known := knownNodes(node.text("CLUSTER", "NODES")); known < len(c.running()) {
 				return fmt.Errorf("%s knows %d of %d nodes", node.Addr, known, len(c.running()))
 			}
@@ -198,16 +200,15 @@ func (c *Cluster) WaitComplete() {
 	})
 }
 
-// Migration is a slot's move from one master to another, held where the test
-// wants it.
+// Migration moves a slot from one master to another, in steps that the test controls.
 type Migration struct {
 	c        *Cluster
 	slot     int
 	from, to *Server
 }
 
-// BeginMigration begins to move the key's slot. From now on, keys that the old
-// master does not have are asked for at the new one (ASK).
+// BeginMigration starts to move the key's slot. From now on, the old master redirects
+// requests for keys that it does not have to the new one with ASK.
 func (c *Cluster) BeginMigration(key string, to *Server) *Migration {
 	c.t.Helper()
 	m := &Migration{c: c, slot: c.Slot(key), from: c.Master(key), to: to}
@@ -216,7 +217,7 @@ func (c *Cluster) BeginMigration(key string, to *Server) *Migration {
 	return m
 }
 
-// MoveKeys moves the keys that the slot has.
+// MoveKeys moves the keys that are in the slot now.
 func (m *Migration) MoveKeys() {
 	m.c.t.Helper()
 	host, port, err := net.SplitHostPort(m.to.Addr)
@@ -232,11 +233,11 @@ func (m *Migration) MoveKeys() {
 		if m.to.password != "" {
 			args = append(args, "AUTH2", m.to.username, m.to.password)
 		}
-		m.from.do(append(append(args, "KEYS"), keys...)...) // NOKEY, when they expired meanwhile, is no error
+		m.from.do(append(append(args, "KEYS"), keys...)...) // the reply NOKEY, for keys that have expired meanwhile, is no error
 	}
 }
 
-// Finish gives the slot to the new master and waits until every node knows.
+// Finish gives the slot to the new master and waits until every node knows it.
 func (m *Migration) Finish() {
 	m.c.t.Helper()
 	m.MoveKeys()
@@ -246,14 +247,14 @@ func (m *Migration) Finish() {
 	m.c.WaitComplete()
 }
 
-// MigrateSlot moves the key's slot with all its keys.
+// MigrateSlot moves the key's slot with all its keys in one step.
 func (c *Cluster) MigrateSlot(key string, to *Server) {
 	c.t.Helper()
 	c.BeginMigration(key, to).Finish()
 }
 
-// knownNodes counts the nodes of a CLUSTER NODES reply that are up and either
-// serve slots or are replicas.
+// knownNodes counts those nodes in a reply to CLUSTER NODES that are up and serve slots
+// or are replicas.
 func knownNodes(reply string) int {
 	n := 0
 	for line := range strings.Lines(reply) {
@@ -289,13 +290,13 @@ func (c *Cluster) node(addr string) *Server {
 	return nil
 }
 
-// slotRange is what one master serves.
+// slotRange is a range of slots and the master that serves it.
 type slotRange struct {
 	first, last int
 	master      string // host:port
 }
 
-// slots returns who serves what, as this node sees it.
+// slots returns which master serves which slots, as this node sees it.
 func (c *Cluster) slots(node *Server) []slotRange {
 	c.t.Helper()
 	var all []slotRange
@@ -307,7 +308,7 @@ func (c *Cluster) slots(node *Server) []slotRange {
 	return all
 }
 
-// masters is slots as a text to compare.
+// masters returns the same as slots, as a text that can be compared.
 func (c *Cluster) masters(node *Server) string {
 	c.t.Helper()
 	var all []string
@@ -318,7 +319,7 @@ func (c *Cluster) masters(node *Server) string {
 	return strings.Join(all, ", ")
 }
 
-// newCommand sends a command on a connection of its own.
+// newCommand sends a command on a new connection.
 func (r *Server) newCommand(args ...any) error {
 	_, err := r.reply(args)
 	return err

@@ -22,17 +22,17 @@ const (
 	sentinels      = 3
 )
 
-// Sentinel is a private Redis master with two replicas, watched by three
-// sentinels.
+// Sentinel is a private Redis master with two replicas, and three sentinels that watch
+// them.
 type Sentinel struct {
 	t         testing.TB
 	nodes     []*Server
 	sentinels []*Server
 }
 
-// StartSentinel starts a master, two replicas and three sentinels, and waits
-// until they know each other. args are added to the command line of the master
-// and the replicas. All are stopped when the test ends.
+// StartSentinel starts a master, two replicas and three sentinels, and waits until they
+// know each other. args are added to the command lines of the master and the replicas.
+// All servers are stopped when the test ends.
 func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	t.Helper()
 	s := &Sentinel{t: t}
@@ -55,8 +55,8 @@ func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	return s
 }
 
-// startSentinel starts one sentinel, on which the test's clients need neither
-// user nor password.
+// startSentinel starts one sentinel. It asks its own clients for no user and no
+// password.
 func (s *Sentinel) startSentinel(host, port string, args []string) *Server {
 	s.t.Helper()
 	node := s.nodes[0]
@@ -65,14 +65,14 @@ func (s *Sentinel) startSentinel(host, port string, args []string) *Server {
 		secure = args[i : i+len((&TLS{}).Args())]
 	}
 	sentinel := newServer(s.t, append([]string{"--sentinel"}, secure...))
-	sentinel.config = filepath.Join(sentinel.dir, "sentinel.conf") // which it rewrites
+	sentinel.config = filepath.Join(sentinel.dir, "sentinel.conf") // the sentinel rewrites this file
 	if err := os.WriteFile(sentinel.config, nil, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	sentinel.launch()
 	sentinel.do("SENTINEL", "MONITOR", sentinelMaster, host, port, 2)
 	set := func(name, value string) { sentinel.do("SENTINEL", "SET", sentinelMaster, name, value) }
-	set("down-after-milliseconds", calm)
+	set("down-after-milliseconds", longTimeout)
 	if node.username != "" {
 		set("auth-user", node.username)
 	}
@@ -83,7 +83,7 @@ func (s *Sentinel) startSentinel(host, port string, args []string) *Server {
 	return sentinel
 }
 
-// waitReady waits until every sentinel could decide on a failover.
+// waitReady waits until every sentinel is able to start a failover.
 func (s *Sentinel) waitReady() {
 	s.t.Helper()
 	rig.Wait(s.t, "the sentinels", func() error {
@@ -100,7 +100,7 @@ func (s *Sentinel) waitReady() {
 	})
 }
 
-// replicated says which replica does not have its master's data yet.
+// replicated returns an error while a replica does not have its master's data yet.
 func (s *Sentinel) replicated() error {
 	for _, node := range s.nodes {
 		if !node.proc.Running() {
@@ -114,7 +114,7 @@ func (s *Sentinel) replicated() error {
 	return nil
 }
 
-// masterState is what a sentinel knows of the master.
+// masterState returns what a sentinel knows about the master.
 func (r *Server) masterState() map[string]string {
 	r.t.Helper()
 	client := redis.NewSentinelClient(&redis.Options{Addr: r.Addr, TLSConfig: r.tls, MaxRetries: -1})
@@ -135,13 +135,13 @@ func (s *Sentinel) Addrs() []string {
 	return addrs
 }
 
-// URL returns the sentinels' address as fleetcall's REDIS_URL has it.
+// URL returns the address of the sentinels in the form of REDIS_URL.
 func (s *Sentinel) URL() string {
 	return s.nodes[0].url("redis+sentinel", strings.Join(s.Addrs(), ",")) + "/" + sentinelMaster
 }
 
-// Client returns a client for the test's own use, which follows the master and
-// is closed when the test ends.
+// Client returns a client for the test itself. It follows the master and is closed when
+// the test ends.
 func (s *Sentinel) Client() *redis.Client {
 	node := s.nodes[0]
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
@@ -152,7 +152,7 @@ func (s *Sentinel) Client() *redis.Client {
 	return client
 }
 
-// Master returns the server that the sentinels agree is the master.
+// Master returns the server that all sentinels name as the master.
 func (s *Sentinel) Master() *Server {
 	s.t.Helper()
 	var master *Server
@@ -184,18 +184,18 @@ func (s *Sentinel) agreed() (*Server, error) {
 	return nil, fmt.Errorf("%s is none of the servers", agreed)
 }
 
-// KillMaster kills the master and returns it. A replica takes over after a few
-// seconds: WaitFailover waits for that.
+// KillMaster kills the master and returns it. A replica takes over after a few seconds.
+// WaitFailover waits for that.
 func (s *Sentinel) KillMaster() *Server {
 	s.t.Helper()
 	master := s.Master()
-	s.downAfter(failing)
+	s.downAfter(shortTimeout)
 	master.Kill()
 	return master
 }
 
-// Failover makes the sentinels put a replica in the master's place, while the
-// master runs on, and returns the old master.
+// Failover makes the sentinels replace the master while it is running, and returns the
+// old master.
 func (s *Sentinel) Failover() *Server {
 	s.t.Helper()
 	master := s.Master()
@@ -203,9 +203,9 @@ func (s *Sentinel) Failover() *Server {
 	return master
 }
 
-// WaitFailover waits until the sentinels agree on another master than old, and
-// returns it. An old master that runs takes itself for a master for some ten
-// seconds more, until the sentinels tell it otherwise.
+// WaitFailover waits until all sentinels name a master other than old, and returns it.
+// If the old master runs, it acts as a master for about ten seconds more, until the
+// sentinels tell it otherwise.
 func (s *Sentinel) WaitFailover(old *Server) *Server {
 	s.t.Helper()
 	var master *Server
@@ -222,11 +222,11 @@ func (s *Sentinel) WaitFailover(old *Server) *Server {
 		}
 		return nil
 	})
-	s.downAfter(calm)
+	s.downAfter(longTimeout)
 	return master
 }
 
-// downAfter sets the milliseconds after which a server that is silent is down.
+// downAfter sets the time in milliseconds after which a silent server counts as down.
 func (s *Sentinel) downAfter(limit string) {
 	s.t.Helper()
 	for _, sentinel := range s.sentinels {

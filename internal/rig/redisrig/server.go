@@ -1,5 +1,5 @@
-// Package redisrig starts private redis-servers for tests: one, a Cluster, or a
-// master that sentinels watch, with users and TLS where a test wants them.
+// Package redisrig starts private Redis servers for tests: a single server, a Cluster,
+// or a master with replicas and sentinels. Tests can add users and TLS.
 package redisrig
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Server is a private redis-server that keeps nothing on disk.
+// Server is a private redis-server that stores nothing on disk.
 type Server struct {
 	Addr string // host:port
 
@@ -29,17 +29,17 @@ type Server struct {
 	dir      string
 	config   string // path of a configuration file; empty: none
 	args     []string
-	bus      int // port of the cluster bus; 0: no cluster
+	bus      int // port of the cluster bus; 0: not in a cluster
 	username string
 	password string
-	tls      *tls.Config // nil: the server speaks in the clear
+	tls      *tls.Config // nil: the server does not use TLS
 	proc     *process.Process
 }
 
-// Start starts a redis-server and waits until it answers. args are added
-// to its command line, as in "--maxmemory", "10mb"; those of ACL and TLS.Args
-// are understood, and with --requirepass the password also is in URL. The
-// server is stopped when the test ends.
+// Start starts a redis-server and waits until it answers. args are added to its command
+// line, for example "--maxmemory", "10mb". Start understands the arguments of ACL and
+// TLS.Args, and a password given by --requirepass is part of URL. The server is stopped
+// when the test ends.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	r := newServer(t, args)
@@ -47,7 +47,7 @@ func Start(t testing.TB, args ...string) *Server {
 	return r
 }
 
-// newServer returns a server that is not started yet.
+// newServer returns a server that has not been started yet.
 func newServer(t testing.TB, args []string) *Server {
 	t.Helper()
 	r := &Server{
@@ -63,7 +63,7 @@ func newServer(t testing.TB, args []string) *Server {
 		case "--masteruser":
 			r.username = args[i+1]
 		case "--tls-ca-cert-file":
-			r.tls = trusting(t, args[i+1])
+			r.tls = clientTLS(t, args[i+1])
 		}
 	}
 	return r
@@ -86,11 +86,12 @@ func (r *Server) launch() {
 	r.t.Fatal(err)
 }
 
-// URL returns the server's redis:// or rediss:// address with its user and
-// password, if it has them.
+// URL returns the server's redis:// or rediss:// URL, with user and password if it
+// requires them.
 func (r *Server) URL() string { return r.url("redis", r.Addr) }
 
-// url returns the address of hosts that are reached as this server is.
+// url returns a URL for hosts that require the same user, password and TLS as this
+// server.
 func (r *Server) url(scheme, hosts string) string {
 	if r.tls != nil {
 		scheme = "rediss" + strings.TrimPrefix(scheme, "redis")
@@ -105,8 +106,8 @@ func (r *Server) url(scheme, hosts string) string {
 // Pid returns the server's process id.
 func (r *Server) Pid() int { return r.proc.Pid() }
 
-// Client returns a client for the test's own use, which is closed when the
-// test ends. It retries nothing.
+// Client returns a client for the test itself. It never retries, and is closed when the
+// test ends.
 func (r *Server) Client() *redis.Client {
 	r.t.Helper()
 	client := r.newClient()
@@ -121,15 +122,15 @@ func (r *Server) newClient() *redis.Client {
 	})
 }
 
-// Kill ends the server with SIGKILL and returns when it is gone.
+// Kill sends SIGKILL and returns when the server has ended.
 func (r *Server) Kill() {
 	if r.proc != nil {
 		r.proc.Kill()
 	}
 }
 
-// Stop shuts the server down and returns when it is gone. Stopping a stopped
-// server does nothing.
+// Stop shuts the server down and returns when it has ended. It does nothing if the
+// server is stopped.
 func (r *Server) Stop() {
 	if r.proc == nil || !r.proc.Running() {
 		return
@@ -138,13 +139,13 @@ func (r *Server) Stop() {
 	r.proc.Stop(syscall.SIGTERM, 5*time.Second)
 }
 
-// Restart starts the server again on the same port, empty and without
-// scripts, after stopping it if it runs.
+// Restart stops the server if it runs, and starts it again on the same port, with no
+// data and no scripts.
 func (r *Server) Restart() {
 	r.t.Helper()
 	r.Stop()
 	var err error
-	for range 50 { // connections may hold the port for a moment
+	for range 50 { // connections may hold the port a little longer
 		if err = r.start(); err == nil {
 			return
 		}
@@ -153,10 +154,10 @@ func (r *Server) Restart() {
 	r.t.Fatal(err)
 }
 
-// Freeze makes the server hang: it keeps its connections and answers nothing.
+// Freeze suspends the server: it keeps its connections but answers nothing.
 func (r *Server) Freeze() { r.signal(syscall.SIGSTOP) }
 
-// Thaw continues a frozen server.
+// Thaw resumes a frozen server.
 func (r *Server) Thaw() { r.signal(syscall.SIGCONT) }
 
 func (r *Server) signal(sig syscall.Signal) {
@@ -196,7 +197,7 @@ func (r *Server) start() error {
 	err = rig.Eventually(r.proc.Done(), func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		// The client would log that nothing listens yet.
+		// Without this check, the client would log that nothing listens yet.
 		conn, err := net.DialTimeout("tcp", r.Addr, time.Second)
 		if err != nil {
 			return err
@@ -206,7 +207,8 @@ func (r *Server) start() error {
 		if err != nil {
 			return err
 		}
-		// The port may be another process' whose server answers just as well.
+		// The process id tells this server from another process's that has taken the
+		// port.
 		if !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", r.proc.Pid())) {
 			return fmt.Errorf("another server listens on %s", r.Addr)
 		}

@@ -18,16 +18,16 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig"
 )
 
-// TLS is a certificate authority that nobody trusts by default, and a
-// certificate by it for 127.0.0.1 and localhost.
+// TLS is a certificate authority that no program trusts by default, and its certificate
+// for 127.0.0.1 and localhost.
 type TLS struct {
 	CAFile string // the authority's certificate, PEM
 
 	certFile, keyFile string
 }
 
-// NewTLS makes an authority and a certificate. Their files are gone when the
-// test ends.
+// NewTLS creates an authority and a certificate. Their files are removed when the test
+// ends.
 func NewTLS(t testing.TB) *TLS {
 	t.Helper()
 	dir := rig.TempDir(t, "fleetcall-tls-")
@@ -38,7 +38,7 @@ func NewTLS(t testing.TB) *TLS {
 	server := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "fleetcall test server"},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		// The nodes of a cluster are each other's clients.
+		// Nodes of a cluster are clients of each other.
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	authorityKey, serverKey := newKey(t), newKey(t)
@@ -60,8 +60,8 @@ func NewTLS(t testing.TB) *TLS {
 	}
 }
 
-// Args are what makes Start, StartCluster and StartSentinel start servers
-// that speak TLS only.
+// Args returns arguments with which Start, StartCluster and StartSentinel start servers
+// that accept only TLS.
 func (x *TLS) Args() []string {
 	return []string{
 		"--tls-ca-cert-file", x.CAFile, "--tls-cert-file", x.certFile, "--tls-key-file", x.keyFile,
@@ -88,8 +88,8 @@ func sign(t testing.TB, c, by *x509.Certificate, public *ecdsa.PublicKey, key *e
 	return der
 }
 
-// trusting returns settings of a client that trusts the authority alone.
-func trusting(t testing.TB, caFile string) *tls.Config {
+// clientTLS returns the TLS configuration of a client that trusts only this authority.
+func clientTLS(t testing.TB, caFile string) *tls.Config {
 	t.Helper()
 	text, err := os.ReadFile(caFile)
 	if err != nil {

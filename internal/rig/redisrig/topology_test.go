@@ -13,7 +13,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-func init() { logging.Disable() } // what it says, the tests assert
+func init() { logging.Disable() } // the tests themselves check what the client would log
 
 func TestClusterMovesASlotWithItsKeysAndSurvivesItsMaster(t *testing.T) {
 	c := redisrig.StartCluster(t)
@@ -75,7 +75,7 @@ func TestSentinelsReplaceTheMaster(t *testing.T) {
 	}
 }
 
-func TestServerWithTLSAndUsersLetsInNobodyElse(t *testing.T) {
+func TestServerWithTLSAndUsersRefusesAllOthers(t *testing.T) {
 	secure := redisrig.NewTLS(t)
 	args := append(secure.Args(), redisrig.ACL("guest on >secret ~guest:* +get")...)
 	server := redisrig.Start(t, args...)

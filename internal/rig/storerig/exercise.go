@@ -1,0 +1,131 @@
+// Package storerig has the tests that every store of products must pass.
+package storerig
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fleetcall/fleetcall/internal/product"
+)
+
+// Store is a store of products, as the packages postgres and sqlite have one.
+type Store interface {
+	Product(ctx context.Context, id int32) (product.Product, error)
+	Ping(ctx context.Context) error
+	Stats() product.Stats
+	ResetStats()
+	Seed(ctx context.Context, progress func(done, total int)) error
+}
+
+// Database is a database with the catalogue, for one test.
+type Database struct {
+	// Open opens a store that is closed when the test ends.
+	Open func(config product.PoolConfig) Store
+	// Exec runs a statement without the store.
+	Exec func(statement string)
+}
+
+// Exercise runs the tests. start returns a new database for each of them.
+func Exercise(t *testing.T, start func(t *testing.T) Database) {
+	for name, test := range map[string]func(*testing.T, Database){
+		"every product is as in the catalogue and counted": everyProductIsAsInTheCatalogue,
+		"an unknown product is not found and no error":     anUnknownProductIsNotFound,
+		"a full pool is busy after the wait":               aFullPoolIsBusyAfterTheWait,
+		"seeding repairs its rows and keeps others":        seedingRepairsItsRowsAndKeepsOthers,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, start(t)) })
+	}
+}
+
+func everyProductIsAsInTheCatalogue(t *testing.T, db Database) {
+	s := db.Open(product.PoolConfig{Min: 2, Max: 4, Wait: time.Minute})
+	if st := s.Stats(); st.Queries != 0 || st.Errors != 0 || st.Max != 4 {
+		t.Errorf("after opening: %+v", st)
+	}
+	sent := 0
+	ctx := product.OnQuery(t.Context(), func() { sent++ })
+	for _, want := range product.Catalogue() {
+		got, err := s.Product(ctx, want.ID)
+		if err != nil || got != want {
+			t.Fatalf("product %d: got %+v, %v", want.ID, got, err)
+		}
+	}
+	if st := s.Stats(); st.Queries != 1000 || st.Errors != 0 || sent != 1000 {
+		t.Errorf("after 1000 queries the hook was called %d times: %+v", sent, st)
+	}
+	s.ResetStats()
+	if st := s.Stats(); st.Queries != 0 {
+		t.Errorf("after a reset: %+v", st)
+	}
+	if err := s.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func anUnknownProductIsNotFound(t *testing.T, db Database) {
+	s := db.Open(product.PoolConfig{Min: 1, Max: 1, Wait: time.Minute})
+	if _, err := s.Product(t.Context(), 1001); !errors.Is(err, product.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	if st := s.Stats(); st.Queries != 1 || st.Errors != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func aFullPoolIsBusyAfterTheWait(t *testing.T, db Database) {
+	s := db.Open(product.PoolConfig{Min: 1, Max: 1, Wait: 100 * time.Millisecond, Delay: time.Hour})
+	ctx, cancel := context.WithCancel(t.Context())
+	var holder sync.WaitGroup
+	holder.Go(func() {
+		if _, err := s.Product(ctx, 1); !errors.Is(err, context.Canceled) {
+			t.Errorf("the holder of the connection got %v", err)
+		}
+	})
+	for s.Stats().InUse == 0 {
+		time.Sleep(time.Millisecond) // no event announces it
+	}
+	if _, err := s.Product(t.Context(), 1); !errors.Is(err, product.ErrBusy) || errors.Is(err, product.ErrUnavailable) {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("the pool is busy, and the database counts as unavailable: %v", err)
+	}
+	cancel()
+	holder.Wait()
+	for s.Stats().InUse != 0 {
+		time.Sleep(time.Millisecond) // no event announces it
+	}
+	if st := s.Stats(); st.Queries != 0 || st.Errors != 1 {
+		t.Errorf("no query was sent, and one call got no connection: %+v", st)
+	}
+}
+
+func seedingRepairsItsRowsAndKeepsOthers(t *testing.T, db Database) {
+	s := db.Open(product.PoolConfig{Min: 1, Max: 2, Wait: time.Minute})
+	db.Exec(`UPDATE products SET name = 'changed' WHERE id = 7`)
+	db.Exec(`DELETE FROM products WHERE id = 8`)
+	db.Exec(`INSERT INTO products VALUES (5000, 'mine', 1, 'kept')`)
+	last := 0
+	if err := s.Seed(t.Context(), func(done, total int) {
+		if done <= last || total != 1000 {
+			t.Errorf("progress %d of %d after %d", done, total, last)
+		}
+		last = done
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if last != 1000 {
+		t.Errorf("progress ended at %d", last)
+	}
+	for _, want := range product.Catalogue()[6:8] {
+		if p, err := s.Product(t.Context(), want.ID); err != nil || p != want {
+			t.Errorf("product %d: %+v, %v", want.ID, p, err)
+		}
+	}
+	if p, err := s.Product(t.Context(), 5000); err != nil || p.Name != "mine" {
+		t.Errorf("product 5000: %+v, %v", p, err)
+	}
+}
