@@ -18,7 +18,7 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
-	"github.com/fleetcall/fleetcall/internal/census"
+	"github.com/fleetcall/fleetcall/internal/rollcall"
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
@@ -47,7 +47,7 @@ type replica struct {
 	watch    *redisWatch           // nil without Redis
 	shared   *distributed.Group[product.Product]
 	inside   *local.Group[string, product.Product]
-	census   *census.Census // nil without Redis
+	census   *rollcall.Member // nil without Redis
 	leases   *leases        // nil without a distributed tier
 	server   *api.Server
 	profiles *profiles // nil unless asked for
@@ -175,7 +175,7 @@ func (r *replica) connectRedis() error {
 		}
 	}
 	r.redis = client
-	r.census = census.New(census.Config{
+	r.census = rollcall.New(rollcall.Config{
 		Client:    client,
 		Namespace: r.set.Namespace,
 		Timeout:   r.set.RedisTimeout,

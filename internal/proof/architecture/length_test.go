@@ -63,7 +63,6 @@ var long = []string{
 	"deploy.TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre",
 	"e2e.TestAFollowersTraceLinksToTheLeadersOnAnotherReplica",
 	"e2e.TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy",
-	"internal/census/census.go",
 	"internal/proof/chaos.TestAWaitIsCountedFromWhenNobodyRanForIt",
 	"internal/proof/history/check_test.go",
 	"internal/proof/history/simulate_test.go",

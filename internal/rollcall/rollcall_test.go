@@ -1,4 +1,4 @@
-package census_test
+package rollcall_test
 
 import (
 	"context"
@@ -14,16 +14,16 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
-	"github.com/fleetcall/fleetcall/internal/census"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
+	"github.com/fleetcall/fleetcall/internal/rollcall"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// join starts a replica that answers every question with its name.
-func join(t *testing.T, client redis.UniversalClient, name string, observe func(error)) *census.Census {
+// join starts a replica that answers questions with its name.
+func join(t *testing.T, client redis.UniversalClient, name string, observe func(error)) *rollcall.Member {
 	t.Helper()
-	c := census.New(census.Config{Client: client, Namespace: "test", Timeout: time.Second, Observe: observe})
+	c := rollcall.New(rollcall.Config{Client: client, Namespace: "test", Timeout: time.Second, Observe: observe})
 	c.Start(func(_ context.Context, question string) ([]byte, error) {
 		switch {
 		case question == "unknown" && name != "a":
@@ -41,7 +41,7 @@ func join(t *testing.T, client redis.UniversalClient, name string, observe func(
 	return c
 }
 
-func ready(t *testing.T, members ...*census.Census) {
+func ready(t *testing.T, members ...*rollcall.Member) {
 	t.Helper()
 	for _, c := range members {
 		select {
@@ -52,12 +52,12 @@ func ready(t *testing.T, members ...*census.Census) {
 	}
 }
 
-func ask(t *testing.T, c *census.Census, question string) (answers []string, missing int, err error) {
+func ask(t *testing.T, c *rollcall.Member, question string) (answers []string, missing int, err error) {
 	t.Helper()
 	return askFor(t, c, question, 0)
 }
 
-func askFor(t *testing.T, c *census.Census, question string, expected int) (answers []string, missing int, err error) {
+func askFor(t *testing.T, c *rollcall.Member, question string, expected int) (answers []string, missing int, err error) {
 	t.Helper()
 	raw, missing, err := c.Ask(t.Context(), question, expected)
 	for _, r := range raw {
@@ -71,7 +71,7 @@ func askFor(t *testing.T, c *census.Census, question string, expected int) (answ
 	return answers, missing, err
 }
 
-func expect(t *testing.T, c *census.Census, want ...string) {
+func expect(t *testing.T, c *rollcall.Member, want ...string) {
 	t.Helper()
 	answers, missing, err := ask(t, c, "x")
 	if err != nil || missing != 0 || !slices.Equal(answers, want) {
@@ -91,7 +91,7 @@ func TestEveryReplicaAnswersEveryOther(t *testing.T) {
 	a, b, c := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, client(t, server), "c", nil)
 	ready(t, a, b, c)
 	start := time.Now()
-	for _, asker := range []*census.Census{a, b, c} {
+	for _, asker := range []*rollcall.Member{a, b, c} {
 		expect(t, asker, "a x", "b x", "c x")
 	}
 	if took := time.Since(start); took > 900*time.Millisecond {
@@ -106,17 +106,17 @@ func TestAQuestionMayTakeAsLongAsItsContextSaysAndIsAnsweredByAllAtOnce(t *testi
 	server := redisrig.Start(t)
 	var answering sync.WaitGroup
 	answering.Add(2)
-	// Nobody has answered before both have been asked, which takes longer than
-	// a question without a deadline may.
+	// Each waits until both have been asked, and then for longer than a question
+	// without a deadline may take.
 	together := func(context.Context, string) ([]byte, error) {
 		answering.Done()
 		answering.Wait()
 		time.Sleep(1200 * time.Millisecond)
 		return []byte(`"done"`), nil
 	}
-	var members []*census.Census
+	var members []*rollcall.Member
 	for range 2 {
-		c := census.New(census.Config{Client: client(t, server), Namespace: "test", Timeout: time.Second})
+		c := rollcall.New(rollcall.Config{Client: client(t, server), Namespace: "test", Timeout: time.Second})
 		c.Start(together)
 		t.Cleanup(func() { _ = c.Close(context.Background()) })
 		members = append(members, c)
@@ -131,7 +131,7 @@ func TestAQuestionMayTakeAsLongAsItsContextSaysAndIsAnsweredByAllAtOnce(t *testi
 }
 
 func TestAskersOwnErrorIsTheAnswer(t *testing.T) {
-	c := census.New(census.Config{Client: client(t, redisrig.Start(t)), Namespace: "test", Timeout: time.Second})
+	c := rollcall.New(rollcall.Config{Client: client(t, redisrig.Start(t)), Namespace: "test", Timeout: time.Second})
 	own := errors.New("cannot be answered")
 	c.Start(func(context.Context, string) ([]byte, error) { return nil, own })
 	defer func() { _ = c.Close(context.Background()) }()
@@ -165,7 +165,7 @@ func TestReplicaThatLeftIsNotCounted(t *testing.T) {
 	if err := b.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The server learns of a closed connection a moment later than its client.
+	// The server notices a closed connection later than its client.
 	for n := int64(2); n != 1; {
 		n = client(t, server).PubSubNumSub(t.Context(), "test:census").Val()["test:census"]
 	}
@@ -187,16 +187,16 @@ func TestStoppedReplicaIsReportedMissingAfterASecond(t *testing.T) {
 	}
 }
 
-func TestWhoeverWatchesTheChannelsIsNoReplica(t *testing.T) {
+func TestAClientThatWatchesTheChannelsIsNoReplica(t *testing.T) {
 	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	expectNobodyElse(t, server, a)
 }
 
-// expectNobodyElse expects the answers of a and b, without a wait, though an
-// operator watches all channels.
-func expectNobodyElse(t *testing.T, server *redisrig.Server, a *census.Census) {
+// expectNobodyElse lets an operator watch all channels, and expects the answers of a
+// and b without a wait for a third.
+func expectNobodyElse(t *testing.T, server *redisrig.Server, a *rollcall.Member) {
 	t.Helper()
 	watching := client(t, server).PSubscribe(t.Context(), "test:*")
 	defer func() { _ = watching.Close() }()
@@ -208,13 +208,13 @@ func expectNobodyElse(t *testing.T, server *redisrig.Server, a *census.Census) {
 	if took := time.Since(start); took > 900*time.Millisecond {
 		t.Errorf("it took %v", took)
 	}
-	if _, err := watching.ReceiveMessage(t.Context()); err != nil { // the question was seen
+	if _, err := watching.ReceiveMessage(t.Context()); err != nil { // the operator has seen the question
 		t.Fatal(err)
 	}
 }
 
-// stopped is a stopped process: a subscriber that Redis counts and that never
-// answers.
+// stopped adds a subscriber that Redis counts and that never answers, as a stopped
+// process would be.
 func stopped(t *testing.T, server *redisrig.Server) {
 	t.Helper()
 	deaf := client(t, server).Subscribe(t.Context(), "test:census")
@@ -224,12 +224,12 @@ func stopped(t *testing.T, server *redisrig.Server) {
 	}
 }
 
-func TestNobodyIsWaitedForWhoIsNotExpected(t *testing.T) {
+func TestAReplicaThatIsNotExpectedIsNotWaitedFor(t *testing.T) {
 	server := redisrig.Start(t)
 	a, b, c := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, client(t, server), "c", nil)
 	ready(t, a, b, c)
 	stopped(t, server)
-	for range 20 { // c is asked too, and must not be taken for b
+	for range 20 { // c receives the question too, and the asker must not count it instead of b
 		start := time.Now()
 		answers, missing, err := askFor(t, a, "not for c", 2)
 		if want := []string{"a not for c", "b not for c"}; err != nil || missing != 0 || !slices.Equal(answers, want) {
@@ -294,7 +294,7 @@ func TestWithoutRedisThereIsOneAnswerAndItComesBackWithRedis(t *testing.T) {
 			}
 		}
 	}
-	alone := func(c *census.Census) {
+	alone := func(c *rollcall.Member) {
 		t.Helper()
 		answers, _, err := ask(t, c, "x")
 		if err == nil || !slices.Equal(answers, []string{"a x"}) {

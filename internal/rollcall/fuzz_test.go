@@ -1,4 +1,4 @@
-package census
+package rollcall
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// published is a client that keeps what it publishes, and connects to nothing.
+// published is a hook that records what the client publishes and sends nothing.
 type published struct {
 	mu       sync.Mutex
-	messages [][]any // PUBLISH, channel, message
+	messages [][]any // arguments of each command: PUBLISH, channel, message
 }
 
 // DialHook makes published a redis.Hook.
@@ -27,7 +27,7 @@ func (p *published) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	return next
 }
 
-// ProcessHook makes published a redis.Hook that sends nothing.
+// ProcessHook makes published a redis.Hook.
 func (p *published) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	return func(_ context.Context, cmd redis.Cmder) error {
 		p.mu.Lock()
@@ -37,7 +37,8 @@ func (p *published) ProcessHook(redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
-// FuzzMessage hears anything on the census' two channels.
+// FuzzMessage passes any message to a member, as if it came from one of its two
+// channels.
 func FuzzMessage(f *testing.F) {
 	f.Add(true, `{"id":"Q","data":{"hits":1}}`)
 	f.Add(true, `{"id":"Q"}`)
@@ -60,14 +61,14 @@ func FuzzMessage(f *testing.F) {
 			}
 			return json.Marshal(ask)
 		}
-		asked := &inquiry{heard: make(chan struct{}, 1), answers: make(chan reply, 1)}
-		c.outstanding["Q"] = asked
+		asked := &pendingQuestion{received: make(chan struct{}, 1), answers: make(chan reply, 1)}
+		c.pending["Q"] = asked
 		channel := c.questions
 		if isReply {
 			channel = c.replies
 		}
-		c.handle(context.Background(), &redis.Message{Channel: channel, Payload: payload})
-		c.loops.Wait()
+		c.handleMessage(context.Background(), &redis.Message{Channel: channel, Payload: payload})
+		c.goroutines.Wait()
 
 		select {
 		case r := <-asked.answers:
@@ -76,7 +77,7 @@ func FuzzMessage(f *testing.F) {
 			}
 		default:
 		}
-		if len(asked.heard) > 0 && (isReply || len(sent.messages) > 0) {
+		if len(asked.received) > 0 && (isReply || len(sent.messages) > 0) {
 			t.Errorf("%q is the asker's own question, and is answered", payload)
 		}
 		var q question
