@@ -64,8 +64,6 @@ var long = []string{
 	"e2e.TestAFollowersTraceLinksToTheLeadersOnAnotherReplica",
 	"e2e.TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy",
 	"internal/proof/chaos.TestAWaitIsCountedFromWhenNobodyRanForIt",
-	"internal/proof/history/check_test.go",
-	"internal/proof/history/simulate_test.go",
 }
 
 // lengths returns what is longer than it may be, and a sentence for each; and

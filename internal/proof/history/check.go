@@ -5,96 +5,97 @@ import (
 	"time"
 )
 
-// Report is what a history says.
+// Report is the result of checking a history.
 type Report struct {
 	Calls, Executions, Flights int
 	Outcomes                   map[Outcome]int
-	Violations                 []Violation // empty: every promise was kept
-	// Faults is by name what was seen while a fault lasted and shortly after.
+	Violations                 []Violation // none if every promise was kept
+	// Faults has, for each fault by name, what happened during the fault and its
+	// aftermath.
 	Faults map[string]FaultReport
-	// Forgets is what callers of other replicas got after a Forget.
+	// Forgets has what callers on other replicas got after a Forget.
 	Forgets ForgetReport
-	// Unexplained counts the fallbacks that no fault explains but a slow
-	// machine does: Redis was waited for in vain.
+	// Unexplained counts fallbacks after a timeout of Redis that no fault explains. A
+	// slow machine causes them.
 	Unexplained int
 }
 
-// Violation is a promise that was not kept.
+// Violation is a broken promise.
 type Violation struct {
-	Promise string // "P1" to "P7"; "hurt": by a fault; "log": no history at all
+	Promise string // "P1" to "P7"; "hurt": an outcome that nothing excuses; "log": the history is impossible
 	Text    string
 	Records []Record // the evidence
 }
 
-// FaultReport is what was seen of one kind of fault.
+// FaultReport has what happened during one kind of fault.
 type FaultReport struct {
 	Injected, Calls, Executions, Flights int
-	// Hurt counts the calls that the fault must not have hurt.
+	// Hurt counts the calls that the fault harmed, against a promise.
 	Hurt int
-	// Executions that belong together, because they overlapped or one took
-	// over from another: the most of one key, and the mean.
+	// Executions of one key count as one group if they overlap or one took over from
+	// another. These are the largest group and the mean size.
 	ExecutionsPerFlightMax  int
 	ExecutionsPerFlightMean float64
-	// Recovery is from the begin of a fault to the start of each execution that
-	// replaced one that it broke.
+	// Recovery has, for each execution that the fault broke, the time from the start of
+	// the fault to the start of the execution that replaced it.
 	Recovery []time.Duration
-	// Worst is the greatest Took of the fault's ends.
+	// Worst is the largest Took of the fault's FaultEnd records.
 	Worst time.Duration
 }
 
-// ForgetReport says how long a forgotten flight's result was still given to
-// new callers on other replicas: until the notice arrived.
+// ForgetReport says for how long new callers on other replicas still got the result of
+// a forgotten flight, because the notice had not arrived yet.
 type ForgetReport struct {
 	Forgets, StaleCalls int
-	Longest             time.Duration // from the Forget's return to the call
+	Longest             time.Duration // from the return of Forget to the call
 }
 
-// Limits are what the checker supposes about the machine. They are the only
-// times it adds to the promises' own.
+// Limits are what the checker assumes about the machine. It adds no other times to
+// those that the promises name.
 type Limits struct {
-	// Slack is the longest that the machine may hold up anything that is due.
+	// Slack is the longest time for which the machine may delay anything that is due.
 	Slack time.Duration
-	// Held is how long after a call was written down it certainly waits in a
+	// Held is a time after which a call that has been recorded certainly waits in a
 	// flight.
 	Held time.Duration
-	// Delivery is the longest that a message is under way, from the end of the
-	// function to the end of the wait for it.
+	// Delivery is the longest time that a message needs, from the end of the function
+	// to the end of the wait for it.
 	Delivery time.Duration
 }
 
-// DefaultLimits are right for a machine of two cores under full load.
+// DefaultLimits suit a machine of two cores under full load.
 var DefaultLimits = Limits{Slack: 2 * time.Second, Held: 500 * time.Millisecond, Delivery: 500 * time.Millisecond}
 
-// breakerWindow is how long the breaker keeps a replica from Redis.
+// breakerWindow is how long an open breaker keeps a replica from using Redis.
 const breakerWindow = time.Second
 
-// aftermath is how long after a fault its effects may be seen: the last command
-// that failed opens the breaker, which stays open for its window. A connection
-// is tried again as often.
+// aftermath returns how long effects of a fault may be seen after its end. The last
+// command that fails opens the breaker, which then stays open for its window. The
+// subscription's connection is retried at the same interval.
 func (l Limits) aftermath(s Settings) time.Duration {
 	return breakerWindow + s.RedisTimeout + l.Slack
 }
 
-// Check decides, by DefaultLimits, whether the promises were kept.
+// Check checks a history with DefaultLimits.
 func Check(records []Record) Report { return DefaultLimits.Check(records) }
 
-// Check decides whether the promises were kept. The records are by time, as
-// Read returns them. It takes O(n log n).
+// Check checks whether the promises were kept. The records must be sorted by time, as
+// Read returns them. It takes O(n log n) time.
 func (l Limits) Check(records []Record) Report {
 	c := &checker{facts: facts{limits: l, process: map[string]*process{}, keys: map[string]*key{}}}
 	c.report.Outcomes = map[Outcome]int{}
-	c.gather(records)
+	c.collect(records)
 	for _, k := range c.keys {
-		c.oneFlight(k)
-		c.noPoison(k)
-		c.forgotten(k)
-		c.rerun(k)
+		c.checkLeases(k)
+		c.checkPoison(k)
+		c.checkForgets(k)
+		c.checkReruns(k)
 	}
 	for _, call := range c.calls {
-		c.returns(call)
-		c.failsOpen(call)
-		c.fresh(call)
-		c.unhurt(call)
+		c.checkDeadline(call)
+		c.checkFailOpen(call)
+		c.checkFreshness(call)
+		c.checkOutcome(call)
 	}
 	c.count()
 	sortBy(c.report.Violations, func(v Violation) int64 {
@@ -111,8 +112,8 @@ type checker struct {
 	report Report
 }
 
-// violation reports a promise that was not kept, with its evidence. Records
-// may be nil.
+// violation reports a broken promise with its evidence. Elements of evidence may be
+// nil.
 func (c *checker) violation(promise string, evidence []*Record, format string, args ...any) {
 	v := Violation{Promise: promise, Text: fmt.Sprintf(format, args...)}
 	for _, r := range evidence {
@@ -123,7 +124,7 @@ func (c *checker) violation(promise string, evidence []*Record, format string, a
 	c.report.Violations = append(c.report.Violations, v)
 }
 
-// String is the promise, the text and the evidence, a line each.
+// String returns the promise, the text and the evidence on lines of their own.
 func (v Violation) String() string {
 	s := v.Promise + ": " + v.Text
 	for _, r := range v.Records {

@@ -2,8 +2,8 @@ package history
 
 import "time"
 
-// count fills the report's figures. A fault's are those of the processes it
-// hits, from its begin to the end of its aftermath.
+// count fills in the report's numbers. Those of a fault cover the processes that it
+// hits, from its start to the end of its aftermath.
 func (c *checker) count() {
 	r := &c.report
 	r.Calls = len(c.calls)
@@ -19,11 +19,11 @@ func (c *checker) count() {
 	}
 	r.Flights = len(flights)
 	for name, windows := range c.windows() {
-		r.Faults[name] = c.seen(windows, groups)
+		r.Faults[name] = c.faultReport(windows, groups)
 	}
 }
 
-// window is one injection of a fault and its aftermath.
+// window is an injected fault together with its aftermath.
 type window struct {
 	*fault
 	until int64
@@ -32,7 +32,7 @@ type window struct {
 func (c *checker) windows() map[string][]window {
 	after := c.limits.aftermath(Settings{})
 	for _, p := range c.process {
-		after = max(after, c.limits.aftermath(p.set))
+		after = max(after, c.limits.aftermath(p.settings))
 	}
 	windows := map[string][]window{}
 	for _, f := range c.faults {
@@ -41,8 +41,9 @@ func (c *checker) windows() map[string][]window {
 	return windows
 }
 
-// group is executions of one key that belong together: each overlaps another,
-// or takes over from it. A killed one lasts until its lease has ended.
+// group is a number of executions of one key, each of which overlaps another one or
+// takes over from it. An execution whose process was killed lasts until its lease has
+// expired.
 type group struct {
 	from, to   int64
 	executions int
@@ -61,7 +62,7 @@ func (c *checker) groups(k *key) []group {
 	return groups
 }
 
-func (c *checker) seen(windows []window, groups map[string][]group) FaultReport {
+func (c *checker) faultReport(windows []window, groups map[string][]group) FaultReport {
 	r := FaultReport{Injected: len(windows)}
 	during := func(process string, from, to int64) bool {
 		for _, w := range windows {
@@ -107,10 +108,10 @@ func (c *checker) seen(windows []window, groups map[string][]group) FaultReport 
 	return r
 }
 
-// recovery is, for each execution that a fault broke, how long after the
-// fault's begin another started in its place. A leader that is killed or
-// stopped is replaced by a takeover in another process. What another fault
-// breaks is the wait of followers: it is replaced by fallbacks.
+// recovery returns, for each execution that the fault broke, the time from the start of
+// the fault until another execution started in its place. A leader that was killed or
+// stopped is replaced by a takeover in another process. Other faults break the wait of
+// followers, which then run fallbacks.
 func (c *checker) recovery(w window) []time.Duration {
 	var took []time.Duration
 	for _, k := range c.keys {
@@ -132,8 +133,8 @@ func (c *checker) recovery(w window) []time.Duration {
 	return took
 }
 
-// takeover is the first execution that took over from e in another process
-// after at.
+// takeover returns the first execution after at that took over from e in another
+// process.
 func (k *key) takeover(e *execution, at int64) *execution {
 	for _, next := range k.executions {
 		if next.start.At > at && next.start.Takeover && next.process != e.process {

@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// P3. With MaxAge 0 a caller only gets a flight that was still running when the
-// caller came, give or take one message delivery. On the leader's own replica
-// there is no such grace. An outcome that was recovered because its message was
-// missed is not given to callers that came after it had finished. With MaxAge d
-// a caller may also get a value that finished at most d before.
+// P3. With MaxAge 0, a caller gets only a flight that was still running when the caller
+// came, give or take one message delivery. On the leader's own replica even that is not
+// allowed. An outcome that was fetched because its message was missed is not given to
+// callers that came after the flight had finished. With MaxAge d, a caller may also get
+// a value that finished at most d before.
 
-// fresh decides it for a call that got an execution's result. The call came
-// when it is written down, or later; the function ended when that is written
-// down, or later. Between that and the end of the flight, callers still join:
-// for a time that no record tells. So there are two rules.
+// checkFreshness checks a call that got an execution's result. The call came when it
+// was recorded, or later. The function ended when that was recorded, or later. Between
+// the function's end and the flight's end callers still join, for a time that no record
+// tells. Hence there are two rules.
 //
-// Over: once the flight certainly was over, a call that comes gets it no more,
-// however short the time. It was over for a process when a call there had
-// returned with it; and for calls that start a local flight of their own, which
-// ask Redis, when Redis had released its lease. A local follower may have joined
-// a local flight that still waited for its message: so the first is decided for
-// it only where there was one local flight.
+// Over: a call that came after the flight was certainly over must not get its result,
+// however short the time was. A flight was over for a process when a call there had
+// returned with its result. For calls that start a local flight, which ask Redis, it
+// was also over when Redis had released its lease. A local follower may have joined a
+// local flight that was still waiting for its message, so for local followers the rule
+// is applied only if there was one local flight.
 //
-// Age: in every other case, the call came at most one delivery after the
-// function's end. Time in which a fault held up the leader's process, the
-// caller's, or Redis for one of them does not count: a message may be under way
-// for that long. A fault's Delay is added.
+// Age: in all other cases, the call came at most one delivery after the function's end.
+// Time does not count while a fault delayed the leader's process, the caller's process,
+// or Redis for one of them, because a message may take that long. The Delay of a fault
+// is added.
 //
-// MaxAge is added in both, for values. What excuses Over is only that Redis
-// loses keys or is given garbage: a lost release brings the lease back. Losing
-// messages excuses nothing.
-func (c *checker) fresh(x *call) {
+// For values, MaxAge is added in both rules. The only excuse for Over is that Redis
+// lost keys or got garbage, because then a lost release brings the lease back. Lost
+// messages are no excuse.
+func (c *checker) checkFreshness(x *call) {
 	e := x.got
 	if e == nil || e.end.At >= x.called.At {
 		return
@@ -40,12 +40,12 @@ func (c *checker) fresh(x *call) {
 	p := x.process
 	maxAge := time.Duration(0)
 	if x.returned.Outcome == Value {
-		maxAge = p.set.MaxAge
+		maxAge = p.settings.MaxAge
 	}
 	evidence := []*Record{x.called, x.returned, e.end}
 	age := between(e.end.At, x.called.At)
 	if over := c.overFor(x); later(over, maxAge) < x.called.At &&
-		!c.touched("", e.end.At, x.returned.At, c.limits.aftermath(p.set), losesKeys) {
+		!c.faultTouched("", e.end.At, x.returned.At, c.limits.aftermath(p.settings), losesKeys) {
 		c.violation("P3", evidence, "a call got the result of a flight that had been over for %v", between(over, x.called.At))
 		return
 	}
@@ -55,19 +55,19 @@ func (c *checker) fresh(x *call) {
 			delay = max(delay, f.effects.Delay)
 		}
 	}
-	late := c.uncovered(e.end.At, x.called.At, delays, p.name, e.process.name)
+	late := c.timeWithoutFault(e.end.At, x.called.At, delays, p.name, e.process.name)
 	if late > maxAge+c.limits.Delivery+delay {
 		c.violation("P3", evidence, "a call got a result that was %v old when it came", age)
 	}
 }
 
-// overFor is from when the flight that x got was certainly over for it; never
-// if that is not known.
+// overFor returns the time from which the flight that x got was certainly over for x,
+// or never if that is not known.
 func (c *checker) overFor(x *call) int64 {
 	e, name := x.got, x.process.name
 	over := e.firstReturn[name]
 	if x.returned.Role == localFollower {
-		if e.initiators[name] > 1 || c.split(x.key, name, min(e.start.At, e.firstCall), x.returned.At) {
+		if e.initiators[name] > 1 || c.mayHaveTwoFlights(x.key, name, min(e.start.At, e.firstCall), x.returned.At) {
 			return never
 		}
 		return over
@@ -78,24 +78,26 @@ func (c *checker) overFor(x *call) int64 {
 	return over
 }
 
-// P4. After Forget(key) returned, no new caller of this replica joins a flight
-// begun before it; on the other replicas from the moment the notice arrives.
+// P4. After Forget(key) has returned, no new caller on this replica joins a flight that
+// began before it. On other replicas, this holds from the moment when the notice
+// arrives.
 
-// forgotten decides, for the calls of a key that got a result:
+// checkForgets checks the calls of a key that got a result:
 //
-//   - a call that came to a process after a Forget had returned there, without
-//     an error, got no execution that started before that Forget began. What
-//     excuses it is a fault that loses keys, which may bring the lease back;
-//     and, for an execution that ran without the lease, one that made commands
-//     fail: such an execution's join may have reached Redis later;
-//   - one that came to another process got none from one delivery after the
-//     Forget had returned, by when the notice had arrived; unless any fault
-//     touched the time between, or its aftermath did, or the process began
-//     then: the notice may have been missed, or been late.
+//   - A call that came to a process after a Forget had returned there without an
+//     error must not get an execution that started before that Forget began. The
+//     excuse is a fault that loses keys, because it may bring the lease back. For
+//     an execution without a lease, a fault that makes commands fail is an excuse
+//     too, because the execution's join may have reached Redis later.
+//   - A call that came to another process must not get one either, from one
+//     delivery after the Forget had returned, because by then the notice should
+//     have arrived. Here any fault in between, its aftermath, or a start of the
+//     process in between is an excuse, because the notice may have been missed or
+//     late.
 //
-// What other processes got after the Forget had returned is reported, however
-// short the time.
-func (c *checker) forgotten(k *key) {
+// The report has what other processes got after the Forget had returned, however short
+// the time was.
+func (c *checker) checkForgets(k *key) {
 	var done []*forget
 	for _, x := range k.forgets {
 		if x.end != nil && x.end.Error == "" {
@@ -110,7 +112,7 @@ func (c *checker) forgotten(k *key) {
 	for _, x := range done {
 		here[x.process.name] = append(here[x.process.name], x)
 	}
-	// The earliest ends of the lists' tails.
+	// ends[i] is the earliest end of done[i:].
 	ends := earliestEnds(done)
 	endsHere := map[string][]int64{}
 	for name, list := range here {
@@ -139,8 +141,7 @@ func earliestEnds(list []*forget) []int64 {
 	return ends
 }
 
-// endOfForgetAfter is when the first to end of the Forgets that began after at
-// ended.
+// endOfForgetAfter returns the earliest end of the Forgets that began after at.
 func endOfForgetAfter(list []*forget, ends []int64, at int64) int64 {
 	i := sort.Search(len(list), func(i int) bool { return list[i].begin.At > at })
 	if i == len(list) {
@@ -150,9 +151,9 @@ func endOfForgetAfter(list []*forget, ends []int64, at int64) int64 {
 }
 
 func (c *checker) forgottenHere(x *call, end int64) {
-	e, after := x.got, c.limits.aftermath(x.process.set)
-	if c.touched("", e.start.At, x.returned.At, after, losesKeys) ||
-		e.start.Role == fallback && c.touched(e.process.name, e.start.At, e.start.At, after, fails) {
+	e, after := x.got, c.limits.aftermath(x.process.settings)
+	if c.faultTouched("", e.start.At, x.returned.At, after, losesKeys) ||
+		e.start.Role == fallback && c.faultTouched(e.process.name, e.start.At, e.start.At, after, fails) {
 		return
 	}
 	c.violation("P4", []*Record{x.called, x.returned, e.start},
@@ -165,7 +166,7 @@ func (c *checker) forgottenElsewhere(x *call, end int64) {
 	c.report.Forgets.Longest = max(c.report.Forgets.Longest, stale)
 	from := x.got.start.At
 	if stale <= c.limits.Delivery || later(x.process.begin, c.limits.Slack) > from ||
-		c.touched(x.process.name, from, x.called.At, c.limits.aftermath(x.process.set), anyEffect) {
+		c.faultTouched(x.process.name, from, x.called.At, c.limits.aftermath(x.process.settings), anyEffect) {
 		return
 	}
 	c.violation("P4", []*Record{x.called, x.returned, x.got.start},

@@ -10,9 +10,9 @@ import (
 	"slices"
 )
 
-// Read returns the records of all processes that wrote into dir, by time. What
-// a process had not written to its end when it was killed is left out; a line
-// in the middle that cannot be read is an error.
+// Read returns the records of all processes that wrote into dir, sorted by time. It
+// skips a last line that a killed process has not completed. Any other line that it
+// cannot read is an error.
 func Read(dir string) ([]Record, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -38,7 +38,7 @@ func readFile(path string) ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("history: %w", err)
 	}
-	data = data[:bytes.LastIndexByte(data, '\n')+1] // without a torn last line
+	data = data[:bytes.LastIndexByte(data, '\n')+1] // drops an incomplete last line
 	var records []Record
 	for number := 1; len(data) > 0; number++ {
 		line, rest, _ := bytes.Cut(data, []byte("\n"))

@@ -1,84 +1,84 @@
-// Package history writes down what the replicas of a fleet did and decides,
-// from that alone, whether the protocol kept its promises.
+// Package history records what the replicas of a fleet do, and decides from the records
+// alone whether the protocol kept its promises.
 //
-// Every process appends its records to a file of its own, one JSON object a
-// line, each with one write, so that a process that is killed loses none that
-// it made. A call is written down before it begins and after it ended, an
-// execution likewise; what a killed process had begun has no end.
+// Every process appends its records to a file of its own, as one JSON object on each
+// line. Each record is one write, so a process that is killed loses no record that it
+// has made. A call is recorded before it begins and after it has ended, and so is an
+// execution. If a process is killed, its records have beginnings without an end.
 package history
 
 import "time"
 
 // Record is one event of one process.
 type Record struct {
-	// At is CLOCK_MONOTONIC of the machine in nanoseconds: all processes of one
-	// machine agree on it.
+	// At is the machine's CLOCK_MONOTONIC in nanoseconds. It is the same for all
+	// processes of one machine.
 	At      int64  `json:"at"`
-	Process string `json:"process"` // replica and incarnation, "r2.3"; the driver's is "driver"
+	Process string `json:"process"` // replica and incarnation, such as "r2.3"; "driver" for the driver
 	Kind    Kind   `json:"kind"`
 
 	Key    string `json:"key,omitempty"`
 	Flight string `json:"flight,omitempty"`
-	// Call is the caller's call in its process. In a Start it is empty.
+	// Call names a call within its process. It is empty in a Started record.
 	Call string `json:"call,omitempty"`
-	// Execution names one run of a function, unique in the history. The function
-	// returns it as its value, and names it in its error or panic: so a
-	// Return says whose result its caller got.
+	// Execution names one run of a function and is unique in the history. The function
+	// returns this name as its value, or within its error or panic. So a Returned
+	// record says whose result the caller got.
 	Execution string `json:"execution,omitempty"`
 
-	Role     string        `json:"role,omitempty"`     // Return, Start: as in X-Coalesce-Role
-	Outcome  Outcome       `json:"outcome,omitempty"`  // Return, End
-	Error    string        `json:"error,omitempty"`    // Return, End, Forgotten: for the reader
-	Deadline int64         `json:"deadline,omitempty"` // Call: of its context, as At; 0: none
-	Cause    string        `json:"cause,omitempty"`    // Start: of a fallback
-	Takeover bool          `json:"takeover,omitempty"` // Start
-	State    string        `json:"state,omitempty"`    // Lease: taken, renewed, lost, released
-	Asked    int64         `json:"asked,omitempty"`    // Lease: when Redis was asked, as At
+	Role     string        `json:"role,omitempty"`     // Returned, Started: as in X-Coalesce-Role
+	Outcome  Outcome       `json:"outcome,omitempty"`  // Returned, Ended
+	Error    string        `json:"error,omitempty"`    // Returned, Ended, Forgotten: for human readers
+	Deadline int64         `json:"deadline,omitempty"` // Called: that of its context, as At; 0: none
+	Cause    string        `json:"cause,omitempty"`    // Started: why it is a fallback
+	Takeover bool          `json:"takeover,omitempty"` // Started
+	State    string        `json:"state,omitempty"`    // LeaseIs: taken, renewed, lost or released
+	Asked    int64         `json:"asked,omitempty"`    // LeaseIs: when Redis was asked, as At
 	Fault    string        `json:"fault,omitempty"`    // FaultBegin, FaultEnd: its name in the table
-	Target   string        `json:"target,omitempty"`   // FaultBegin, FaultEnd: the process it hits; empty: all
+	Target   string        `json:"target,omitempty"`   // FaultBegin, FaultEnd: the process that it hits; empty: all
 	Settings *Settings     `json:"settings,omitempty"` // Begin
 	Effects  *Effects      `json:"effects,omitempty"`  // FaultBegin
-	Took     time.Duration `json:"took,omitempty"`     // FaultEnd: what the table shows as worst seen
+	Took     time.Duration `json:"took,omitempty"`     // FaultEnd: the worst time seen, for the table
 }
 
-// Kind says what happened.
+// Kind is the kind of an event.
 type Kind string
 
-// The kinds of records.
+// The kinds of events, and the fields that their records have.
 const (
-	Begin      Kind = "begin"      // a process starts, its first record; Settings
+	Begin      Kind = "begin"      // Settings; the first record of a process
 	Called     Kind = "call"       // Key, Call, Deadline
 	Returned   Kind = "return"     // Key, Call, Role, Flight, Outcome, Execution
 	Started    Kind = "start"      // Key, Flight, Execution, Role, Cause, Takeover
 	Ended      Kind = "end"        // Key, Flight, Execution, Outcome
 	LeaseIs    Kind = "lease"      // Key, Flight, State, Asked
-	Forget     Kind = "forget"     // Key, Call: Forget begins; Call pairs it with its end
-	Forgotten  Kind = "forgotten"  // Key, Call, Error: Forget returned
+	Forget     Kind = "forget"     // Key, Call: Forget was called; Call connects it with its end
+	Forgotten  Kind = "forgotten"  // Key, Call, Error: Forget has returned
 	FaultBegin Kind = "faultbegin" // Fault, Target, Effects
-	FaultEnd   Kind = "faultend"   // Fault, Target: what it did is undone
-	Closing    Kind = "closing"    // Close begins: from now on, calls may be refused
-	Exit       Kind = "exit"       // a process ends in good order: Close has returned, and every call
+	FaultEnd   Kind = "faultend"   // Fault, Target: the fault has been undone
+	Closing    Kind = "closing"    // Close was called: from now on, calls may be refused
+	Exit       Kind = "exit"       // the process exits cleanly: Close and all calls have returned
 )
 
 // Outcome is how a call or an execution ended.
 type Outcome string
 
-// The outcomes. The last four are of calls only. An outcome of a call that was
-// not the function's names no execution.
+// The outcomes. The last four exist only for calls. If the outcome of a call is not the
+// function's, its record names no execution.
 const (
 	Value         Outcome = "value"
-	KnownError    Outcome = "error"          // one that was registered; a call's: errors.Is says so
-	OtherError    Outcome = "other error"    // of the function, not registered
-	Panic         Outcome = "panic"          // a call's: PanicError or ErrRemotePanic
-	Cancelled     Outcome = "cancelled"      // a call's: its own context has ended; an execution's: it obeyed its context's cancellation
-	FlightTimeout Outcome = "flight timeout" // an execution's: it obeyed its context's deadline
+	KnownError    Outcome = "error"          // a registered error; for a call, errors.Is recognises it
+	OtherError    Outcome = "other error"    // an error of the function that is not registered
+	Panic         Outcome = "panic"          // for a call, a PanicError or ErrRemotePanic
+	Cancelled     Outcome = "cancelled"      // for a call, its own context ended; for an execution, it returned when its context was cancelled
+	FlightTimeout Outcome = "flight timeout" // for an execution, it returned at its context's deadline
 	Poisoned      Outcome = "poisoned"
 	Closed        Outcome = "closed"
 	Unavailable   Outcome = "unavailable"
-	Strange       Outcome = "strange" // nothing of the above: never right
+	Strange       Outcome = "strange" // none of the others, which is always a violation
 )
 
-// Settings are what the promises are measured by.
+// Settings are the settings of a process that the promises depend on.
 type Settings struct {
 	LeaseTTL      time.Duration `json:"lease_ttl"`
 	FlightTimeout time.Duration `json:"flight_timeout"`
@@ -88,25 +88,25 @@ type Settings struct {
 	FailClosed    bool          `json:"fail_closed,omitempty"`
 }
 
-// Effects are what a fault may do, and so what the checker excuses while it
-// lasts and, where a promise says so, for a time after.
+// Effects says what a fault may do. The checker excuses these effects while the fault
+// lasts and, where a promise says so, for some time after.
 type Effects struct {
-	// LosesKeys: Redis may forget leases, results and attempts (killed,
-	// emptied, a failover that lost the last writes).
+	// LosesKeys: Redis may lose leases, results and attempts, because it is killed or
+	// emptied, or because a failover lost the last writes.
 	LosesKeys bool `json:"loses_keys,omitempty"`
-	// Unusable: every command of the target fails or takes longer than the
-	// Redis timeout.
+	// Unusable: every command of the target fails or takes longer than the Redis
+	// timeout.
 	Unusable bool `json:"unusable,omitempty"`
-	// Unreliable: any command of the target may fail or take longer, or not.
+	// Unreliable: some commands of the target may fail or take longer.
 	Unreliable bool `json:"unreliable,omitempty"`
-	// LosesMessages: published messages may not arrive at the target.
+	// LosesMessages: published messages may not reach the target.
 	LosesMessages bool `json:"loses_messages,omitempty"`
-	// Garbage: keys may be overwritten, and messages forged.
+	// Garbage: keys may be overwritten and messages may be forged.
 	Garbage bool `json:"garbage,omitempty"`
 	// Stops: the target does not run.
 	Stops bool `json:"stops,omitempty"`
-	// Kills: the target does not end its calls.
+	// Kills: the target ends without ending its calls.
 	Kills bool `json:"kills,omitempty"`
-	// Delay: commands and messages of the target are late by up to this.
+	// Delay: commands and messages of the target are delayed by up to this.
 	Delay time.Duration `json:"delay,omitempty"`
 }

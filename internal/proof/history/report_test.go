@@ -9,7 +9,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/proof/history"
 )
 
-func TestReportCountsWhatWasSeenOfEachFault(t *testing.T) {
+func TestReportHasTheNumbersOfEachFault(t *testing.T) {
 	report := history.Check(parse(`
 		100 r1 call a
 		102 r1 taken x
@@ -51,7 +51,7 @@ func TestReportCountsWhatWasSeenOfEachFault(t *testing.T) {
 	}
 	for fault, want := range map[string]history.FaultReport{
 		"kill": {
-			Injected: 1, Calls: 1, Executions: 1, Flights: 1, // of r1 alone
+			Injected: 1, Calls: 1, Executions: 1, Flights: 1, // only those of r1
 			ExecutionsPerFlightMax: 2, ExecutionsPerFlightMean: 2,
 			Recovery: []time.Duration{2604 * time.Millisecond},
 		},
@@ -68,7 +68,7 @@ func TestReportCountsWhatWasSeenOfEachFault(t *testing.T) {
 	}
 }
 
-func TestReportSaysHowLongOthersGotAForgottenFlight(t *testing.T) {
+func TestReportSaysForHowLongOthersGotAForgottenFlight(t *testing.T) {
 	report := history.Check(parse(`
 		100 r1 call a
 		102 r1 taken x
@@ -89,8 +89,8 @@ func TestReportSaysHowLongOthersGotAForgottenFlight(t *testing.T) {
 	}
 }
 
-func TestATimeOutThatNoFaultExplainsIsCountedOnlyIfTheMachineMayBeSlow(t *testing.T) {
-	text := herd + `
+func TestATimeoutWithoutAFaultIsCountedOnlyIfTheMachineMayBeSlow(t *testing.T) {
+	text := usualFlight + `
 		5000 r2 start y fallback cause=timeout
 		5001 r2 end y value`
 	if report := history.Check(parse(text, settings)); report.Unexplained != 1 || len(report.Violations) != 0 {

@@ -5,31 +5,31 @@ import (
 	"sort"
 )
 
-// P6. A function that panics is not run again for those who waited: they get an
-// error that says so. A leader that dies takes at most MaxTakeovers further
-// replicas with it before callers get an error.
+// P6. If a function panics, it does not run again for the callers that waited: they get
+// an error that says so. A leader that dies takes at most MaxTakeovers further replicas
+// with it, and then callers get an error.
 //
-// P7. A function's error reaches every caller of the flight once. A leader's own
-// cancellation is no such error: its followers elect another.
+// P7. A function's error reaches every caller of the flight, and only once. A leader's
+// own cancellation is not such an error: its followers elect another leader.
 
-// rerun decides that no function was run again for callers who waited for one
-// that failed: a call that waited for a leader's execution that ended in a
-// panic (P6) or an error of the function (P7) did not get an execution that
-// started after that end. (That what it got of the failed one is the panic or
-// the error, matches decides.)
+// checkReruns checks that no function ran again for callers that had waited for one
+// that failed. If a call waited for a leader's execution that ended in a panic (P6) or
+// an error of the function (P7), it must not get an execution that started after that
+// end. The function matches checks that what it got of the failed execution is the
+// panic or the error.
 //
-// A call certainly waited for it when both had been there for Held before the
-// end: nothing says when a call joins, but that it does so soon. And when
-// nothing may have led it elsewhere: no fault from its aftermath before the call
-// on, and no Forget of the key. So executions that are shorter than Held decide
-// nothing here.
+// A call certainly waited for the execution if both had been there for Held before the
+// end, because no record says when a call joins, only that it soon does. There must
+// also be no reason to go elsewhere: no fault from its aftermath before the call on,
+// and no Forget of the key. So executions that are shorter than Held prove nothing
+// here.
 //
-// A leader only, because a fallback's result is not everybody's; and one whose
-// lease was released after its function ended, because one that gave its flight
-// up before, or lost it, has nobody waiting. A function that gave up at its
-// context's deadline or cancellation may be run again: by then its callers had
-// left, or have time of their own.
-func (c *checker) rerun(k *key) {
+// Only leaders count, because a fallback's result is not shared. And only leaders whose
+// lease was released after their function had ended, because nobody waits for a leader
+// that gave its flight up or lost its lease. A function that returned because its
+// context was cancelled or had reached its deadline may run again: by then its callers
+// had left, or have time of their own.
+func (c *checker) checkReruns(k *key) {
 	var failed []*execution
 	for _, e := range k.executions {
 		l := e.lease
@@ -54,8 +54,8 @@ func (c *checker) rerun(k *key) {
 		if i == len(failed) || failed[i].end.At >= got.start.At || failed[i] == got {
 			continue
 		}
-		after := c.limits.aftermath(x.process.set) + x.process.set.LeaseTTL
-		if c.touched("", x.called.At, got.start.At, after, anyEffect) ||
+		after := c.limits.aftermath(x.process.settings) + x.process.settings.LeaseTTL
+		if c.faultTouched("", x.called.At, got.start.At, after, anyEffect) ||
 			k.forgottenBetween(failed[i].start.At, got.start.At, after) {
 			continue
 		}
@@ -71,15 +71,15 @@ func (c *checker) rerun(k *key) {
 
 func failure(o Outcome) bool { return o == Panic || o == KnownError || o == OtherError }
 
-// noPoison decides that no more leaders of a key than MaxTakeovers + 1 were
-// killed one after another while they ran its function.
+// checkPoison checks that at most MaxTakeovers + 1 leaders of a key were killed one
+// after another while they ran its function.
 //
-// A chain of them ends where a function for the key ended, or its lease was
-// released: the key had an outcome. It ends when nobody took the lease for the
-// flight timeout: then the attempts are forgotten, so that the key recovers. A
-// Forget of the key, and a fault that loses keys, end it too.
-func (c *checker) noPoison(k *key) {
-	var over []int64 // when a chain ends
+// The chain of such leaders ends when a function for the key ended or its lease was
+// released, because then the key had an outcome. It also ends when nobody took the
+// lease for the flight timeout, because then the attempts are forgotten so that the key
+// recovers. A Forget of the key and a fault that loses keys end it too.
+func (c *checker) checkPoison(k *key) {
+	var over []int64 // times at which a chain ends
 	for _, l := range k.leases {
 		if l.released != nil {
 			over = append(over, l.released.At)
@@ -100,33 +100,33 @@ func (c *checker) noPoison(k *key) {
 		}
 		if len(chain) > 0 {
 			first, last := chain[0], chain[len(chain)-1]
-			if between(last.Asked, l.taken.At) >= e.process.set.FlightTimeout ||
+			if between(last.Asked, l.taken.At) >= e.process.settings.FlightTimeout ||
 				firstFrom(over, first.Asked) <= l.taken.At ||
 				k.forgottenBetween(first.Asked, l.taken.At, c.limits.Slack) ||
-				c.touched("", first.Asked, l.taken.At, 0, losesKeys) {
+				c.faultTouched("", first.Asked, l.taken.At, 0, losesKeys) {
 				chain = nil
 			}
 		}
 		chain = append(chain, l.taken)
-		if len(chain) > e.process.set.MaxTakeovers+1 {
+		if len(chain) > e.process.settings.MaxTakeovers+1 {
 			c.violation("P6", chain, "%d leaders of a key were killed one after another", len(chain))
 			chain = nil
 		}
 	}
 }
 
-// deserved decides that a call that was refused as poisoned came when at least
-// MaxTakeovers + 1 attempts had gone without an outcome, each within the flight
-// timeout of the next. Such an attempt is a lease that was taken and not
-// released, or only after it may have run out; a function that ran without
-// lease, whose join may have reached Redis; and a process that was killed, which
-// may not have come to write down what it had taken. Under a fault of Redis,
-// outcomes may not have been told it: nothing is decided.
-func (c *checker) deserved(x *call) bool {
-	set, to := x.process.set, x.returned.At
+// poisonDeserved reports whether a call was rightly refused as poisoned: at least
+// MaxTakeovers + 1 attempts had no outcome, each within the flight timeout of the next.
+// Such an attempt is a lease that was taken and then not released, or released only
+// when it may have expired. A function that ran without a lease counts too, because its
+// join may have reached Redis, and so does a killed process, because it may have taken
+// a lease without recording it. Under a fault of Redis it returns true, because Redis
+// may not have got the outcomes.
+func (c *checker) poisonDeserved(x *call) bool {
+	set, to := x.process.settings, x.returned.At
 	attempts := set.MaxTakeovers + 1
 	from := to - int64(attempts)*int64(set.FlightTimeout+c.limits.Slack)
-	if c.touched("", from, to, c.limits.aftermath(set), func(e Effects) bool { return fails(e) || losesKeys(e) }) {
+	if c.faultTouched("", from, to, c.limits.aftermath(set), func(e Effects) bool { return fails(e) || losesKeys(e) }) {
 		return true
 	}
 	found := 0

@@ -15,11 +15,11 @@ var settings = history.Settings{
 	LeaseTTL: 3 * time.Second, FlightTimeout: 30 * time.Second, RedisTimeout: 250 * time.Millisecond, MaxTakeovers: 2,
 }
 
-// parse reads a history that is written by hand, a record a line:
+// parse reads a history that was written by hand, with a record on each line:
 //
 //	<ms> <process> <kind> <arguments> [name=value]
 //
-// with the kinds
+// The kinds are
 //
 //	call <call> [by=<ms>]
 //	return <call> <role> <outcome> [<execution>]
@@ -31,9 +31,9 @@ var settings = history.Settings{
 //	fault|faultend <name> <process or *> [<effect>,...]
 //	closing, exit
 //
-// An execution x is of flight "f-x"; the key is "k", or key=<key>. Each process
-// begins with the settings at 0, and ends at the end, unless it is killed or
-// does so by itself.
+// An execution x belongs to the flight "f-x". The key is "k", unless the line has
+// key=<key>. parse adds a Begin record for each process at time 0, and an exit at the
+// end unless the process is killed or has one already.
 func parse(text string, set history.Settings) []history.Record {
 	var records []history.Record
 	ends := map[string]bool{}

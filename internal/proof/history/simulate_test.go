@@ -13,9 +13,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/proof/history"
 )
 
-// simulation is a fleet that keeps every promise, in a time of its own: one
-// event after another, each of one process. What is random and matters is drawn
-// by rapid; how long messages and schedulers take is drawn from rand.
+// simulation is a fleet that keeps every promise, with a clock of its own. It runs one
+// event after another, each in one process. rapid draws the random choices that matter.
+// The delays of messages and schedulers come from rand.
 type simulation struct {
 	rand      *rand.Rand
 	now       int64
@@ -23,56 +23,13 @@ type simulation struct {
 	records   []history.Record
 	processes []*simProcess
 	keys      map[string]*simKey
-	down      bool // Redis
+	down      bool // Redis is down
 	names     int
-}
-
-type simProcess struct {
-	name    string
-	dead    bool
-	stopped int64 // until then
-	local   map[string]*simFlight
-}
-
-// simKey is what Redis has of a key.
-type simKey struct {
-	lease    *simFlight
-	until    int64
-	attempts int
-}
-
-// simFlight is one local flight, and one flight id.
-type simFlight struct {
-	process   *simProcess
-	key       string
-	name      string
-	callers   []*simCall
-	function  *simCall // whose function it runs
-	role      string
-	follows   *simFlight // nil again while it joins anew
-	followed  bool
-	followers []*simFlight // joined
-	detached  bool
-	ended     int64 // 0: it runs
-	stored    bool  // its outcome is in Redis
-	abandoned bool
-}
-
-type simCall struct {
-	at       int64
-	process  int
-	key      string
-	runs     int64 // how long its function would
-	outcome  history.Outcome
-	patience int64 // 0: it does not leave
-	name     string
-	called   int64
-	done     bool
 }
 
 type event struct {
 	at      int64
-	process *simProcess // nil: Redis or the driver
+	process *simProcess // nil: in Redis or the driver
 	do      func()
 }
 
@@ -97,7 +54,7 @@ func (s *simulation) after(d int64, p *simProcess, do func()) {
 	heap.Push(&s.queue, event{s.now + d, p, do})
 }
 
-// soon is how long a message or a scheduler takes.
+// soon returns a random delay of a message or a scheduler.
 func (s *simulation) soon() int64 { return 50_000 + s.rand.Int64N(10*ms) }
 
 func (s *simulation) run() {
@@ -117,7 +74,7 @@ func (s *simulation) run() {
 }
 
 func (s *simulation) write(p *simProcess, r history.Record) {
-	s.now++ // no two records have one time
+	s.now++ // each record has a time of its own
 	r.At = s.now
 	r.Process = "driver"
 	if p != nil {
@@ -131,269 +88,7 @@ func (s *simulation) name(of string) string {
 	return fmt.Sprint(of, s.names)
 }
 
-func (s *simulation) call(c *simCall) {
-	p := s.processes[c.process]
-	c.name = s.name("c")
-	r := history.Record{Kind: history.Called, Key: c.key, Call: c.name}
-	if c.patience > 0 {
-		r.Deadline = s.now + c.patience
-		s.after(c.patience, p, func() { s.leave(c) })
-	}
-	s.write(p, r)
-	c.called = s.now
-	s.after(s.soon()/20, p, func() { s.enter(p, c) })
-}
-
-func (s *simulation) enter(p *simProcess, c *simCall) {
-	if c.done {
-		return
-	}
-	if f := p.local[c.key]; f != nil {
-		f.callers = append(f.callers, c)
-		return
-	}
-	f := &simFlight{process: p, key: c.key, name: s.name("f"), callers: []*simCall{c}, function: c}
-	p.local[c.key] = f
-	s.join(f)
-}
-
-func (f *simFlight) empty() bool {
-	return !slices.ContainsFunc(f.callers, func(c *simCall) bool { return !c.done })
-}
-
-func (f *simFlight) forget() {
-	if f.process.local[f.key] == f {
-		delete(f.process.local, f.key)
-	}
-}
-
-func (s *simulation) leave(c *simCall) {
-	p := s.processes[c.process]
-	if c.done {
-		return
-	}
-	c.done = true
-	s.write(p, history.Record{Kind: history.Returned, Key: c.key, Call: c.name, Role: "none", Outcome: history.Cancelled})
-	f := p.local[c.key]
-	if f == nil || !slices.Contains(f.callers, c) || !f.empty() {
-		return
-	}
-	f.forget()
-	if f.role == "leader" && f.ended == 0 && len(f.followers) == 0 && !s.down {
-		f.abandoned = true
-		asked := s.now
-		k := s.keys[f.key]
-		if k.lease == f {
-			k.lease = nil
-			k.attempts--
-		}
-		s.after(s.soon(), p, func() { s.lease(f, "released", asked) })
-	}
-}
-
-func (s *simulation) lease(f *simFlight, state string, asked int64) {
-	s.write(f.process, history.Record{Kind: history.LeaseIs, Key: f.key, Flight: f.name, State: state, Asked: asked})
-}
-
-func (s *simulation) join(f *simFlight) {
-	if f.empty() {
-		f.forget()
-		return
-	}
-	asked := s.now
-	if s.down {
-		s.after(int64(settings.RedisTimeout), f.process, func() { s.lead(f, "fallback", "timeout") })
-		return
-	}
-	s.after(s.soon(), nil, func() {
-		if s.down {
-			s.after(int64(settings.RedisTimeout), f.process, func() { s.lead(f, "fallback", "timeout") })
-			return
-		}
-		k := s.keys[f.key]
-		switch {
-		case f.process.dead:
-		case k.lease != nil && k.until > s.now:
-			holder := k.lease
-			if holder.process == f.process && holder.ended != 0 && holder.ended < asked {
-				s.after(s.soon(), f.process, func() { s.join(f) }) // its own that has ended
-				return
-			}
-			holder.followers = append(holder.followers, f)
-			f.follows, f.followed = holder, true
-			s.after(k.until-s.now+ms, f.process, func() { s.look(f, holder) })
-		case k.attempts > settings.MaxTakeovers:
-			s.after(s.soon(), f.process, func() {
-				s.answer(f, history.Record{Role: "none", Outcome: history.Poisoned}, never)
-			})
-		default:
-			k.attempts++
-			k.lease, k.until = f, s.now+int64(settings.LeaseTTL)
-			s.after(s.soon(), f.process, func() {
-				s.lease(f, "taken", asked)
-				s.renew(f)
-				s.lead(f, "leader", "")
-			})
-		}
-	})
-}
-
 const never = int64(1) << 62
-
-// lead runs the function.
-func (s *simulation) lead(f *simFlight, role, cause string) {
-	if f.role != "" {
-		return
-	}
-	f.role = role
-	s.write(f.process, history.Record{Kind: history.Started, Key: f.key, Flight: f.name, Execution: "x" + f.name, Role: role, Cause: cause, Takeover: f.followed})
-	s.after(f.function.runs, f.process, func() { s.end(f) })
-}
-
-func (s *simulation) renew(f *simFlight) {
-	s.after(int64(settings.LeaseTTL)/3, f.process, func() {
-		if f.ended != 0 || f.abandoned {
-			return
-		}
-		asked, k := s.now, s.keys[f.key]
-		switch {
-		case s.down:
-		case f.detached:
-		case k.lease == f && k.until > s.now:
-			k.until = s.now + int64(settings.LeaseTTL)
-			s.lease(f, "renewed", asked)
-		default:
-			s.lease(f, "lost", asked)
-			return
-		}
-		s.renew(f)
-	})
-}
-
-func (s *simulation) end(f *simFlight) {
-	outcome := f.function.outcome
-	if f.abandoned {
-		outcome = history.Cancelled
-	}
-	s.write(f.process, history.Record{Kind: history.Ended, Key: f.key, Flight: f.name, Execution: "x" + f.name, Outcome: outcome})
-	f.ended = s.now
-	if f.abandoned {
-		return
-	}
-	s.answer(f, history.Record{Role: f.role, Outcome: outcome, Flight: f.name, Execution: "x" + f.name}, never)
-	if f.role == "leader" {
-		s.finish(f)
-	}
-}
-
-// answer gives the result to the callers of a local flight that came no later
-// than latest; the others join again.
-func (s *simulation) answer(f *simFlight, r history.Record, latest int64) {
-	f.forget()
-	var late []*simCall
-	for i, c := range f.callers {
-		switch {
-		case c.done:
-		case c.called > latest:
-			late = append(late, c)
-		default:
-			r := r
-			r.Kind, r.Key, r.Call = history.Returned, f.key, c.name
-			if i > 0 && r.Execution != "" {
-				r.Role = "local-follower"
-			}
-			c.done = true
-			s.after(s.soon()/20, f.process, func() { s.write(f.process, r) })
-		}
-	}
-	for _, c := range late {
-		s.enter(f.process, c)
-	}
-}
-
-func (s *simulation) finish(f *simFlight) {
-	asked := s.now
-	s.after(s.soon(), f.process, func() {
-		if s.down {
-			s.after(100*ms, f.process, func() { s.finish(f) })
-			return
-		}
-		k := s.keys[f.key]
-		if k.lease == f {
-			k.lease = nil
-		}
-		if k.lease == nil {
-			k.attempts = 0
-		}
-		f.stored = true
-		s.lease(f, "released", asked)
-		if asked-f.ended > ms {
-			return // followers look
-		}
-		for _, follower := range f.followers {
-			s.after(s.soon(), follower.process, func() { s.receive(follower, f, never) })
-		}
-	})
-}
-
-func (s *simulation) receive(f, from *simFlight, latest int64) {
-	if f.follows != from || f.role != "" {
-		return
-	}
-	f.role = "remote-follower"
-	s.answer(f, history.Record{Role: f.role, Outcome: from.function.outcome, Flight: from.name, Execution: "x" + from.name}, latest)
-}
-
-// look is what a follower does when the lease it saw has run out.
-func (s *simulation) look(f, at *simFlight) {
-	if f.role != "" || f.follows != at || f.empty() {
-		return
-	}
-	k := s.keys[f.key]
-	switch {
-	case s.down:
-		s.after(int64(settings.RedisTimeout), f.process, func() { s.lead(f, "fallback", "timeout") })
-	case at.stored:
-		s.receive(f, at, at.ended)
-	case k.lease == at && k.until > s.now:
-		s.after(k.until-s.now+ms, f.process, func() { s.look(f, at) })
-	case at.detached && at.ended == 0 && !at.process.dead:
-		s.after(int64(settings.LeaseTTL), f.process, func() { s.look(f, at) })
-	default:
-		f.follows = nil // a late message is not for it: it may lead
-		s.join(f)
-	}
-}
-
-func (s *simulation) forget(p *simProcess, key string) {
-	name := s.name("g")
-	s.write(p, history.Record{Kind: history.Forget, Key: key, Call: name})
-	failed := s.down
-	s.after(s.soon(), nil, func() {
-		if s.down || failed {
-			failed = true
-			return
-		}
-		k := s.keys[key]
-		if k.lease != nil && k.until > s.now {
-			k.lease.detached = true
-		}
-		k.lease, k.attempts = nil, 0
-		for _, other := range s.processes {
-			if other != p {
-				s.after(s.soon(), other, func() { delete(other.local, key) })
-			}
-		}
-	})
-	s.after(15*ms, p, func() {
-		delete(p.local, key)
-		r := history.Record{Kind: history.Forgotten, Key: key, Call: name}
-		if failed {
-			r.Error = "timeout"
-		}
-		s.write(p, r)
-	})
-}
 
 func (s *simulation) fault(name string, target *simProcess, effects history.Effects, lasts int64, begin, end func()) {
 	r := history.Record{Kind: history.FaultBegin, Fault: name, Effects: &effects}
@@ -410,7 +105,7 @@ func (s *simulation) fault(name string, target *simProcess, effects history.Effe
 	})
 }
 
-// disturbance is what the driver may do to a simulation.
+// disturbance is something that the driver does to the fleet.
 type disturbance struct {
 	at     int64
 	kind   string
@@ -443,9 +138,9 @@ func (s *simulation) disturb(d disturbance) {
 	}
 }
 
-// simulate draws a history of a fleet that keeps its promises; when things
-// happen comes from a seed, because rapid likes small numbers. A calm one has no
-// faults, no Forgets, and no callers that leave.
+// simulate draws a history of a fleet that keeps its promises. The times come from a
+// seed, because rapid prefers small numbers. A calm history has no faults, no Forgets,
+// and no callers that leave.
 func simulate(t *rapid.T, calm bool) []history.Record {
 	s := &simulation{rand: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)), keys: map[string]*simKey{}}
 	names := []string{"k", "l"}[:rapid.IntRange(1, 2).Draw(t, "keys")]

@@ -2,27 +2,27 @@ package history
 
 import "time"
 
-// P2. Every caller returns by its own deadline or the flight timeout, with a
-// result, an error, or a flight of its own.
+// P2. Every caller returns by its own deadline or the flight timeout, with a result, an
+// error, or a flight of its own.
 
-// returns decides that a call returned in time: by its deadline or the flight
-// timeout after it was called, whichever is first. What may be added is
+// checkDeadline checks that a call returned by its deadline, or by the flight timeout
+// after it began, whichever is earlier. It may take longer by
 //
-//   - one Redis timeout and the slack: the last command before the flight
+//   - one Redis timeout and the slack, because the last command before the flight
 //     timeout is waited for, and the machine may be slow;
-//   - the time until the slack after its process ran again, when it was stopped
-//     when the call was due: its timers go on, and fire then.
+//   - the time until the slack after its process was resumed, if the process was
+//     stopped when the call was due, because its timers fire then.
 //
-// No other fault adds anything. A call may be without an end when its process
-// was killed before it was due. In a process that ended in good order it may
-// not, however short it was.
-func (c *checker) returns(x *call) {
+// No other fault allows more time. A call may have no end if its process was killed
+// before the call was due. In a process that exited cleanly every call must have an
+// end.
+func (c *checker) checkDeadline(x *call) {
 	p := x.process
-	due := later(x.called.At, p.set.FlightTimeout)
+	due := later(x.called.At, p.settings.FlightTimeout)
 	if x.called.Deadline != 0 {
 		due = min(due, x.called.Deadline)
 	}
-	limit := c.extended(later(max(due, x.called.At), p.set.RedisTimeout+c.limits.Slack), p.name, stops)
+	limit := c.extendedByFaults(later(max(due, x.called.At), p.settings.RedisTimeout+c.limits.Slack), p.name, stops)
 	switch {
 	case x.returned != nil:
 		if x.returned.At > limit {
@@ -37,26 +37,28 @@ func (c *checker) returns(x *call) {
 	}
 }
 
-// P5. Redis slow, gone, full or failing over costs a caller at most one Redis
-// timeout per breaker window, and no error of its own.
+// P5. A Redis that is slow, gone, full or failing over costs a caller at most one Redis
+// timeout for each breaker window, and never an error.
 
-// failsOpen decides it in two parts.
+// checkFailOpen checks two things.
 //
-// No call is refused for Redis' sake, unless the group fails closed. No fault
+// First, no call fails because of Redis, unless the group fails closed. No fault
 // excuses it.
 //
-// And no call waits for a Redis that is unusable for its process: a call that
-// comes then waits one Redis timeout, and one that waited for another replica as
-// the fault began has patience. By then, and the slack, it has returned, or a
-// function for its key has run in its process since it came. A fault is written
-// down a little before it begins and after it ends, so that a call that comes in
-// the slack after its begin may still find a leader, and nothing is decided in
-// the slack before its end. Nor is it when the process was stopped or killed
-// meanwhile. Where commands fail now and then (Unreliable), a call may wait as
-// long as another replica's function runs, and P2 is what bounds it.
-func (c *checker) failsOpen(x *call) {
+// Second, no call waits for a Redis that is unusable for its process. A call that comes
+// during the fault waits for one Redis timeout. A call that was waiting for another
+// replica when the fault began waits for its patience. When that and the slack have
+// passed, the call must have returned, or a function for its key must have run in its
+// process since the call came.
+//
+// A fault is recorded shortly before it begins and shortly after it ends. So a call
+// that comes within the slack after its begin may still find a leader, and the slack
+// before its end proves nothing. Nor does a time in which the process was stopped or
+// killed. If commands fail only sometimes (Unreliable), a call may wait as long as
+// another replica's function runs, and only P2 bounds it.
+func (c *checker) checkFailOpen(x *call) {
 	p := x.process
-	if x.returned != nil && x.returned.Outcome == Unavailable && !p.set.FailClosed {
+	if x.returned != nil && x.returned.Outcome == Unavailable && !p.settings.FailClosed {
 		x.hurt = true
 		c.violation("P5", []*Record{x.called, x.returned}, "a call failed because Redis could not be used")
 	}
@@ -67,13 +69,13 @@ func (c *checker) failsOpen(x *call) {
 		if !unusable(fault.effects) || !fault.hits(p.name) {
 			continue
 		}
-		until := later(x.called.At, p.set.RedisTimeout)
+		until := later(x.called.At, p.settings.RedisTimeout)
 		if x.called.At < later(fault.begin, c.limits.Slack) {
-			until = later(max(x.called.At, fault.begin), patience(p.set))
+			until = later(max(x.called.At, fault.begin), patience(p.settings))
 		}
 		until = later(until, c.limits.Slack)
 		if later(until, c.limits.Slack) >= fault.end || until >= x.endAt() || until >= min(p.killed, p.exit, c.last) ||
-			c.touched(p.name, x.called.At, until, c.limits.Slack, stops) {
+			c.faultTouched(p.name, x.called.At, until, c.limits.Slack, stops) {
 			continue
 		}
 		local := x.key.in(p.name)
@@ -86,26 +88,27 @@ func (c *checker) failsOpen(x *call) {
 	}
 }
 
-// patience is how long a follower may wait in an otherwise idle replica until it
-// learns that Redis does not answer: after a third of the lease TTL it pings, and
-// what is not answered within the Redis timeout has failed; so has the command
-// that it sends then.
+// patience returns how long a follower may wait in an otherwise idle replica until it
+// notices that Redis does not answer. After a third of the lease TTL it sends a ping,
+// which fails after the Redis timeout. Then it sends a command, which fails after the
+// same time.
 func patience(s Settings) time.Duration { return s.LeaseTTL/3 + 2*s.RedisTimeout }
 
-// hurt: what no fault may do to a caller, besides what P1 to P7 say.
+// Besides P1 to P7, there are outcomes that no fault excuses. They are the violations
+// "hurt".
 
-// unhurt decides that a call that got no result has a reason for it:
+// checkOutcome checks that a call that got no result had a reason:
 //
-//   - Strange is never right, nor an error that is neither the function's nor
-//     the library's;
-//   - Closed is right when Close of its process had begun;
-//   - FlightTimeout is right when a function for the key was running then, in
-//     any process, or less than the slack before: a killed one runs until its
-//     lease ends. Faults that lose messages or keys may hide its end for as
-//     long as its lease, and a look; a process that is stopped may hide it from
-//     itself;
-//   - Poisoned is right when as many leaders went away (deserved).
-func (c *checker) unhurt(x *call) {
+//   - Strange is always a violation, and so is an error that is neither the
+//     function's nor the library's.
+//   - Closed is right if Close had been called in its process.
+//   - FlightTimeout is right if a function for the key was running in any process
+//     at that time, or less than the slack before. An execution whose process was
+//     killed runs until its lease expires. Faults that lose messages or keys may
+//     hide the end of a function for the time of its lease and one more look. A
+//     process that is stopped may not see the end.
+//   - Poisoned is right if enough leaders had died (poisonDeserved).
+func (c *checker) checkOutcome(x *call) {
 	if x.returned == nil {
 		return
 	}
@@ -127,7 +130,7 @@ func (c *checker) unhurt(x *call) {
 			wrong = "a call timed out though no function was running"
 		}
 	case Poisoned:
-		if !c.deserved(x) {
+		if !c.poisonDeserved(x) {
 			wrong = "a key was poisoned though not that many leaders had died of it"
 		}
 	case Value, KnownError, Panic, Cancelled, Unavailable:
@@ -142,12 +145,12 @@ func (c *checker) unhurt(x *call) {
 
 func (c *checker) timeoutDeserved(x *call) bool {
 	p, at := x.process, x.returned.At
-	if c.touched(p.name, x.called.At, at, c.limits.Slack, stops) {
+	if c.faultTouched(p.name, x.called.At, at, c.limits.Slack, stops) {
 		return true
 	}
 	hidden := c.limits.Slack
-	if c.touched(p.name, x.called.At, at, c.limits.aftermath(p.set), disturbs) {
-		hidden += p.set.LeaseTTL + p.set.RedisTimeout
+	if c.faultTouched(p.name, x.called.At, at, c.limits.aftermath(p.settings), disturbs) {
+		hidden += p.settings.LeaseTTL + p.settings.RedisTimeout
 	}
 	return anyOpen(x.key.executions, x.key.openUntil, at-int64(hidden), at)
 }

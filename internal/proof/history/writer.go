@@ -12,21 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// extension is of a process' file in the history's directory.
+// extension is the extension of the files in the history's directory.
 const extension = ".jsonl"
 
-// Writer appends the records of one process to its file. Its methods may be
-// called concurrently.
+// Writer appends the records of one process to its file. Its methods may be called
+// concurrently.
 type Writer struct {
 	process string
 
 	mu   sync.Mutex
 	file *os.File
-	last int64 // At of the last record
+	last int64 // the time of the last record
 }
 
-// Open returns a Writer of the process' file in the directory dir, which must
-// exist. The name must not have been used there before.
+// Open creates the process's file in the directory dir, which must exist. It fails if
+// the name has been used in this directory before.
 func Open(dir, process string) (*Writer, error) {
 	if process == "" || strings.ContainsAny(process, "/\x00") {
 		return nil, fmt.Errorf("history: Open: %q cannot be the name of a process", process)
@@ -38,15 +38,14 @@ func Open(dir, process string) (*Writer, error) {
 	return &Writer{process: process, file: file}, nil
 }
 
-// Write stamps the record with the process and the time, and appends it. When
-// Write has returned, the record outlives the process, however that ends. It
-// returns the record's time.
+// Write adds the process and the time to the record, appends it, and returns the time.
+// When Write has returned, the record survives any end of the process.
 func (w *Writer) Write(r Record) (at int64, err error) {
 	r.Process = w.process
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// Under the lock: the file is in the order of time, and no two of its
-	// records have the same.
+	// The time is taken under the lock, so that the file is sorted by time and no two
+	// records have the same time.
 	r.At = max(Now(), w.last+1)
 	w.last = r.At
 	line, err := json.Marshal(r)
@@ -59,25 +58,26 @@ func (w *Writer) Write(r Record) (at int64, err error) {
 	return r.At, nil
 }
 
-// Close closes the file. Later writes fail.
+// Close closes the file. After that, Write fails.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.file.Close()
 }
 
-// Now is the time as in a record: CLOCK_MONOTONIC of this machine.
+// Now returns the current time in the form of a record's: CLOCK_MONOTONIC of this
+// machine.
 func Now() int64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		panic(err) // the clock is there since Linux 2.6
+		panic(err) // every Linux since 2.6 has the clock
 	}
 	return ts.Nano()
 }
 
-// At is t, which this process took from its clock, as in a record. It is never
-// later than t.
+// At converts t, which must be a reading of this process's clock, to the form of a
+// record's time. The result is never later than t.
 func At(t time.Time) int64 {
-	now := Now() // before Since: a pause between the two makes it earlier
+	now := Now() // read before Since, so that a pause between the two makes the result earlier
 	return now - int64(time.Since(t))
 }

@@ -120,7 +120,7 @@ func TestReadLeavesOutATornLastLineAndRefusesOtherDamage(t *testing.T) {
 	whole := `{"at":5,"process":"r1","kind":"exit"}` + "\n"
 	for _, test := range []struct {
 		what, content string
-		records       int // -1: an error
+		records       int // -1: Read returns an error
 	}{
 		{"nothing", "", 0},
 		{"whole lines", whole + whole, 2},
@@ -141,7 +141,7 @@ func TestReadLeavesOutATornLastLineAndRefusesOtherDamage(t *testing.T) {
 	}
 }
 
-func TestAtIsTheTimeAProcessTookFromItsClock(t *testing.T) {
+func TestAtConvertsAReadingOfTheClock(t *testing.T) {
 	before := history.Now()
 	now := time.Now()
 	after := history.Now()
@@ -153,11 +153,12 @@ func TestAtIsTheTimeAProcessTookFromItsClock(t *testing.T) {
 	}
 }
 
-// writeUntilKilled names the directory that a process of this test writes to.
+// writeUntilKilled is the variable that makes a process of this test write into a
+// directory.
 const writeUntilKilled = "HISTORY_TEST_WRITE_UNTIL_KILLED"
 
-// writeForever writes records from several goroutines, and says each one's name
-// on standard output after it was written.
+// writeForever writes records from several goroutines. After each one, it prints the
+// record's name.
 func writeForever(dir string) {
 	w, err := history.Open(dir, "r1")
 	if err != nil {
@@ -200,7 +201,7 @@ func TestAProcessThatIsKilledLosesNoRecordItHadWritten(t *testing.T) {
 	for {
 		line, err := out.ReadString('\n')
 		if err == io.EOF {
-			break // of the killed process; a torn line does not count
+			break // the process was killed; an incomplete line does not count
 		}
 		if err != nil {
 			t.Fatal(err)

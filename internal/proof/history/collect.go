@@ -2,7 +2,7 @@ package history
 
 import "github.com/fleetcall/fleetcall/coalesce"
 
-// The roles, as they are written down.
+// The names of the roles in the records.
 var (
 	leader         = coalesce.Leader.String()
 	localFollower  = coalesce.LocalFollower.String()
@@ -11,18 +11,18 @@ var (
 	cached         = coalesce.Cached.String()
 )
 
-// gather makes facts of the records, and decides that they can be a history at
-// all (promise "log"):
+// collect turns the records into facts, and checks that the history is possible
+// (promise "log"):
 //
-//   - a process begins once, with its settings, before it does anything, and
-//     ends in good order unless a fault kills it;
-//   - a call, an execution and a Forget begins once, and ends at most once, in
-//     the same process and for the same key and flight;
-//   - a call's result is the one of the execution it names, as matches says.
+//   - A process begins once, with its settings, before it does anything else. It
+//     exits cleanly unless a fault kills it.
+//   - A call, an execution and a Forget begin once and end at most once, in the
+//     same process and for the same key and flight.
+//   - A call's result is that of the execution that it names (see matches).
 //
-// No fault excuses any of it: a process writes each record before it goes on.
-func (c *checker) gather(records []Record) {
-	g := gatherer{
+// No fault excuses a violation, because a process writes each record before it goes on.
+func (c *checker) collect(records []Record) {
+	g := collector{
 		checker: c, calls: map[[2]string]*call{}, executions: map[string]*execution{},
 		leases: map[string]*lease{}, forgets: map[[2]string]*forget{}, faults: map[[2]string][]*fault{},
 	}
@@ -33,16 +33,16 @@ func (c *checker) gather(records []Record) {
 	g.finish()
 }
 
-type gatherer struct {
+type collector struct {
 	*checker
 	calls      map[[2]string]*call // by process and name
 	executions map[string]*execution
 	leases     map[string]*lease // by flight
 	forgets    map[[2]string]*forget
-	faults     map[[2]string][]*fault // that have not ended, by name and target
+	faults     map[[2]string][]*fault // faults that have not ended, by name and target
 }
 
-func (g *gatherer) add(r *Record) {
+func (g *collector) add(r *Record) {
 	switch r.Kind {
 	case FaultBegin:
 		g.faultBegin(r)
@@ -57,10 +57,10 @@ func (g *gatherer) add(r *Record) {
 	p := g.processOf(r.Process)
 	if !p.known {
 		if r.Kind == Exit || r.Kind == Closing {
-			return // of the driver, which only injects faults
+			return // a record of the driver, which only injects faults
 		}
 		g.violation("log", []*Record{r}, "process %s did something before it began", r.Process)
-		p.known = true // once is enough
+		p.known = true // report this once for each process
 	}
 	switch r.Kind {
 	case Closing:
@@ -76,7 +76,7 @@ func (g *gatherer) add(r *Record) {
 	case Ended:
 		g.ended(r, p)
 	case LeaseIs:
-		g.leaseIs(r, p)
+		g.leaseRecord(r, p)
 	case Forget:
 		g.forgetBegin(r, p)
 	case Forgotten:
@@ -86,7 +86,7 @@ func (g *gatherer) add(r *Record) {
 	}
 }
 
-func (g *gatherer) processOf(name string) *process {
+func (g *collector) processOf(name string) *process {
 	p := g.process[name]
 	if p == nil {
 		p = &process{name: name, closing: never, exit: never, killed: never}
@@ -95,7 +95,7 @@ func (g *gatherer) processOf(name string) *process {
 	return p
 }
 
-func (g *gatherer) keyOf(name string) *key {
+func (g *collector) keyOf(name string) *key {
 	k := g.keys[name]
 	if k == nil {
 		k = &key{local: map[string]*localKey{}}
@@ -113,16 +113,16 @@ func (k *key) in(process string) *localKey {
 	return l
 }
 
-func (g *gatherer) begin(r *Record) {
+func (g *collector) begin(r *Record) {
 	p := g.processOf(r.Process)
 	if p.known || r.Settings == nil {
 		g.violation("log", []*Record{r}, "process %s begins twice, or without settings", r.Process)
 		return
 	}
-	p.known, p.begin, p.set = true, r.At, *r.Settings
+	p.known, p.begin, p.settings = true, r.At, *r.Settings
 }
 
-func (g *gatherer) called(r *Record, p *process) {
+func (g *collector) called(r *Record, p *process) {
 	id := [2]string{r.Process, r.Call}
 	if other := g.calls[id]; other != nil || r.At > p.exit {
 		g.violation("log", []*Record{r}, "a call of %s has a name that was used, or came after its end", r.Process)
@@ -135,7 +135,7 @@ func (g *gatherer) called(r *Record, p *process) {
 	g.facts.calls = append(g.facts.calls, c)
 }
 
-func (g *gatherer) returned(r *Record, p *process) {
+func (g *collector) returned(r *Record, p *process) {
 	c := g.calls[[2]string{r.Process, r.Call}]
 	if c == nil || c.returned != nil || c.called.Key != r.Key {
 		g.violation("log", []*Record{r}, "a call returned that had not begun, or twice, or for another key")
@@ -149,7 +149,7 @@ func (g *gatherer) returned(r *Record, p *process) {
 	}
 }
 
-func (g *gatherer) started(r *Record, p *process) {
+func (g *collector) started(r *Record, p *process) {
 	if other := g.executions[r.Execution]; other != nil {
 		g.violation("log", []*Record{other.start, r}, "two executions have the name %q", r.Execution)
 		return
@@ -160,10 +160,10 @@ func (g *gatherer) started(r *Record, p *process) {
 	k.executions = append(k.executions, e)
 	l := k.in(p.name)
 	l.executions = append(l.executions, e)
-	g.runs(e)
+	g.checkStart(e)
 }
 
-func (g *gatherer) ended(r *Record, p *process) {
+func (g *collector) ended(r *Record, p *process) {
 	e := g.executions[r.Execution]
 	if e == nil || e.end != nil || e.start.Key != r.Key || e.start.Flight != r.Flight || e.process != p {
 		g.violation("log", []*Record{r}, "an execution ended that had not begun, or twice, or as another one")
@@ -172,7 +172,7 @@ func (g *gatherer) ended(r *Record, p *process) {
 	e.end = r
 }
 
-func (g *gatherer) forgetBegin(r *Record, p *process) {
+func (g *collector) forgetBegin(r *Record, p *process) {
 	id := [2]string{r.Process, r.Call}
 	if g.forgets[id] != nil {
 		g.violation("log", []*Record{r}, "two Forgets of %s have the name %q", r.Process, r.Call)
@@ -184,7 +184,7 @@ func (g *gatherer) forgetBegin(r *Record, p *process) {
 	k.forgets = append(k.forgets, x)
 }
 
-func (g *gatherer) forgetEnd(r *Record) {
+func (g *collector) forgetEnd(r *Record) {
 	x := g.forgets[[2]string{r.Process, r.Call}]
 	if x == nil || x.end != nil || x.begin.Key != r.Key {
 		g.violation("log", []*Record{r}, "a Forget ended that had not begun, or twice, or for another key")
@@ -193,7 +193,7 @@ func (g *gatherer) forgetEnd(r *Record) {
 	x.end = r
 }
 
-func (g *gatherer) faultBegin(r *Record) {
+func (g *collector) faultBegin(r *Record) {
 	x := &fault{name: r.Fault, target: r.Target, begin: r.At, end: never}
 	if r.Effects != nil {
 		x.effects = *r.Effects
@@ -207,7 +207,7 @@ func (g *gatherer) faultBegin(r *Record) {
 	}
 }
 
-func (g *gatherer) faultEnd(r *Record) {
+func (g *collector) faultEnd(r *Record) {
 	id := [2]string{r.Fault, r.Target}
 	open := g.faults[id]
 	if len(open) == 0 {
@@ -218,8 +218,8 @@ func (g *gatherer) faultEnd(r *Record) {
 	g.faults[id] = open[1:]
 }
 
-// finish decides what needs the whole history.
-func (g *gatherer) finish() {
+// finish does what needs the whole history.
+func (g *collector) finish() {
 	for _, k := range g.keys {
 		k.openUntil = latestOf(k.executions, func(e *execution) int64 { return e.openEnd(g.limits) })
 		k.forgottenUntil = latestOf(k.forgets, g.facts.forgottenUntil)
@@ -239,8 +239,8 @@ func (g *gatherer) finish() {
 	}
 }
 
-// result connects a call with the execution whose result it got.
-func (g *gatherer) result(c *call) {
+// result connects a call to the execution whose result it got.
+func (g *collector) result(c *call) {
 	r := c.returned
 	e := g.executions[r.Execution]
 	if e == nil {
@@ -264,23 +264,24 @@ func (g *gatherer) result(c *call) {
 	}
 }
 
-// matches decides that a call's result is the one of the execution it names:
+// matches checks that a call's result is that of the execution that it names:
 //
-//   - it is of the same key, and ended before the call returned: all processes
-//     read one clock, and an end is written before the function returns;
-//   - its outcome is the call's. A registered error is recognised (P7), a panic
-//     is one (P6), and a function that gave up because its own context was
-//     cancelled is nobody's result (P7): nobody waited any more, or its
-//     followers have elected another. What a function returns at its context's
-//     deadline is a flight timeout to some callers and its own error to others;
-//   - Leader and Fallback ran it in their own process, in that role;
-//   - RemoteFollower had it from another process; or from its own, when the
-//     local tier there knew the flight no more (split);
-//   - Cached got a value, and its process has a MaxAge (P3);
-//   - the flight is the execution's. A call that panicked does not know it.
+//   - The execution is of the same key, and ended before the call returned. All
+//     processes read one clock, and an end is recorded before the function returns.
+//   - The outcomes are equal. A registered error is recognised (P7), and a panic is
+//     reported as one (P6). A function that returned because its own context was
+//     cancelled has no result for anybody (P7): no caller was waiting any more, or
+//     its followers have elected another leader. A function that returned at its
+//     context's deadline is a flight timeout for some callers, and for others it
+//     is the error that it returned.
+//   - A leader or a fallback got the result of its own process, run in that role.
+//   - A remote follower got it from another process. It may be from its own if the
+//     local tier may have had a second flight (mayHaveTwoFlights).
+//   - A cached result is a value, in a process with a MaxAge (P3).
+//   - The flight is that of the execution. A call that panicked does not know it.
 //
-// It returns whether more can be decided with the two.
-func (g *gatherer) matches(c *call, e *execution) bool {
+// It returns whether the two can be used in further checks.
+func (g *collector) matches(c *call, e *execution) bool {
 	r := c.returned
 	evidence := []*Record{c.called, r, e.start, e.end}
 	switch {
@@ -304,11 +305,11 @@ func (g *gatherer) matches(c *call, e *execution) bool {
 			g.violation("log", evidence, "a %s got the result of a %s of %s", r.Role, e.start.Role, e.process.name)
 		}
 	case remoteFollower:
-		if here && !g.split(c.key, c.process.name, min(e.start.At, e.firstCall), r.At) {
+		if here && !g.mayHaveTwoFlights(c.key, c.process.name, min(e.start.At, e.firstCall), r.At) {
 			g.violation("log", evidence, "a remote follower got the result of its own process")
 		}
 	case cached:
-		if c.process.set.MaxAge == 0 || r.Outcome != Value {
+		if c.process.settings.MaxAge == 0 || r.Outcome != Value {
 			g.violation("P3", evidence, "a result was kept that is no value, or without a MaxAge")
 		}
 	case localFollower:

@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// P1. While a flight for a key holds a live lease, no other replica runs the
-// function for that key.
+// P1. While a flight holds a live lease for a key, no other replica runs the function
+// for that key.
 
-// leaseMargin is for Redis counting in milliseconds, by a clock that NTP may
-// slow down or speed up.
+// leaseMargin allows for the clock of Redis, which counts milliseconds and which NTP
+// may slow down or speed up.
 func leaseMargin(ttl time.Duration) time.Duration { return 10*time.Millisecond + ttl/1000 }
 
-// leaseIs gathers the records of a lease.
-func (g *gatherer) leaseIs(r *Record, p *process) {
+// leaseRecord collects a record of a lease.
+func (g *collector) leaseRecord(r *Record, p *process) {
 	l := g.leases[r.Flight]
 	if l == nil {
 		l = &lease{flight: r.Flight, process: p}
@@ -40,14 +40,15 @@ func (g *gatherer) leaseIs(r *Record, p *process) {
 	}
 }
 
-// runs decides that an execution may start:
+// checkStart checks that an execution may start:
 //
-//   - the leader's has the lease: Redis has answered that this very flight took
-//     it, in this process, before the start;
-//   - one flight runs the function once.
+//   - A leader holds the lease: Redis has confirmed before the start that this
+//     flight took it, in this process.
+//   - A flight runs the function only once.
 //
-// No fault excuses either. Without the lease a function runs as a fallback.
-func (g *gatherer) runs(e *execution) {
+// No fault excuses a violation, because a function that has no lease runs as a
+// fallback.
+func (g *collector) checkStart(e *execution) {
 	r := e.start
 	l := g.leases[r.Flight]
 	if l == nil {
@@ -72,14 +73,13 @@ func (g *gatherer) runs(e *execution) {
 	}
 }
 
-// oneFlight decides that Redis gave nobody a lease that somebody had: no lease
-// was taken while another flight's certainly lived, as certain says. A lease
-// that was taken is one that a leader runs under (runs), so that a leader that
-// starts late, after its own lease, is none of this: it was held up, and took
-// the lease when it was free.
+// checkLeases checks that Redis gave no lease away that was held: none was taken while
+// the lease of another flight was certainly alive (certainUntil). It looks at the times
+// when leases were taken, not when functions started. A leader may start long after its
+// lease has expired, but then it was delayed, and took the lease when it was free.
 //
-// It also decides that each function that ran without the lease had a reason.
-func (c *checker) oneFlight(k *key) {
+// It also checks that each fallback had a cause.
+func (c *checker) checkLeases(k *key) {
 	type life struct {
 		lease    *lease
 		held     *Record
@@ -91,15 +91,15 @@ func (c *checker) oneFlight(k *key) {
 		if l.taken != nil {
 			taken = append(taken, l)
 		}
-		for i, to := range c.certain(k, l) {
+		for i, to := range c.certainUntil(k, l) {
 			lives = append(lives, life{l, l.held[i], l.held[i].At, to})
 		}
 	}
 	sortBy(lives, func(l life) int64 { return l.from })
 	sortBy(taken, func(l *lease) int64 { return l.taken.Asked })
 
-	// Of the lives that began before a lease was asked for, the one that lasts
-	// longest, and the longest of all other flights.
+	// Of all periods in which a lease was alive and which began before this lease was
+	// asked for: the one that lasts longest, and the longest one of another flight.
 	var longest, second life
 	next := 0
 	for _, l := range taken {
@@ -126,26 +126,26 @@ func (c *checker) oneFlight(k *key) {
 	}
 	for _, e := range k.executions {
 		if e.start.Role == fallback {
-			c.reason(e)
+			c.checkFallback(e)
 		}
 	}
 }
 
-// certain returns, for each record of the lease being held, until when it
-// certainly was in Redis. From when Redis was asked to take or renew it, it
-// lives for its TTL, less a margin for the clocks; but no longer than
+// certainUntil returns, for each record of the lease being held, until when the lease
+// was certainly in Redis. It lives for its TTL, less a margin for the clocks, from the
+// time when Redis was asked to take or renew it. But it may end earlier:
 //
-//   - its function ran: then it is released;
-//   - until it was asked to be released, or, as this may be asked for in vain
-//     at first, until a call of its process returned with no result, less the
-//     slack: the last one that leaves gives the flight up;
-//   - until a Forget of the key began, which detaches it for good; one that
-//     failed may take effect until the slack after it, and after the fault;
-//   - until Redis began to lose keys, or garbage was written into them. One
-//     that is renewed after that is certain again.
+//   - when its function ended, because then it is released;
+//   - when its release was asked for. As the first attempt may have failed without
+//     a record, it may also end when a call of its process returned without a
+//     result, less the slack: the last caller that leaves gives the flight up;
+//   - when a Forget of the key began, which detaches the lease for good. A Forget
+//     that failed may take effect until the slack after it, and after a fault;
+//   - when Redis began to lose keys, or when garbage was written into them. A
+//     lease that was renewed after that is certain again.
 //
-// That a lease was lost, as its holder found, excuses nothing: it must live.
-func (c *checker) certain(k *key, l *lease) []int64 {
+// That the holder found its lease lost is no excuse: the lease should have been alive.
+func (c *checker) certainUntil(k *key, l *lease) []int64 {
 	if len(l.held) == 0 {
 		return nil
 	}
@@ -154,7 +154,7 @@ func (c *checker) certain(k *key, l *lease) []int64 {
 	case l.execution != nil:
 		end = l.execution.endAt()
 	case l.process.killed == never:
-		end = l.held[0].At // given up before the function ran
+		end = l.held[0].At // it was given up before the function ran
 	}
 	if l.released != nil {
 		end = min(end, l.released.Asked)
@@ -171,7 +171,7 @@ func (c *checker) certain(k *key, l *lease) []int64 {
 			end = x.begin.At
 		}
 	}
-	ttl := l.process.set.LeaseTTL
+	ttl := l.process.settings.LeaseTTL
 	lives := make([]int64, len(l.held))
 	for i, r := range l.held {
 		lives[i] = min(end, r.Asked+int64(ttl-leaseMargin(ttl)))
@@ -184,20 +184,20 @@ func (c *checker) certain(k *key, l *lease) []int64 {
 	return lives
 }
 
-// forgottenUntil is until when a Forget may take effect in Redis.
+// forgottenUntil returns until when a Forget may take effect in Redis.
 func (f *facts) forgottenUntil(x *forget) int64 {
 	switch {
 	case x.end != nil && x.end.Error == "":
 		return x.end.At
 	case x.end != nil:
-		return f.extended(later(x.end.At, f.limits.Slack), "", fails)
+		return f.extendedByFaults(later(x.end.At, f.limits.Slack), "", fails)
 	}
-	return f.extended(later(min(x.process.killed, x.process.exit, f.last), f.limits.Slack), "", fails)
+	return f.extendedByFaults(later(min(x.process.killed, x.process.exit, f.last), f.limits.Slack), "", fails)
 }
 
-// extended is at, or, when a fault of the wanted effects hit the process then or
-// began within the slack before, the slack after that fault's end.
-func (f *facts) extended(at int64, process string, want func(Effects) bool) int64 {
+// extendedByFaults returns at. If a fault with such effects hit the process at that
+// time or within the slack before it, it returns the fault's end plus the slack.
+func (f *facts) extendedByFaults(at int64, process string, want func(Effects) bool) int64 {
 	for _, x := range f.faults {
 		if x.begin > at {
 			break
@@ -209,20 +209,19 @@ func (f *facts) extended(at int64, process string, want func(Effects) bool) int6
 	return at
 }
 
-// reason decides that a function that ran without the lease had to. It had
-// when its outcome could not travel ("too large"), or when a fault hit its
-// process: it lasted at its start, or had ended no longer before than its
-// aftermath.
+// checkFallback checks that a function that ran without a lease had a cause: either its
+// outcome was too large to travel, or a fault hit its process, at most its aftermath
+// before the start.
 //
-// A machine that is slow may time a command out without any fault, if the Redis
-// timeout is not above the slack. That is counted as unexplained.
-func (c *checker) reason(e *execution) {
+// On a slow machine, a command may time out without a fault if the Redis timeout is not
+// longer than the slack. Such a fallback counts as unexplained.
+func (c *checker) checkFallback(e *execution) {
 	p := e.process
 	waited := []string{"timeout", "breaker", "pool", "subscription"}
 	switch {
 	case e.start.Cause == "too large":
-	case c.touched(p.name, e.start.At, e.start.At, c.limits.aftermath(p.set), disturbs):
-	case slices.Contains(waited, e.start.Cause) && p.set.RedisTimeout <= c.limits.Slack:
+	case c.faultTouched(p.name, e.start.At, e.start.At, c.limits.aftermath(p.settings), disturbs):
+	case slices.Contains(waited, e.start.Cause) && p.settings.RedisTimeout <= c.limits.Slack:
 		c.report.Unexplained++
 	default:
 		c.violation("P1", []*Record{e.start}, "a function ran without the lease (%s), and there was no fault", e.start.Cause)
