@@ -5,14 +5,13 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fleetcall/fleetcall/deploy"
-	"github.com/fleetcall/fleetcall/internal/fleet"
+	"github.com/fleetcall/fleetcall/internal/rig/nginxrig"
 
 	"go.uber.org/goleak"
 )
@@ -28,39 +27,24 @@ func read(t *testing.T, name string) []byte {
 	return b
 }
 
-func checkNginx(t *testing.T, files map[string][]byte) {
+func expectAccepted(t *testing.T, files nginxrig.Files) {
 	t.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		t.Fatal("nginx is not installed; on Debian or Ubuntu: sudo apt-get install -y nginx (or: make setup)")
-	}
-	dir := t.TempDir()
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	out, err := exec.Command(path, "-t", "-p", dir+"/", "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr", "-g", "daemon off;").CombinedOutput()
-	if err != nil || bytes.Contains(out, []byte("[emerg]")) || bytes.Contains(out, []byte("[warn] duplicate")) {
-		t.Errorf("nginx refuses the configuration: %v\n%s", err, out)
+	says, accepted := nginxrig.Check(t, files)
+	if !accepted || strings.Contains(says, "[emerg]") || strings.Contains(says, "[warn] duplicate") {
+		t.Errorf("nginx refuses the configuration:\n%s", says)
 	}
 }
 
 func TestNginxAcceptsTheConfigurationOfCompose(t *testing.T) {
-	// The names of the replicas resolve only inside compose's network, and
-	// port 8000 may be taken here.
+	// The replicas' names resolve only in compose's network, and port 8000 may be in
+	// use on this machine.
 	upstream := regexp.MustCompile(`replica-\d`).ReplaceAll(read(t, "upstream.conf"), []byte("127.0.0.1"))
 	listen := bytes.Replace(read(t, "listen.conf"), []byte("8000"), []byte("127.0.0.1:18000"), 1)
-	checkNginx(t, map[string][]byte{"nginx.conf": deploy.NginxConf, "upstream.conf": upstream, "listen.conf": listen})
+	expectAccepted(t, nginxrig.Files{"nginx.conf": deploy.NginxConf, "upstream.conf": upstream, "listen.conf": listen})
 }
 
 func TestNginxAcceptsTheConfigurationOfTheFleetRunner(t *testing.T) {
-	listen, err := fleet.ListenConf("127.0.0.1:18001")
-	if err != nil {
-		t.Fatal(err)
-	}
-	upstream := fleet.UpstreamConf([]string{"127.0.0.1:18002", "127.0.0.1:18003"})
-	checkNginx(t, map[string][]byte{"nginx.conf": deploy.NginxConf, "upstream.conf": upstream, "listen.conf": listen})
+	expectAccepted(t, nginxFiles(t, deploy.NginxConf, "127.0.0.1:18001", "127.0.0.1:18002", "127.0.0.1:18003"))
 }
 
 func TestComposeMountsWhatNginxIncludes(t *testing.T) {
@@ -79,8 +63,7 @@ func TestComposeMountsWhatNginxIncludes(t *testing.T) {
 	}
 }
 
-// variables are those of the program, as the README's table and docs/operating.md
-// have them.
+// variables are the environment variables of the program, as the documents list them.
 var variables = []string{
 	"LISTEN_ADDR", "DATABASE_URL", "REDIS_URL", "COALESCE_MODE", "REPLICA_ID", "QUERY_DELAY", "DB_POOL_MIN", "DB_POOL_MAX", "DB_POOL_WAIT",
 	"COALESCE_NAMESPACE", "COALESCE_LEASE_TTL", "COALESCE_FLIGHT_TIMEOUT", "COALESCE_MAX_AGE", "COALESCE_REDIS_TIMEOUT",

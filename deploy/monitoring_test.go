@@ -46,7 +46,7 @@ func TestEveryAlertFiresWhenItShouldAndStaysSilentElse(t *testing.T) {
 
 type alert struct{ name, text string }
 
-// alerts are the rules, each with its text.
+// alerts returns the name and the text of each alerting rule.
 func alerts(t *testing.T) (all []alert) {
 	t.Helper()
 	parts := strings.Split(string(read(t, "prometheus/alerts.yml")), "- alert: ")

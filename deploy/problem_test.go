@@ -16,7 +16,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/httpheader"
 )
 
-func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {
+func TestNginxsOwnErrorsAreProblemsLikeTheReplicas(t *testing.T) {
 	hang := make(chan struct{})
 	replica := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -38,7 +38,7 @@ func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {
 	for name, c := range map[string]struct {
 		request string
 		status  int
-		id      string // "": a new one, for nginx did not read the client's
+		id      string // empty: a new one, because nginx has not read the client's
 	}{
 		"a body that is too large":    {"POST /burst HTTP/1.1" + head + "Content-Length: 65537\r\n\r\n", 413, "mine"},
 		"the same in chunks":          {"POST /burst HTTP/1.1" + head + "Transfer-Encoding: chunked\r\n\r\n10001\r\n" + strings.Repeat("x", 65537), 413, "mine"},
@@ -57,21 +57,7 @@ func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, body := exchange(t, nginx, c.request)
-			want := httpheader.Common()
-			want.Set("Content-Type", "application/problem+json")
-			for name := range want {
-				if got := resp.Header.Values(name); !slices.Equal(got, want.Values(name)) {
-					t.Errorf("%s is %q, want %q", name, got, want.Values(name))
-				}
-			}
-			if id := resp.Header.Get("X-Request-Id"); c.id != "" && id != c.id || len(id) != 32 && c.id == "" {
-				t.Errorf("X-Request-Id is %q", id)
-			}
-			var p api.Problem
-			if err := json.Unmarshal(body, &p); err != nil || resp.StatusCode != c.status || p.Status != c.status ||
-				p.Type != "about:blank" || p.Title != http.StatusText(c.status) || p.Detail == "" {
-				t.Errorf("status %d, want %d: %s", resp.StatusCode, c.status, body)
-			}
+			expectProblem(t, resp, body, c.status, c.id)
 		})
 	}
 	if resp, body := exchange(t, nginx, "GET /theirs HTTP/1.1"+head+"\r\n"); resp.StatusCode != 404 || string(body) != "the replica's own" {
@@ -79,7 +65,28 @@ func TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre(t *testing.T) {
 	}
 }
 
-// exchange sends a request as it is and reads the answer.
+// expectProblem fails the test unless nginx has sent a problem with the headers of a
+// replica's response. An empty id stands for a new one.
+func expectProblem(t *testing.T, resp *http.Response, body []byte, status int, id string) {
+	t.Helper()
+	want := httpheader.Common()
+	want.Set("Content-Type", "application/problem+json")
+	for name := range want {
+		if got := resp.Header.Values(name); !slices.Equal(got, want.Values(name)) {
+			t.Errorf("%s is %q, want %q", name, got, want.Values(name))
+		}
+	}
+	if got := resp.Header.Get("X-Request-Id"); id != "" && got != id || id == "" && len(got) != 32 {
+		t.Errorf("X-Request-Id is %q", got)
+	}
+	var p api.Problem
+	if err := json.Unmarshal(body, &p); err != nil || resp.StatusCode != status || p.Status != status ||
+		p.Type != "about:blank" || p.Title != http.StatusText(status) || p.Detail == "" {
+		t.Errorf("status %d, want %d: %s", resp.StatusCode, status, body)
+	}
+}
+
+// exchange sends the request unchanged and reads the response.
 func exchange(t *testing.T, addr, request string) (*http.Response, []byte) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -87,7 +94,8 @@ func exchange(t *testing.T, addr, request string) (*http.Response, []byte) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	// nginx may answer before it has read all.
+	// The request is written in the background, because nginx may respond before it has
+	// read all of it.
 	go func() { _, _ = conn.Write([]byte(request)) }()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

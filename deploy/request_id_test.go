@@ -1,18 +1,12 @@
 package deploy_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,72 +14,29 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/deploy"
 	"github.com/fleetcall/fleetcall/internal/fleet"
-	"github.com/fleetcall/fleetcall/internal/loopback"
-	"github.com/fleetcall/fleetcall/internal/process"
 	"github.com/fleetcall/fleetcall/internal/product"
 	"github.com/fleetcall/fleetcall/internal/product/sqlite"
+	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/nginxrig"
 )
 
-// startNginx starts nginx with a configuration in front of a server and returns
-// its address.
+// startNginx starts nginx with a configuration in front of a server, and returns
+// nginx's base URL.
 func startNginx(t *testing.T, conf []byte, upstream string) string {
 	t.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		t.Fatal("nginx is not installed; on Debian or Ubuntu: sudo apt-get install -y nginx (or: make setup)")
-	}
-	port, err := loopback.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	addr := fmt.Sprintf("127.0.0.1:%d", rig.FreePort(t))
+	nginxrig.Start(t, nginxFiles(t, conf, addr, upstream), "http://"+addr+"/livez")
+	return "http://" + addr
+}
+
+// nginxFiles returns a configuration like that of the fleet runner.
+func nginxFiles(t *testing.T, conf []byte, addr string, upstreams ...string) nginxrig.Files {
+	t.Helper()
 	listen, err := fleet.ListenConf(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	for name, content := range map[string][]byte{"nginx.conf": conf, "listen.conf": listen, "upstream.conf": fleet.UpstreamConf([]string{upstream})} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var out buffer
-	p, err := process.Start(process.Spec{
-		Path: path, Args: []string{"-p", dir + "/", "-c", filepath.Join(dir, "nginx.conf"), "-e", "stderr", "-g", "daemon off;"},
-		Stdout: &out, Stderr: &out, DeathSignal: syscall.SIGTERM,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Stop(syscall.SIGTERM, 5*time.Second) })
-	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		resp, err := http.Get("http://" + addr + "/livez") //nolint:noctx // a test's
-		if err == nil {
-			_ = resp.Body.Close()
-			return "http://" + addr
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("nginx does not answer: %v\n%s", err, out.String())
-		}
-	}
-}
-
-// buffer is safe to read while it is written.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	return nginxrig.Files{"nginx.conf": conf, "listen.conf": listen, "upstream.conf": fleet.UpstreamConf(upstreams)}
 }
 
 func TestRequestIDsPassThroughNginxIntoTheLog(t *testing.T) {
@@ -94,7 +45,7 @@ func TestRequestIDsPassThroughNginxIntoTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	var log buffer
+	var log rig.Output
 	server, err := api.New(api.Config{
 		Group: coalesce.Off[product.Product]{}, Store: store, Mode: "off", Replica: "r",
 		Logger: slog.New(api.RequestLog{Handler: slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
@@ -105,7 +56,7 @@ func TestRequestIDsPassThroughNginxIntoTheLog(t *testing.T) {
 	received := make(chan string, 1)
 	replica := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/livez" {
-			received <- r.Header.Get("X-Request-Id") // before the replica looks at it
+			received <- r.Header.Get("X-Request-Id") // as nginx sent it
 		}
 		server.Handler().ServeHTTP(w, r)
 	}))

@@ -1,4 +1,4 @@
-// Package docs checks what the documents claim.
+// Package docs checks claims of the documents.
 package docs
 
 import (
@@ -15,8 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// kept are searched completely: no order of their events breaks a promise. The
-// longest searches come first.
+// kept are settings with which the model keeps every promise. Spin searches them
+// completely. Those with the longest searches come first.
 var kept = []struct{ when, settings string }{
 	{"of three replicas two die, and a command fails", "REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 FAILURES=1"},
 	{"of three replicas two die, and Redis runs a finish late", "REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 LATE_FINISHES=1"},
@@ -44,7 +44,7 @@ var kept = []struct{ when, settings string }{
 	{"a key is poisoned", "CALLERS=2 ATTEMPTS=1 CRASHES=2 LOSSES=1"},
 }
 
-// broken must break the promise named, and no other first.
+// broken are settings with which the model must break this promise first.
 var broken = []struct{ settings, promise string }{
 	{"BREAK_JOIN_IGNORES_LEASE=1", "P1_one_flight"},
 	{"REPLICAS=3 APART=1 STOPS=1 BREAK_FINISH_DELETES_FOREIGN_LEASE=1", "P1_one_flight"},
@@ -73,7 +73,8 @@ var broken = []struct{ settings, promise string }{
 	{"REPLICAS=3 APART=1 HOT=1 ATTEMPTS=1 CRASHES=2 LATE_FINISHES=1 BREAK_LATE_FINISH_CLEARS_ATTEMPTS=1", "P6_attempts_bounded"},
 }
 
-// possible must be able to happen, or the model would say little.
+// possible are events that must be able to happen. Otherwise the model would prove
+// little.
 var possible = []struct{ settings, event string }{
 	{"CALLERS=2 CRASHES=1", "WITNESS_TAKEOVER"},
 	{"CALLERS=2 CRASHES=1 ATTEMPTS=1", "WITNESS_POISONED"},
@@ -83,7 +84,7 @@ var possible = []struct{ settings, event string }{
 	{"REPLICAS=3 APART=1 HOT=1 STOPS=1", "WITNESS_LATE_OUTCOME"},
 }
 
-// waiterLeft is what spin calls it when a caller waits for ever.
+// waiterLeft is how spin reports that a caller waits for ever.
 const waiterLeft = "invalid end state"
 
 var (
@@ -123,8 +124,8 @@ func TestTheProtocolsModel(t *testing.T) {
 	}
 }
 
-// complete tells whether a search tried every order of events, and none broke a
-// promise.
+// complete reports whether a search tried every order of events, and none of them broke
+// a promise.
 func complete(report string) bool {
 	return strings.Contains(report, "Full statespace search for:") &&
 		strings.Contains(report, "errors: 0\n") &&
@@ -132,7 +133,7 @@ func complete(report string) bool {
 		!strings.Contains(report, "error: max search depth too small")
 }
 
-// violated returns the promise that a search found broken.
+// violated returns the promise that a search found broken, or an empty string.
 func violated(report string) string {
 	if m := violation.FindStringSubmatch(report); m != nil {
 		return m[1]
@@ -140,14 +141,14 @@ func violated(report string) string {
 	return ""
 }
 
-// verifier searches the model.
+// verifier is the program that searches the model.
 type verifier struct {
-	program string
-	model   string        // its text
-	slots   chan struct{} // as many searches run at once: each may need some hundred MB
+	program   string
+	model     string        // the source
+	semaphore chan struct{} // bounds the searches at one time, because each may need several hundred MB
 }
 
-// newVerifier builds one verifier for all settings.
+// newVerifier builds the verifier, which serves all settings.
 func newVerifier(t *testing.T) *verifier {
 	t.Helper()
 	for _, tool := range []string{"spin", "gcc"} {
@@ -169,8 +170,8 @@ func newVerifier(t *testing.T) *verifier {
 	return &verifier{filepath.Join(dir, "pan"), string(model), make(chan struct{}, 2)}
 }
 
-// search tries every order of the events that the settings allow, until one
-// breaks a promise, and returns the verifier's report.
+// search tries every order of the events that the settings allow, until one of them
+// breaks a promise. It returns the verifier's report.
 func (v *verifier) search(t *testing.T, settings string) string {
 	t.Helper()
 	env := strings.Fields(settings)
@@ -179,8 +180,8 @@ func (v *verifier) search(t *testing.T, settings string) string {
 			t.Fatalf("the model has no setting %s", name)
 		}
 	}
-	v.slots <- struct{}{}
-	defer func() { <-v.slots }()
+	v.semaphore <- struct{}{}
+	defer func() { <-v.semaphore }()
 	return run(t, t.TempDir(), env, v.program, "-m20000", "-w22")
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-// monitor collects what clients send to Redis, as MONITOR shows it.
+// monitor records the commands that clients send to Redis, as MONITOR shows them.
 type monitor struct {
 	conn net.Conn
 	done sync.WaitGroup
@@ -62,7 +62,7 @@ func (m *monitor) stop() {
 	m.done.Wait()
 }
 
-// take returns what came since the last take.
+// take returns the commands since the last take.
 func (m *monitor) take() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -73,9 +73,9 @@ func (m *monitor) take() []string {
 
 var monitored = regexp.MustCompile(`^\+[0-9.]+ \[\d+ (\S+)\] "([^"]*)"(?: "([^"]*)")?`)
 
-// commands counts what clients sent, scripts by the name of their file. What a
-// script calls is no command of a client's; nor does a flight pay for opening a
-// connection, or for asking whether one still lives.
+// commands counts the commands of clients, with scripts under the names of their files.
+// It leaves out the commands that a script runs, and those that open a connection or
+// check it, because no flight pays for them.
 func commands(t *testing.T, lines []string) map[string]int {
 	t.Helper()
 	scripts := map[string]string{}
@@ -113,13 +113,13 @@ func commands(t *testing.T, lines []string) map[string]int {
 	return counts
 }
 
-// flight has each replica asked for the product, the first one first, and
-// returns the commands it cost.
-func flight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[string]int {
+// runFlight asks every replica for the product, the first replica first, and returns
+// the commands that this cost.
+func runFlight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[string]int {
 	t.Helper()
 	m.take()
 	var wg sync.WaitGroup
-	answers := make([]answer, len(replicas))
+	answers := make([]response, len(replicas))
 	errs := make([]error, len(replicas))
 	for i, r := range replicas {
 		wg.Go(func() {
@@ -127,7 +127,7 @@ func flight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[str
 		})
 		eventually(t, "the request's arrival", func() bool { return active(t, r) == 1 })
 		if i == 0 {
-			time.Sleep(100 * time.Millisecond) // its lease is taken
+			time.Sleep(100 * time.Millisecond) // until the lease is taken
 		}
 	}
 	wg.Wait()
@@ -140,32 +140,33 @@ func flight(t *testing.T, m *monitor, replicas []*fleet.Replica, id int) map[str
 			t.Fatalf("replica %d: status %d, role %s, want %s; %v", i, a.status, a.role(), want, errs[i])
 		}
 	}
-	// Nothing may come after it, until the idle subscriptions are given up.
+	// No command may follow until the idle subscriptions end.
 	time.Sleep(time.Second)
 	return commands(t, m.take())
 }
 
 func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
-	t.Parallel() // it waits more than it works
+	t.Parallel() // most of its time is spent waiting
 	pg := database(t)
 	redis := redisrig.Start(t)
-	// Shorter than a third of the lease TTL: nothing is renewed.
+	// The query is shorter than a third of the lease TTL, so no lease is renewed.
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s", "COALESCE_LEASE_TTL=10s"}})
 	m := startMonitor(t, redis)
 	replicas := f.Replicas()
 
-	cold := flight(t, m, replicas, 1)
-	// The leader: join and finish. Each of two followers: join, subscribe, peek.
+	cold := runFlight(t, m, replicas, 1)
+	// The leader sends join and finish. Each of two followers sends join, subscribe and
+	// peek.
 	if want := map[string]int{"join": 3, "finish": 1, "subscribe": 2, "peek": 2}; !maps.Equal(cold, want) {
 		t.Errorf("a cold flight cost %v, want %v", cold, want)
 	}
-	hot := flight(t, m, replicas, 1)
-	// The leader: join and finish. Each of two followers: join.
+	hot := runFlight(t, m, replicas, 1)
+	// The leader sends join and finish. Each of two followers sends join.
 	if want := map[string]int{"join": 3, "finish": 1}; !maps.Equal(hot, want) {
 		t.Errorf("a hot flight cost %v, want %v", hot, want)
 	}
 
-	// Idle subscriptions are given up by one command a follower.
+	// Each follower ends its idle subscription with one command.
 	m.take()
 	deadline := time.Now().Add(45 * time.Second)
 	after := map[string]int{}

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/loopback"
+	"github.com/fleetcall/fleetcall/internal/rig"
 	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-// checkDemo fails the test unless the demo ended with three right verdicts.
-func checkDemo(t *testing.T, out string, err error, requests int) {
+// expectDemo fails the test unless the demo ended with the verdict "right" in all three
+// modes.
+func expectDemo(t *testing.T, out string, err error, requests int) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("the demo: %v\n%s", err, out)
@@ -40,29 +42,29 @@ func checkDemo(t *testing.T, out string, err error, requests int) {
 }
 
 func TestDemoWithEmbeddedParts(t *testing.T) {
-	t.Parallel() // it waits more than it works
+	t.Parallel() // most of its time is spent waiting
 	for _, balancer := range []string{"builtin", "nginx"} {
 		t.Run(balancer, func(t *testing.T) {
 			out, err := run(t, []string{"QUERY_DELAY=1s"}, "demo", "--requests=100", "--balancer="+balancer)
-			checkDemo(t, out, err, 100)
+			expectDemo(t, out, err, 100)
 		})
 	}
 }
 
 func TestDemoWithGivenServers(t *testing.T) {
-	t.Parallel() // it waits more than it works
+	t.Parallel() // most of its time is spent waiting
 	pg := postgresrig.Start(t)
 	redis := redisrig.Start(t)
 	out, err := run(t, []string{"QUERY_DELAY=1s", "DATABASE_URL=" + pg.URL(), "REDIS_URL=" + redis.URL()}, "demo", "--requests=100")
-	checkDemo(t, out, err, 100)
+	expectDemo(t, out, err, 100)
 	if !strings.Contains(out, "pg_stat_user_tables") {
 		t.Errorf("the demo does not say where its counts come from:\n%s", out)
 	}
 }
 
 func TestDemoFailsWhenTheCountsAreWrong(t *testing.T) {
-	t.Parallel() // it waits more than it works
-	// One at a time, nothing coalesces.
+	t.Parallel() // most of its time is spent waiting
+	// With one request at a time there is nothing to coalesce.
 	out, err := run(t, []string{"QUERY_DELAY=1ms"}, "demo", "--requests=20", "--concurrency=1", "--balancer=builtin")
 	if err == nil || !strings.Contains(out, "WRONG") {
 		t.Errorf("%v\n%s", err, out)
@@ -80,15 +82,15 @@ func TestLoadRefusesAServerThatIsNotThere(t *testing.T) {
 	}
 }
 
-// fleetCommand runs `fleetcall fleet` until the test ends it.
-func fleetCommand(t *testing.T) (url string, cmd *exec.Cmd, out *safeBuffer) {
+// startFleetCommand runs fleetcall fleet until the test ends.
+func startFleetCommand(t *testing.T) (url string, cmd *exec.Cmd, out *rig.Output) {
 	t.Helper()
 	port, err := loopback.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	out = &safeBuffer{}
+	out = &rig.Output{}
 	cmd = exec.Command(binary, "fleet", "--replicas", "2")
 	cmd.Env = append(os.Environ(), environment("LISTEN_ADDR="+listen, "DATABASE_URL=", "REDIS_URL=", "COALESCE_MODE=",
 		"TMPDIR="+t.TempDir())...) // a fleet that is killed cannot remove its files
@@ -110,7 +112,7 @@ func fleetCommand(t *testing.T) (url string, cmd *exec.Cmd, out *safeBuffer) {
 var processIDs = regexp.MustCompile(`\(process (\d+)\)`)
 
 func TestFleetStopsEverythingOnCtrlC(t *testing.T) {
-	url, cmd, out := fleetCommand(t)
+	url, cmd, out := startFleetCommand(t)
 	if a := mustGet(t, url+"/product/coalesced/1"); a.status != http.StatusOK {
 		t.Errorf("status %d: %s", a.status, a.body)
 	}
@@ -141,22 +143,22 @@ func TestFleetStopsEverythingOnCtrlC(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the fleet ended with %v\n%s", err, out.String())
 	}
-	checkNothingRuns(t, url, out.String())
+	expectNothingRuns(t, url, out.String())
 }
 
 func TestAKilledFleetLeavesNothingRunning(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("the kernel signals orphans only on Linux")
 	}
-	url, cmd, out := fleetCommand(t)
+	url, cmd, out := startFleetCommand(t)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	checkNothingRuns(t, url, out.String())
+	expectNothingRuns(t, url, out.String())
 }
 
-func checkNothingRuns(t *testing.T, url, out string) {
+func expectNothingRuns(t *testing.T, url, out string) {
 	t.Helper()
 	found := processIDs.FindAllStringSubmatch(out, -1)
 	if len(found) < 2 {

@@ -1,6 +1,6 @@
-// Package e2e_test runs the program itself: replicas in processes of their own
-// behind nginx, on a private Redis and a private PostgreSQL. Queries are counted
-// in PostgreSQL's log.
+// Package e2e_test tests the program itself: replicas in their own processes behind
+// nginx, with a private Redis and a private PostgreSQL. The queries are counted in
+// PostgreSQL's log.
 package e2e_test
 
 import (
@@ -23,12 +23,13 @@ import (
 	"github.com/fleetcall/fleetcall/internal/fleet"
 	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/rig"
 	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 
 	"go.uber.org/goleak"
 )
 
-// binary is the program, built with the race detector.
+// binary is the path of the program, built with the race detector.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// setup is what a fleet under test gets.
+// setup describes the fleet of a test.
 type setup struct {
 	mode     string
 	replicas int
@@ -60,8 +61,8 @@ type setup struct {
 	env      []string
 }
 
-// environment makes the outcome of a test independent of the environment it is
-// run in.
+// environment sets all variables, so that a test does not depend on the environment in
+// which it runs.
 func environment(more ...string) []string {
 	return append([]string{
 		"QUERY_DELAY=500ms", "DB_POOL_MIN=5", "DB_POOL_MAX=10", "COALESCE_NAMESPACE=fleetcall", "COALESCE_LEASE_TTL=3s",
@@ -69,11 +70,11 @@ func environment(more ...string) []string {
 	}, more...)
 }
 
-// start starts a fleet that is closed when the test ends. Its logs are shown
-// when the test fails.
+// start starts a fleet that is closed when the test ends. If the test fails, it shows
+// the fleet's logs.
 func start(t *testing.T, s setup) *fleet.Fleet {
 	t.Helper()
-	logs := &safeBuffer{}
+	logs := &rig.Output{}
 	if s.balancer == "" {
 		s.balancer = fleet.BalancerNginx
 	}
@@ -105,7 +106,7 @@ func start(t *testing.T, s setup) *fleet.Fleet {
 	return f
 }
 
-// database starts a PostgreSQL with the products.
+// database starts a PostgreSQL server with the products.
 func database(t *testing.T) *postgresrig.Server {
 	t.Helper()
 	p := postgresrig.Start(t)
@@ -116,7 +117,7 @@ func database(t *testing.T) *postgresrig.Server {
 	return p
 }
 
-// run runs a command of the program to its end.
+// run runs a command of the program until it ends.
 func run(t *testing.T, env []string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -128,49 +129,32 @@ func run(t *testing.T, env []string, args ...string) (string, error) {
 	return string(out), err
 }
 
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// answer is one HTTP answer.
-type answer struct {
+// response is an HTTP response with its whole body.
+type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-func (a answer) role() string { return a.header.Get("X-Coalesce-Role") }
+func (a response) role() string { return a.header.Get("X-Coalesce-Role") }
 
-func get(ctx context.Context, url string) (answer, error) {
+func get(ctx context.Context, url string) (response, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, body}, err
+	return response{resp.StatusCode, resp.Header, body}, err
 }
 
-func mustGet(t *testing.T, url string) answer {
+func mustGet(t *testing.T, url string) response {
 	t.Helper()
 	a, err := get(t.Context(), url)
 	if err != nil {
@@ -179,14 +163,14 @@ func mustGet(t *testing.T, url string) answer {
 	return a
 }
 
-func (a answer) decode(t *testing.T, v any) {
+func (a response) decode(t *testing.T, v any) {
 	t.Helper()
 	if err := json.Unmarshal(a.body, v); err != nil {
 		t.Fatalf("%v in %s", err, a.body)
 	}
 }
 
-// health returns the answer of /health.
+// health asks for /health.
 func health(t *testing.T, base string) (status int, h struct{ Status, Database, Redis, Mode, Replica string }) {
 	t.Helper()
 	a := mustGet(t, base+"/health")
@@ -194,7 +178,7 @@ func health(t *testing.T, base string) (status int, h struct{ Status, Database, 
 	return a.status, h
 }
 
-// eventually waits for a state that is known to come by itself.
+// eventually waits until ready returns true.
 func eventually(t *testing.T, what string, ready func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
@@ -206,7 +190,7 @@ func eventually(t *testing.T, what string, ready func() bool) {
 	}
 }
 
-// active returns how many coalesced requests a replica is answering.
+// active returns the number of coalesced requests under way on a replica.
 func active(t *testing.T, r *fleet.Replica) int64 {
 	t.Helper()
 	var s load.Stats
@@ -214,7 +198,7 @@ func active(t *testing.T, r *fleet.Replica) int64 {
 	return s.Active
 }
 
-// catalogue has the products' exact bytes in answers.
+// catalogue has the JSON of each product exactly as it must be in responses.
 var catalogue = sync.OnceValue(func() [][]byte {
 	var all [][]byte
 	for _, p := range product.Catalogue() {
@@ -227,8 +211,9 @@ var catalogue = sync.OnceValue(func() [][]byte {
 	return all
 })
 
-// checkProduct says what is wrong with an answer for product id of a fleet
-// with these replicas. The product has to be the catalogue's to the byte.
+// checkProduct returns what is wrong with a response for a product. replicas are the
+// ids of the fleet's replicas. The product must be that of the catalogue, byte for
+// byte.
 func checkProduct(id int32, replicas []string, header http.Header, body []byte) error {
 	want := catalogue()[id-1]
 	var a struct {
@@ -253,7 +238,7 @@ func checkProduct(id int32, replicas []string, header http.Header, body []byte) 
 	return nil
 }
 
-func ids(f *fleet.Fleet) []string {
+func replicaIDs(f *fleet.Fleet) []string {
 	var ids []string
 	for _, r := range f.Replicas() {
 		ids = append(ids, r.ID)
@@ -261,11 +246,11 @@ func ids(f *fleet.Fleet) []string {
 	return ids
 }
 
-// herd sends requests for product 1 through the balancer, all at once, and
-// fails the test when one is not answered right.
-func herd(t *testing.T, f *fleet.Fleet, requests int) *load.Result {
+// sendBurst sends requests for product 1 through the balancer, all at the same time. It
+// fails the test unless every response is right.
+func sendBurst(t *testing.T, f *fleet.Fleet, requests int) *load.Result {
 	t.Helper()
-	replicas := ids(f)
+	replicas := replicaIDs(f)
 	r, err := load.Run(t.Context(), load.Config{
 		URLs: []string{f.URL() + "/product/coalesced/1"}, Requests: requests, Concurrency: requests, Connect: true,
 		Check: func(_ string, header http.Header, body []byte) error { return checkProduct(1, replicas, header, body) },

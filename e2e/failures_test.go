@@ -17,8 +17,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-// checkProblem fails the test unless a is an RFC 9457 problem with the status.
-func checkProblem(t *testing.T, a answer, status int) {
+// expectProblem fails the test unless the response is an RFC 9457 problem with this
+// status.
+func expectProblem(t *testing.T, a response, status int) {
 	t.Helper()
 	if a.status != status {
 		t.Errorf("status %d, want %d: %s", a.status, status, a.body)
@@ -47,11 +48,11 @@ func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
 	for _, endpoint := range []string{"normal", "coalesced"} {
 		for _, id := range []string{"999999", "2147483647"} {
-			checkProblem(t, mustGet(t, f.URL()+"/product/"+endpoint+"/"+id), 404)
+			expectProblem(t, mustGet(t, f.URL()+"/product/"+endpoint+"/"+id), 404)
 		}
 		pg.ResetQueries()
 		for _, id := range []string{"abc", "0", "-1", "2147483648", "1.5", "99999999999999999999", "1%27--"} {
-			checkProblem(t, mustGet(t, f.URL()+"/product/"+endpoint+"/"+id), 422)
+			expectProblem(t, mustGet(t, f.URL()+"/product/"+endpoint+"/"+id), 422)
 		}
 		if n := pg.Queries(); n != 0 {
 			t.Errorf("bad ids cost %d queries", n)
@@ -66,7 +67,7 @@ func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 	pg.ResetQueries()
 	var wg sync.WaitGroup
 	running := f.Replicas()
-	answers := make([]answer, len(running))
+	answers := make([]response, len(running))
 	errs := make([]error, len(running))
 	for i, r := range running {
 		wg.Go(func() { answers[i], errs[i] = get(t.Context(), r.URL+"/product/coalesced/999999") })
@@ -76,24 +77,24 @@ func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 		if errs[i] != nil {
 			t.Fatal(errs[i])
 		}
-		checkProblem(t, answers[i], 404)
+		expectProblem(t, answers[i], 404)
 	}
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("PostgreSQL saw %d queries, want 1", n)
 	}
 }
 
-func TestADatabaseThatIsDownIsSaidAndRecoveredFrom(t *testing.T) {
+func TestADatabaseThatIsDownIsReportedAndRecoveredFrom(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
-	herd(t, f, 30)
+	sendBurst(t, f, 30)
 
 	pg.Stop()
 	for _, endpoint := range []string{"normal", "coalesced"} {
-		for range 3 { // each replica once
+		for range 3 { // once for each replica
 			a := mustGet(t, f.URL()+"/product/"+endpoint+"/1")
-			checkProblem(t, a, 503)
+			expectProblem(t, a, 503)
 			if after, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || after < 1 {
 				t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
 			}
@@ -118,18 +119,18 @@ func TestADatabaseThatIsDownIsSaidAndRecoveredFrom(t *testing.T) {
 		return true
 	})
 	pg.ResetQueries()
-	herd(t, f, 30)
+	sendBurst(t, f, 30)
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("%d queries after recovery, want 1", n)
 	}
 }
 
-// checkWithoutRedis fails the test unless the fleet answers right, one query a
-// replica, and says that it is degraded.
-func checkWithoutRedis(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
+// expectDegraded fails the test unless the fleet responds correctly with one query for
+// each replica, and reports that it is degraded.
+func expectDegraded(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
 	t.Helper()
 	pg.ResetQueries()
-	herd(t, f, 150)
+	sendBurst(t, f, 150)
 	if n := pg.Queries(); n < 1 || n > 3 {
 		t.Errorf("PostgreSQL saw %d queries, want at most one a replica", n)
 	}
@@ -140,22 +141,22 @@ func checkWithoutRedis(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
 	}
 }
 
-// slowQuery is long enough for a herd to arrive within on a busy machine.
+// slowQuery is long enough for a burst to arrive in, even on a busy machine.
 const slowQuery = "QUERY_DELAY=2s"
 
 func TestRedisDownAtStart(t *testing.T) {
-	t.Parallel() // it waits more than it works
+	t.Parallel() // most of its time is spent waiting
 	pg := database(t)
 	port, err := loopback.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: fmt.Sprintf("redis://127.0.0.1:%d", port), env: []string{slowQuery}})
-	checkWithoutRedis(t, f, pg)
+	expectDegraded(t, f, pg)
 }
 
 func TestRedisRefusesThePassword(t *testing.T) {
-	t.Parallel() // it waits more than it works
+	t.Parallel() // most of its time is spent waiting
 	pg := database(t)
 	redis := redisrig.Start(t, "--requirepass", "right")
 	wrong, err := url.Parse(redis.URL())
@@ -164,7 +165,7 @@ func TestRedisRefusesThePassword(t *testing.T) {
 	}
 	wrong.User = url.UserPassword("", "wrong")
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: wrong.String(), env: []string{slowQuery}})
-	checkWithoutRedis(t, f, pg)
+	expectDegraded(t, f, pg)
 }
 
 func TestRedisDownLaterAndBackAgain(t *testing.T) {
@@ -172,15 +173,15 @@ func TestRedisDownLaterAndBackAgain(t *testing.T) {
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
 	pg.ResetQueries()
-	herd(t, f, 150)
+	sendBurst(t, f, 150)
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("PostgreSQL saw %d queries, want 1", n)
 	}
 
 	redis.Kill()
-	checkWithoutRedis(t, f, pg)
+	expectDegraded(t, f, pg)
 
-	redis.Restart() // empty: the scripts are gone too
+	redis.Restart() // it has lost the scripts too
 	eventually(t, "Redis being back", func() bool {
 		for _, r := range f.Replicas() {
 			if _, h := health(t, r.URL); h.Redis != "connected" {
@@ -189,16 +190,16 @@ func TestRedisDownLaterAndBackAgain(t *testing.T) {
 		}
 		return true
 	})
-	// The first flight may be the breaker's probe.
+	// The breaker may use the first flight as its probe.
 	eventually(t, "one query a fleet again", func() bool {
 		pg.ResetQueries()
-		herd(t, f, 150)
+		sendBurst(t, f, 150)
 		return pg.Queries() == 1
 	})
 }
 
-// awaitActive returns when the replica is answering a coalesced request. It may
-// be called from any goroutine.
+// awaitActive waits until a coalesced request is under way on the replica. It may be
+// called from any goroutine.
 func awaitActive(t *testing.T, r *fleet.Replica) {
 	for range 200 {
 		var s load.Stats
@@ -235,12 +236,12 @@ func TestRedisDiesOrHangsDuringAFlight(t *testing.T) {
 				}
 				failure.fail(redis)
 			})
-			herd(t, f, 150)
+			sendBurst(t, f, 150)
 			wg.Wait()
 			if n := pg.Queries(); n < 1 || n > 3 {
 				t.Errorf("PostgreSQL saw %d queries, want at most one a replica", n)
 			}
-			checkWithoutRedis(t, f, pg)
+			expectDegraded(t, f, pg)
 		})
 	}
 }

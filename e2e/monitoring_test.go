@@ -16,9 +16,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-// watched starts a Prometheus that watches the fleet with the configuration
-// and the rules of deploy/: only the addresses and the interval are others.
-func watched(t *testing.T, f *fleet.Fleet) *prometheusrig.Server {
+// startPrometheus starts a Prometheus that watches the fleet with the configuration and
+// the rules of deploy/. Only the addresses and the intervals differ.
+func startPrometheus(t *testing.T, f *fleet.Fleet) *prometheusrig.Server {
 	t.Helper()
 	dir := t.TempDir()
 	config := readFile(t, "../deploy/prometheus/prometheus.yml")
@@ -67,7 +67,7 @@ func rules(t *testing.T, p *prometheusrig.Server) []rule {
 	return all
 }
 
-// dashboard returns the expressions of the Grafana dashboard, by their panels.
+// dashboard returns the expressions of the Grafana dashboard by panel.
 func dashboard(t *testing.T) map[string]string {
 	t.Helper()
 	var d struct {
@@ -89,28 +89,47 @@ func dashboard(t *testing.T) map[string]string {
 	return all
 }
 
+// watch is a fleet and the Prometheus that watches it.
+type watch struct {
+	fleet      *fleet.Fleet
+	prometheus *prometheusrig.Server
+}
+
 func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T) {
 	f := start(t, setup{mode: "distributed", replicas: 3, postgres: database(t), redisURL: redisrig.Start(t).URL()})
-	p := watched(t, f)
-	sum := func(expr string) string {
-		t.Helper()
-		got, err := p.Query(expr)
-		if err != nil || len(got) != 1 {
-			return ""
-		}
-		value, _ := got[0].Value[1].(string)
-		return value
+	w := &watch{f, startPrometheus(t, f)}
+	eventually(t, "all replicas have been scraped before the burst", func() bool {
+		return w.value(`count(count_over_time(fleetcall_build_info[1m]) >= 1)`) == "3"
+	})
+	sendBurst(t, f, 60)
+	if r := mustGet(t, f.URL()+"/metrics"); r.status != http.StatusNotFound {
+		t.Errorf("the balancer answers /metrics with %d", r.status)
 	}
-	scraped := func(times string) func() bool { // each replica
-		return func() bool { return sum(`count(count_over_time(fleetcall_build_info[1m]) >= `+times+`)`) == "3" }
+	w.metricsAgreeWithStats(t)
+	w.noAlertFires(t)
+	w.everyPanelShowsSomething(t)
+	if err := f.Replicas()[0].Stop(); err != nil {
+		t.Fatal(err)
 	}
-	eventually(t, "all replicas have been scraped before the herd", scraped("1"))
-	herd(t, f, 60)
-	// The balancer shows no replica's metrics.
-	if a := mustGet(t, f.URL()+"/metrics"); a.status != http.StatusNotFound {
-		t.Errorf("the balancer answers /metrics with %d", a.status)
+	eventually(t, "a replica that is down is seen", func() bool {
+		return slices.ContainsFunc(rules(t, w.prometheus), func(r rule) bool { return r.Name == "FleetcallReplicaDown" && r.State == "pending" })
+	})
+}
+
+// value returns the value of an expression that has exactly one result, and otherwise
+// an empty string.
+func (w *watch) value(expr string) string {
+	got, err := w.prometheus.Query(expr)
+	if err != nil || len(got) != 1 {
+		return ""
 	}
-	st := fleetStats(t, f)
+	value, _ := got[0].Value[1].(string)
+	return value
+}
+
+func (w *watch) metricsAgreeWithStats(t *testing.T) {
+	t.Helper()
+	st := fleetStats(t, w.fleet)
 	for expr, want := range map[string]int64{
 		`sum(fleetcall_local_requests_total)`:                                                           st.Tiers.Local.Requests,
 		`sum(fleetcall_distributed_flights_total)`:                                                      st.Tiers.Distributed.Requests,
@@ -120,45 +139,57 @@ func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T
 		`sum(fleetcall_database_queries_total)`:                                                         st.Database.Queries,
 		`sum(fleetcall_http_request_duration_seconds_count{code="2xx",route="/product/coalesced/:id"})`: 60,
 	} {
-		eventually(t, fmt.Sprintf("%s is %d, as /stats says", expr, want), func() bool { return sum(expr) == fmt.Sprint(want) })
+		eventually(t, fmt.Sprintf("%s is %d, as /stats says", expr, want), func() bool { return w.value(expr) == fmt.Sprint(want) })
 	}
-	selector := regexp.MustCompile(`\b(?:(?:fleetcall|go|process)_[a-z0-9_]+|up)\b(?:\{[^}]*\})?`)
-	check := func(of, expr string) (samples []prometheusrig.Sample) {
-		t.Helper()
-		samples, err := p.Query(expr)
-		if err != nil {
-			t.Errorf("%s: %v", of, err)
-		}
-		found := selector.FindAllString(expr, -1)
-		if len(found) == 0 {
-			t.Errorf("%s: no metric in %s", of, expr)
-		}
-		for _, series := range found {
-			if n, err := p.Query(series); err != nil || len(n) == 0 {
-				t.Errorf("%s: no replica has %s: %v", of, series, err)
-			}
-		}
-		return samples
+}
+
+var selector = regexp.MustCompile(`\b(?:(?:fleetcall|go|process)_[a-z0-9_]+|up)\b(?:\{[^}]*\})?`)
+
+// query evaluates an expression. It fails the test unless a replica has each metric in
+// it.
+func (w *watch) query(t *testing.T, of, expr string) []prometheusrig.Sample {
+	t.Helper()
+	samples, err := w.prometheus.Query(expr)
+	if err != nil {
+		t.Errorf("%s: %v", of, err)
 	}
+	found := selector.FindAllString(expr, -1)
+	if len(found) == 0 {
+		t.Errorf("%s: no metric in %s", of, expr)
+	}
+	for _, series := range found {
+		if n, err := w.prometheus.Query(series); err != nil || len(n) == 0 {
+			t.Errorf("%s: no replica has %s: %v", of, series, err)
+		}
+	}
+	return samples
+}
+
+func (w *watch) noAlertFires(t *testing.T) {
+	t.Helper()
 	eventually(t, "every rule has been evaluated", func() bool {
-		return !slices.ContainsFunc(rules(t, p), func(r rule) bool { return r.Health == "unknown" })
+		return !slices.ContainsFunc(rules(t, w.prometheus), func(r rule) bool { return r.Health == "unknown" })
 	})
-	all := rules(t, p)
+	all := rules(t, w.prometheus)
 	if n := strings.Count(readFile(t, "../deploy/prometheus/alerts.yml"), "- alert: "); len(all) != n || n == 0 {
 		t.Errorf("%d rules, want %d", len(all), n)
 	}
 	for _, r := range all {
+		firing := w.query(t, r.Name, r.Query)
 		if r.Name == "FleetcallRedisSlow" || r.Name == "FleetcallFollowerLagHigh" {
-			check(r.Name, r.Query) // a busy machine may be slow
-			continue
+			continue // a busy machine may be slow
 		}
 		if r.Health != "ok" || r.State != "inactive" {
 			t.Errorf("%s of a healthy fleet is %s, %s %s", r.Name, r.State, r.Health, r.LastError)
 		}
-		if firing := check(r.Name, r.Query); len(firing) != 0 {
+		if len(firing) != 0 {
 			t.Errorf("%s of a healthy fleet: %v", r.Name, firing)
 		}
 	}
+}
+
+func (w *watch) everyPanelShowsSomething(t *testing.T) {
+	t.Helper()
 	expressions := dashboard(t)
 	if len(expressions) < 20 {
 		t.Errorf("%d expressions are on the dashboard", len(expressions))
@@ -167,15 +198,9 @@ func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T
 		if strings.Contains(expr, "$") {
 			t.Errorf("%s has a variable that nothing sets: %s", of, expr)
 		}
-		// Those that end with > 0 show what a healthy fleet has none of.
-		if samples := check(of, expr); len(samples) == 0 && !strings.HasSuffix(expr, "> 0") {
+		// Expressions that end with > 0 show problems, which a healthy fleet does not have.
+		if samples := w.query(t, of, expr); len(samples) == 0 && !strings.HasSuffix(expr, "> 0") {
 			t.Errorf("%s shows nothing: %s", of, expr)
 		}
 	}
-	if err := f.Replicas()[0].Stop(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "a replica that is down is seen", func() bool {
-		return slices.ContainsFunc(rules(t, p), func(r rule) bool { return r.Name == "FleetcallReplicaDown" && r.State == "pending" })
-	})
 }

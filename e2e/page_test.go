@@ -32,7 +32,7 @@ const isLive = "document.querySelector('#connection').dataset.state === 'live'"
 func TestThePageOfARealFleet(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
-	// Long enough for a snapshot to see who leads.
+	// The query must last until a snapshot shows which replica leads.
 	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
 	b := browserrig.StartTest(t)
 	p, err := b.Open(f.URL()+"/", browserrig.View{})
@@ -57,7 +57,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 	aReplicaDiesAndReturns(t, f, p)
 }
 
-// aBurstByTheKeyboardAlone goes to the button from the top of the page.
+// aBurstByTheKeyboardAlone moves the focus from the top of the page to the button.
 func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	focused := func() string {
@@ -84,7 +84,7 @@ func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 			t.Errorf("nothing shows that %q has the focus", focused())
 		}
 	}
-	press("100\t") // a field that is tabbed to is selected
+	press("100\t") // the Tab key selects the text of the field that it moves to
 	if got := focused(); got != "burst-button" {
 		t.Fatalf("after the field comes %q", got)
 	}
@@ -103,7 +103,7 @@ func aBurstByTheKeyboardAlone(t *testing.T, p *browserrig.Page) {
 	}
 }
 
-// theBurstAsItWas compares what the page says with what PostgreSQL and /stats say.
+// theBurstAsItWas compares the page with PostgreSQL's log and /stats.
 func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browserrig.Page, pg *postgresrig.Server) {
 	t.Helper()
 	if n := pg.Queries(); n != 1 {
@@ -155,7 +155,8 @@ func theBurstAsItWas(t *testing.T, f *fleet.Fleet, p *browserrig.Page, pg *postg
 	browserrig.WaitFor(t, p, "document.querySelector('#hot-table tbody th')?.textContent === 'product:1'")
 }
 
-// theChartsHaveTheBurst looks for what is drawn, and for the same in words.
+// theChartsHaveTheBurst checks that the charts show the burst, and that the text beside
+// them describes the same.
 func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	const latency = "document.querySelector('#latency-legend').textContent"
@@ -183,7 +184,7 @@ func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 		return {
 			requests: pixels('#rates-chart', 'requests'),
 			prevented: pixels('#rates-chart', 'prevented'),
-			// All have waited for the same query: one dot covers the others.
+			// All of them waited for the same query, so one dot covers the others.
 			latency: pixels('#latency-chart', 'leader', 'local-follower', 'remote-follower'),
 		};
 	})()`)
@@ -193,7 +194,7 @@ func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 		}
 	}
 	words := browserrig.Value[string](t, p, latency)
-	// A query takes two seconds here, and whoever follows arrives a moment after it began.
+	// The query takes two seconds, and followers arrive shortly after it has begun.
 	for _, role := range []string{"leader", "local follower", "remote follower"} {
 		if !regexp.MustCompile(role+` p50 [2-9],\d{3} ms`).MatchString(words) && !regexp.MustCompile(role+` p50 1,[5-9]\d\d ms`).MatchString(words) {
 			t.Errorf("the legend has no latency of a %s: %q", role, words)
@@ -210,7 +211,7 @@ func theChartsHaveTheBurst(t *testing.T, p *browserrig.Page) {
 	}
 }
 
-// theViews looks at the page in light and dark, on a phone, and without motion.
+// theViews checks the page in light and dark, on a phone, and with reduced motion.
 func theViews(t *testing.T, p *browserrig.Page) {
 	t.Helper()
 	look := func(v browserrig.View) {
@@ -250,7 +251,7 @@ func theViews(t *testing.T, p *browserrig.Page) {
 	look(browserrig.View{})
 }
 
-// aReplicaDiesAndReturns kills the very replica that feeds the page.
+// aReplicaDiesAndReturns kills the replica that sends the page its events.
 func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 	t.Helper()
 	browserrig.WaitFor(t, p, isLive)
@@ -265,7 +266,7 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 	if dying == nil {
 		t.Fatalf("the page is fed by %q", feeding)
 	}
-	// How many seconds the chart shows: its table has the last ten alone.
+	// This is the number of seconds in the chart. The table has only the last ten.
 	const seconds = `(() => {
 		const [, minutes, seconds] = document.querySelector('#rates-words').textContent.match(/in the last (?:(\d+) min )?(\d+) s/);
 		return 60 * Number(minutes ?? 0) + Number(seconds);
@@ -284,7 +285,7 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 	browserrig.WaitFor(t, p, row+" === 'live'")
 	const requests = "Number(document.querySelector('[data-total=total_requests]').textContent.replaceAll(',', ''))"
 	counted := browserrig.Value[int](t, p, requests)
-	if r := herd(t, f, 60); r.OK != 60 {
+	if r := sendBurst(t, f, 60); r.OK != 60 {
 		t.Error("the fleet does not answer")
 	}
 	browserrig.WaitFor(t, p, fmt.Sprintf("%s === %d", requests, counted+60))
@@ -292,15 +293,15 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 		t.Errorf("a rate is negative: %q", text)
 	}
 	passed := int(time.Since(counting).Seconds())
-	if after := browserrig.Value[int](t, p, seconds); after < before+passed-5 { // a snapshot or two may be due
+	if after := browserrig.Value[int](t, p, seconds); after < before+passed-5 { // a snapshot or two may be missing still
 		t.Errorf("the chart had %d seconds, and has %d after %d more", before, after, passed)
 	}
-	expectNoConsoleErrors(t, p, "network") // the connection that broke
+	expectNoConsoleErrors(t, p, "network") // caused by the killed replica
 }
 
-// The stream of the page above passes nginx; the built-in balancer, too, hands on
-// each event as it comes.
-func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
+// The test of the page covers nginx. The built-in balancer must pass on each event
+// without delay too.
+func TestTheBuiltInBalancerPassesEventsOnAndReplicasStopInTime(t *testing.T) {
 	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redisrig.Start(t).URL(), balancer: fleet.BalancerBuiltin})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -339,13 +340,13 @@ func TestTheStreamPassesTheBuiltInBalancerAndHoldsUpNoEnd(t *testing.T) {
 	if took := time.Since(begin); took > 8*time.Second {
 		t.Errorf("with a watcher, the replicas took %v to stop", took)
 	}
-	for lines.Scan() { // to the end
+	for lines.Scan() { // until the stream ends
 	}
 }
 
-// An operator who watches Redis' channels is no replica; one that hangs is, and is
-// not waited for longer than it takes to notice.
-func TestABurstIsAnsweredThoughAReplicaHangsAndSomebodyWatchesRedis(t *testing.T) {
+// An operator who watches the channels of Redis does not count as a replica. A replica
+// that hangs counts, but the burst does not wait for it.
+func TestABurstIsAnsweredWhileAReplicaHangsAndAnOperatorWatchesRedis(t *testing.T) {
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redis.URL()})
 	watching := redis.Client().PSubscribe(t.Context(), "fleetcall:*")

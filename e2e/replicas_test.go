@@ -18,7 +18,7 @@ func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 	pg.ResetQueries()
 
 	var wg sync.WaitGroup
-	answers := make([]answer, 3)
+	answers := make([]response, 3)
 	errs := make([]error, 3)
 	ask := func(i int, url string) {
 		wg.Go(func() { answers[i], errs[i] = get(t.Context(), url+"/product/coalesced/1") })
@@ -40,7 +40,7 @@ func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 		if errs[i] != nil {
 			t.Fatal(errs[i])
 		}
-		if err := checkProduct(1, ids(f), answers[i].header, answers[i].body); err != nil || answers[i].role() != want {
+		if err := checkProduct(1, replicaIDs(f), answers[i].header, answers[i].body); err != nil || answers[i].role() != want {
 			t.Errorf("answer %d: %s, want %s; %v", i, answers[i].role(), want, err)
 		}
 	}
@@ -50,8 +50,8 @@ func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 	if s := fleetStats(t, f); len(s.Replicas) != 3 || s.Misses != 1 {
 		t.Errorf("/stats says %+v", s)
 	}
-	// The balancer knows the replica too.
-	if r := herd(t, f, 30); r.Replicas[late.ID] == 0 {
+	// The balancer must send it requests too.
+	if r := sendBurst(t, f, 30); r.Replicas[late.ID] == 0 {
 		t.Errorf("the balancer sent it nothing: %v", r.Replicas)
 	}
 }
@@ -63,9 +63,10 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 			pg := database(t)
 			redis := redisrig.Start(t)
 			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), balancer: balancer,
-				// Two cores run all of this with the race detector.
+				// The timeout allows for two cores that run everything with the race
+				// detector.
 				env: []string{"QUERY_DELAY=" + delay.String(), "COALESCE_REDIS_TIMEOUT=3s"}})
-			replicas := ids(f)
+			replicas := replicaIDs(f)
 			running := f.Replicas()
 			pg.ResetQueries()
 
@@ -73,7 +74,7 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 			stopped := make([]error, 2)
 			wg.Go(func() {
 				for i := range stopped {
-					time.Sleep(1500 * time.Millisecond) // the load goes on between the stops
+					time.Sleep(1500 * time.Millisecond) // lets the load continue between the stops
 					stopped[i] = running[i].Stop()
 				}
 			})
@@ -98,7 +99,8 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 			if r.OK != r.Requests {
 				t.Errorf("%d of %d requests failed: %v", r.Failed, r.Requests, r.Errors)
 			}
-			// One flight after another, and one more for each leader that left.
+			// Flights follow one after another, and each leader that left may cause one
+			// more.
 			if most := int(r.Duration/delay) + 1 + len(stopped); n > most {
 				t.Errorf("PostgreSQL saw %d queries, want at most %d", n, most)
 			}
@@ -114,9 +116,9 @@ func TestFollowersTakeOverWhenTheLeadingReplicaIsKilled(t *testing.T) {
 	pg.ResetQueries()
 
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = get(t.Context(), running[0].URL+"/product/coalesced/1") }) // its replica dies
+	wg.Go(func() { _, _ = get(t.Context(), running[0].URL+"/product/coalesced/1") }) // fails, because its replica is killed
 	eventually(t, "the flight's start", func() bool { return active(t, running[0]) == 1 })
-	answers := make([]answer, 2)
+	answers := make([]response, 2)
 	errs := make([]error, 2)
 	for i, r := range running[1:] {
 		wg.Go(func() { answers[i], errs[i] = get(t.Context(), r.URL+"/product/coalesced/1") })
@@ -129,13 +131,13 @@ func TestFollowersTakeOverWhenTheLeadingReplicaIsKilled(t *testing.T) {
 		if errs[i] != nil {
 			t.Fatal(errs[i])
 		}
-		if err := checkProduct(1, ids(f), answers[i].header, answers[i].body); err != nil {
+		if err := checkProduct(1, replicaIDs(f), answers[i].header, answers[i].body); err != nil {
 			t.Error(err)
 		}
 		roles[answers[i].role()]++
 	}
-	// The killed leader's query holds its connection for the delay before it
-	// is sent: PostgreSQL never sees it.
+	// PostgreSQL never sees the killed leader's query, because a query is delayed
+	// before it is sent.
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("PostgreSQL saw %d queries, want the successor's alone", n)
 	}

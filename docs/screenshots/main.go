@@ -1,6 +1,5 @@
-// Command screenshots takes the pictures of docs/screenshots: it runs a fleet
-// with embedded parts, gives it something to do, and looks at its pages with a
-// real Chromium.
+// Command screenshots takes the screenshots of the documents. It runs a fleet with
+// embedded parts, sends it requests, and looks at its pages with Chromium.
 package main
 
 import (
@@ -28,12 +27,12 @@ import (
 const (
 	width, height = 1280, 900
 	phone         = 390
-	// busyFor is how long the fleet is kept busy before it is looked at, so that
-	// the charts have something to show.
+	// busyFor is how long the fleet gets requests before the screenshot, so that the
+	// charts have something to show.
 	busyFor = 65 * time.Second
-	// largest is how many bytes a picture may have: it is cloned with the
-	// repository.
-	largest = 250 << 10
+	// maxBytes is the size of the largest screenshot in bytes. It is limited because
+	// every clone of the repository contains them.
+	maxBytes = 250 << 10
 )
 
 func main() {
@@ -76,14 +75,14 @@ func run(ctx context.Context, binary, dir string) (err error) {
 	return album.report(ctx, binary)
 }
 
-// environment makes the pictures independent of the environment they are taken
-// in, and of how busy the machine is.
+// environment makes the screenshots independent of the environment and of the load of
+// the machine.
 func environment(more ...string) []string {
 	return append([]string{"ADMIN_TOKEN=", "COALESCE_REDIS_TIMEOUT=2s"}, more...)
 }
 
-// busy sends requests until ctx ends: some keys are hotter than others, and now
-// and then many ask at once.
+// busy sends requests until ctx ends. Some keys are hotter than others, and from time
+// to time many requests come at once.
 func busy(ctx context.Context, base string) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 	defer client.CloseIdleConnections()
@@ -120,13 +119,13 @@ func busy(ctx context.Context, base string) {
 	}
 }
 
-// album takes pictures.
+// album takes screenshots and stores them in a directory.
 type album struct {
 	browser *browserrig.Browser
 	dir     string
 }
 
-// page looks at the page while the fleet is busy, and at a burst when it is not.
+// page takes the page while the fleet is busy, and a burst while it is not.
 func (a *album) page(ctx context.Context, base string) error {
 	working, rest := context.WithCancel(ctx)
 	var load sync.WaitGroup
@@ -175,13 +174,13 @@ func scroll(p *browserrig.Page, selector string) error {
 	return err
 }
 
-// wait lets the picture go on.
+// wait waits while the animation continues.
 func wait(p *browserrig.Page, ms int) error {
 	_, err := browserrig.Eval[bool](p, fmt.Sprintf("new Promise((resolve) => setTimeout(() => resolve(true), %d))", ms))
 	return err
 }
 
-// visible keeps what is in view when an address is opened.
+// visible takes the visible part of the page at an address.
 func (a *album) visible(address, name string, view browserrig.View) error {
 	p, err := a.browser.Open(address, view)
 	if err != nil {
@@ -191,7 +190,7 @@ func (a *album) visible(address, name string, view browserrig.View) error {
 	return a.keep(p.ScreenshotViewport, name)
 }
 
-// report keeps the report of a demo.
+// report takes the report of a demo.
 func (a *album) report(ctx context.Context, binary string) error {
 	dir, err := os.MkdirTemp("", "fleetcall-screenshots-")
 	if err != nil {
@@ -207,7 +206,7 @@ func (a *album) report(ctx context.Context, binary string) error {
 	return a.visible(file.String(), "report", browserrig.View{Width: width, Height: 1100})
 }
 
-// keep writes a picture, packed as well as PNG can.
+// keep stores a screenshot with the best compression of PNG.
 func (a *album) keep(take func() ([]byte, error), name string) error {
 	raw, err := take()
 	if err != nil {
@@ -221,8 +220,8 @@ func (a *album) keep(take func() ([]byte, error), name string) error {
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&packed, picture); err != nil {
 		return fmt.Errorf("fleetcall: writing the picture %s: %w", name, err)
 	}
-	if packed.Len() > largest {
-		return fmt.Errorf("fleetcall: the picture %s has %d bytes, more than %d", name, packed.Len(), largest)
+	if packed.Len() > maxBytes {
+		return fmt.Errorf("fleetcall: the picture %s has %d bytes, more than %d", name, packed.Len(), maxBytes)
 	}
 	file := filepath.Join(a.dir, name+".png")
 	fmt.Printf("%s  %d KiB\n", file, packed.Len()>>10)

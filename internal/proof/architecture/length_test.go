@@ -60,9 +60,6 @@ var long = []string{
 	"coalesce/tests/distributed/recovery_test.go",
 	"coalesce/tests/distributed/staleness_test.go",
 	"coalesce/tests/local.TestLateCallerNeverGetsAResultSomeoneAlreadyHas",
-	"deploy.TestWhatNginxAnswersItselfIsAProblemAsTheReplicasAre",
-	"e2e.TestAFollowersTraceLinksToTheLeadersOnAnotherReplica",
-	"e2e.TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy",
 	"internal/proof/chaos.TestAWaitIsCountedFromWhenNobodyRanForIt",
 }
 

@@ -17,9 +17,9 @@ func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
 	const requests = 1000
 	pg := database(t)
 	redis := redisrig.Start(t)
-	// A query that is shared lasts until the last request has arrived, however
-	// slow the machine and the race detector make a thousand of them; and so does
-	// what Redis may take meanwhile.
+	// A shared query must last until the last of a thousand requests has arrived, even
+	// on a slow machine with the race detector. The timeouts of Redis must be long
+	// enough for the same reason.
 	shared := []string{"QUERY_DELAY=5s", "COALESCE_REDIS_TIMEOUT=3s", "COALESCE_LEASE_TTL=9s"}
 	for _, mode := range []struct {
 		name      string
@@ -29,7 +29,7 @@ func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
 		t.Run(mode.name, func(t *testing.T) {
 			f := start(t, setup{mode: mode.name, postgres: pg, redisURL: redis.URL(), env: mode.env})
 			pg.ResetQueries()
-			r := herd(t, f, requests)
+			r := sendBurst(t, f, requests)
 			n := pg.Queries()
 			t.Logf("%d queries, %.2f s, p50 %v, p99 %v, roles %v, replicas %v", n, r.Duration.Seconds(), r.Latency.P50, r.Latency.P99, r.Roles, r.Replicas)
 
@@ -52,7 +52,7 @@ func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
 				if answered := r.Replicas[replica.Replica]; int64(answered) != replica.Total {
 					t.Errorf("%s says %d requests, X-Replica says %d", replica.Replica, replica.Total, answered)
 				}
-				// Round robin over all workers of nginx.
+				// All workers of nginx share one round robin.
 				if replica.Total < requests/3-requests/20 || replica.Total > requests/3+requests/20 {
 					t.Errorf("%s got %d of %d requests", replica.Replica, replica.Total, requests)
 				}
@@ -74,8 +74,9 @@ func TestTenThousandRequestsForAHundredProductsCostAHundredQueries(t *testing.T)
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
 		t.Fatal(err)
 	}
-	// This process opens one file a request, and each worker of nginx, one a
-	// core with 16,384 connections, two for its share of them.
+	// This process opens one file for each request. Each worker of nginx, of which
+	// there is one for each core, has 16,384 connections and needs two for each of its
+	// requests.
 	worker := min(int(files.Cur), 16_384) * 9 / 10
 	if fit := min(int(files.Cur)-500, worker*runtime.NumCPU()/2) / keys * keys; fit < requests {
 		t.Logf("the limit of %d open files allows %d requests at once", files.Cur, fit)
@@ -84,21 +85,21 @@ func TestTenThousandRequestsForAHundredProductsCostAHundredQueries(t *testing.T)
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{
-		// Long enough for the last request to arrive before the first query
-		// is done, and as many connections as queries.
+		// The last request has to arrive before the first query is done, and each query
+		// needs a connection.
 		"QUERY_DELAY=35s", "DB_POOL_MAX=100",
-		// Two cores are busy with ten thousand connections meanwhile.
+		// Ten thousand connections keep two cores busy.
 		"COALESCE_REDIS_TIMEOUT=5s", "COALESCE_LEASE_TTL=15s", "COALESCE_FLIGHT_TIMEOUT=90s",
 	}})
-	replicas := ids(f)
+	replicas := replicaIDs(f)
 	pg.ResetQueries()
 	var urls []string
 	for id := range keys {
 		urls = append(urls, fmt.Sprintf("%s/product/coalesced/%d", f.URL(), id+1))
 	}
 	r, err := load.Run(t.Context(), load.Config{
-		// Each connection asks as soon as it is made: one that waited for ten
-		// thousand others would be idle for longer than nginx allows.
+		// Each connection sends its request at once. If it waited for all the others,
+		// it would be idle for longer than nginx allows.
 		URLs: urls, Requests: requests, Concurrency: requests,
 		Check: func(url string, header http.Header, body []byte) error {
 			id, err := strconv.Atoi(path.Base(url))
