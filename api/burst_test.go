@@ -335,7 +335,7 @@ func TestAPlanOfAnotherReplicaIsBounded(t *testing.T) {
 		}
 	}
 	if raw, err := server.Answer(t.Context(), `burst {"id":"x","product":1,"shares":{"another":3}}`); raw != nil || err != nil {
-		t.Errorf("a plan of others is answered with %q, %v: whoever waits would take it for one of theirs", raw, err)
+		t.Errorf("a plan of others is answered with %q, %v: the asker would count it as an expected answer", raw, err)
 	}
 	for _, garbage := range []string{"burst ", "burst {", "burst []", `burst {"shares":7}`} {
 		if _, err := server.Answer(t.Context(), garbage); err == nil {

@@ -77,6 +77,7 @@ type DistributedTier struct {
 	Takeovers     uint64            `json:"takeovers"`
 	LeaseLost     uint64            `json:"lease_lost"`
 	Errors        uint64            `json:"errors"`
+	Incompatible  uint64            `json:"incompatible"` // results of another type or codec, which were not decoded
 	RedisErrors   uint64            `json:"redis_errors"`
 	RedisErrorsBy map[string]uint64 `json:"redis_errors_by,omitempty"` // by kind
 	Garbage       uint64            `json:"garbage,omitempty"`
@@ -276,6 +277,7 @@ func (sum *DistributedTier) add(t DistributedTier) {
 	sum.Takeovers += t.Takeovers
 	sum.LeaseLost += t.LeaseLost
 	sum.Errors += t.Errors
+	sum.Incompatible += t.Incompatible
 	sum.RedisErrors += t.RedisErrors
 	for kind, n := range t.RedisErrorsBy {
 		if sum.RedisErrorsBy == nil {

@@ -22,7 +22,7 @@ func TestStatsHaveTheContractsFieldsAndOnlyTheTiersThatAreOn(t *testing.T) {
 		"off":   `{}`,
 		"local": `{"local":{"requests":1000,"leaders":3,"followers":997,"errors":0,"active_flights":0,"waiting":0,"hit_rate":"99.7%"}}`,
 		"distributed": `{"local":{"requests":1000,"leaders":3,"followers":997,"errors":0,"active_flights":0,"waiting":0,"hit_rate":"99.7%"},` +
-			`"distributed":{"requests":3,"leaders":1,"followers":2,"cached":0,"fallbacks":0,"takeovers":0,"lease_lost":0,"errors":0,` +
+			`"distributed":{"requests":3,"leaders":1,"followers":2,"cached":0,"fallbacks":0,"takeovers":0,"lease_lost":0,"errors":0,"incompatible":0,` +
 			`"redis_errors":0,"active_flights":0,"hit_rate":"66.7%","breaker":"closed"}}`,
 	}
 	for mode := range tiers {

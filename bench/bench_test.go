@@ -38,12 +38,12 @@ func TestCallersAllocateWhatTheirTargetsAllow(t *testing.T) {
 	}
 }
 
-func TestEveryLibraryRunsAHerdsFunction(t *testing.T) {
+func TestEveryLibraryRunsTheFunctionOfABurst(t *testing.T) {
 	staying, leaving := localGroups()
 	for _, groups := range []map[string]doLocal{staying, leaving} {
 		for name, do := range groups {
-			if took := herd(do, 100); took < float64(time.Millisecond) {
-				t.Errorf("%s: the herd was back after %v, before its function's end", name, time.Duration(took))
+			if took := burst(do, 100); took < float64(time.Millisecond) {
+				t.Errorf("%s: the burst was back after %v, before its function's end", name, time.Duration(took))
 			}
 		}
 	}

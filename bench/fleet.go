@@ -113,7 +113,7 @@ func measureFleet(b *bench) {
 	cold := make(chan float64, 1)
 	go func() { cold <- coldCommands(b.quick) }()
 
-	measureHerdOfReplicas(b, s, addr)
+	measureBurstOfReplicas(b, s, addr)
 	s.limit(coldTitle(b.quick), <-cold, map[bool]float64{true: 8, false: 10}[b.quick])
 }
 
@@ -121,7 +121,7 @@ func coldTitle(quick bool) string {
 	if quick {
 		return "commands of a cold flight (no unsubscribe)"
 	}
-	return "commands of a flight, cold key"
+	return "commands of a flight, cold key (8, and 2 unsubscribes 30 s later)"
 }
 
 // coldCommands counts what one flight on a new key sends, at a Redis of its
@@ -156,7 +156,7 @@ func coldCommands(quick bool) float64 {
 	return float64(n)
 }
 
-func measureHerdOfReplicas(b *bench, s *section, addr string) {
+func measureBurstOfReplicas(b *bench, s *section, addr string) {
 	perRound, rounds := 8, b.rounds(7)
 	if b.quick {
 		perRound = 3
@@ -171,8 +171,43 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 		commands[peer.name], _ = countCommands(addr, 5, f.fly)
 		all = append(all, f)
 	}
-	p50, p99 := map[string][]float64{}, map[string][]float64{}
-	flown := map[string]int{}
+	p50, p99, flown := flyInTurn(all, rounds, perRound)
+	t := table{
+		Title:   fmt.Sprintf("%d replicas × %d callers, a function of %v", fleetReplicas, fleetCallers, fleetFunction),
+		Columns: []string{"", "runs a flight", "commands a flight", "beyond the function, p50", "p99"},
+	}
+	for _, f := range all {
+		name := f.peer.name
+		if failed := f.failed.Load(); failed > 0 {
+			t.Note += fmt.Sprintf("%s: %s calls failed. ", name, thousands(int(failed)))
+		}
+		runs := float64(f.executions) / float64(flown[name])
+		sent := count(commands[name])
+		if name == oursCold {
+			sent += fmt.Sprintf(" + %d", fleetReplicas-1) // the unsubscribes, which come when nobody counts any more
+		}
+		t.add(name, count(runs), sent, milliseconds(median(p50[name])), milliseconds(median(p99[name])))
+	}
+	best50, best99 := bestPeers(all, p50), bestPeers(all, p99)
+	t.Note += fmt.Sprintf("Half of what the best pair behind x/sync waits is %s (p50) and %s (p99); a floor, %s, waits %s and %s.",
+		milliseconds(median(p50[best50[false]])/2), milliseconds(median(p99[best99[false]])/2),
+		bareFloor, milliseconds(median(p50[bareFloor])), milliseconds(median(p99[bareFloor])))
+	s.Tables = append(s.Tables, t)
+	for _, asItComes := range []bool{true, false} {
+		for _, name := range []string{oursHot, oursCold} {
+			key := strings.TrimPrefix(name, "fleetcall, ")
+			peer50, peer99 := best50[asItComes], best99[asItComes]
+			s.ratio("wait beyond the function, p50, "+key, median(p50[name]), median(p50[peer50]), peer50, 0.5, false, milliseconds)
+			s.ratio("wait beyond the function, p99, "+key, median(p99[name]), median(p99[peer99]), peer99, 0.5, false, milliseconds)
+		}
+	}
+	s.limit("commands of a flight, hot key", commands[oursHot], 4)
+}
+
+// flyInTurn has each peer make its flights, round after round. It returns the waits'
+// quantiles, one of each round, and how many flights there were, by the peers' names.
+func flyInTurn(all []*flights, rounds, perRound int) (p50, p99 map[string][]float64, flown map[string]int) {
+	p50, p99, flown = map[string][]float64{}, map[string][]float64{}, map[string]int{}
 	for _, f := range all {
 		f.executions = 0
 	}
@@ -189,41 +224,21 @@ func measureHerdOfReplicas(b *bench, s *section, addr string) {
 			p99[f.peer.name] = append(p99[f.peer.name], float64(quantile(waits, 0.99)))
 		}
 	}
-	t := table{
-		Title:   fmt.Sprintf("%d replicas × %d callers, a function of %v", fleetReplicas, fleetCallers, fleetFunction),
-		Columns: []string{"", "runs a flight", "commands a flight", "beyond the function, p50", "p99"},
-	}
-	// The best of the peers as they come, and of those behind x/sync.
-	best50, best99 := map[bool]string{}, map[bool]string{}
+	return p50, p99, flown
+}
+
+// bestPeers names the peer that waits the least of those as they come (true), and of
+// those behind x/sync (false).
+func bestPeers(all []*flights, waits map[string][]float64) map[bool]string {
+	best := map[bool]string{}
 	for _, f := range all {
 		name, kind := f.peer.name, f.peer.asItComes
-		m50, m99 := median(p50[name]), median(p99[name])
-		if failed := f.failed.Load(); failed > 0 {
-			t.Note += fmt.Sprintf("%s: %s calls failed. ", name, thousands(int(failed)))
-		}
-		runs := float64(f.executions) / float64(flown[name])
-		t.add(name, count(runs), count(commands[name]), milliseconds(m50), milliseconds(m99))
 		if strings.HasPrefix(name, "fleetcall") || f.peer.floor {
 			continue
 		}
-		if best50[kind] == "" || m50 < median(p50[best50[kind]]) {
-			best50[kind] = name
-		}
-		if best99[kind] == "" || m99 < median(p99[best99[kind]]) {
-			best99[kind] = name
+		if best[kind] == "" || median(waits[name]) < median(waits[best[kind]]) {
+			best[kind] = name
 		}
 	}
-	t.Note += fmt.Sprintf("Half of what the best pair behind x/sync waits is %s (p50) and %s (p99); a floor, %s, waits %s and %s.",
-		milliseconds(median(p50[best50[false]])/2), milliseconds(median(p99[best99[false]])/2),
-		bareFloor, milliseconds(median(p50[bareFloor])), milliseconds(median(p99[bareFloor])))
-	s.Tables = append(s.Tables, t)
-	for _, asItComes := range []bool{true, false} {
-		for _, name := range []string{oursHot, oursCold} {
-			key := strings.TrimPrefix(name, "fleetcall, ")
-			peer50, peer99 := best50[asItComes], best99[asItComes]
-			s.ratio("wait beyond the function, p50, "+key, median(p50[name]), median(p50[peer50]), peer50, 0.5, false, milliseconds)
-			s.ratio("wait beyond the function, p99, "+key, median(p99[name]), median(p99[peer99]), peer99, 0.5, false, milliseconds)
-		}
-	}
-	s.limit("commands of a flight, hot key", commands[oursHot], 4)
+	return best
 }

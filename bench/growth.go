@@ -216,7 +216,7 @@ const measurable = 1_000
 // wait for a function to return.
 func memoryPerCall(addr string, n int, key func(i int) string) float64 {
 	// A slow start must not end as fallbacks: they wait all the same.
-	group, stop := newGroup(addr, distributed.WithRedisTimeout(10*time.Second))
+	group, stop := newGroup(addr, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(10*time.Second))
 	defer stop()
 	_, _, err := group.Do(background(), "warm-up", nothing)
 	must(err)

@@ -9,7 +9,12 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const pairsAtOnce = 256
+const (
+	pairsAtOnce     = 256
+	keysOfWorker    = 16 // used in turn
+	pipelines       = 4  // at once
+	pairsOfPipeline = pairsAtOnce / pipelines
+)
 
 // measureKeys compares the rate of calls with different keys to the rate of
 // their two commands, sent in each way that go-redis offers.
@@ -21,12 +26,11 @@ func measureKeys(b *bench) {
 	}
 	us := startBeside()
 	defer us.close()
-	const each = 16 // keys of a worker, used in turn
-	keys := make([]string, pairsAtOnce*each)
+	keys := make([]string, pairsAtOnce*keysOfWorker)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("pair-%d", i)
 	}
-	recorded := recordSteps(us.addr, us.call, pairsAtOnce*each)
+	recorded := recordSteps(us.addr, us.call, pairsAtOnce*keysOfWorker)
 	automatic := value(us.client.AutoPipeline())
 	defer func() { _ = automatic.Close() }()
 
@@ -35,33 +39,16 @@ func measureKeys(b *bench) {
 			Do(context.Context, ...any) *redis.Cmd
 		})
 		return func(worker, i int) {
-			pair := recorded[worker*each+i%each]
+			pair := recorded[worker*keysOfWorker+i%keysOfWorker]
 			must(doer.Do(us.ctx, pair.join...).Err())
 			must(doer.Do(us.ctx, pair.finish...).Err())
 		}
 	}
-	// Four workers send what 256 callers would, 64 joins and then their 64
-	// finishes in a pipeline each: a finish goes after the reply to its join.
-	const workers = 4
-	const deep = pairsAtOnce / workers
-	pipelined := func() float64 {
-		return deep * rate(workers, lasting, func(worker, round int) {
-			pairs := recorded[worker*deep*each:]
-			for _, step := range []func(steps) []any{func(s steps) []any { return s.join }, func(s steps) []any { return s.finish }} {
-				_, err := us.client.Pipelined(us.ctx, func(pipe redis.Pipeliner) error {
-					for i := range deep {
-						pipe.Do(us.ctx, step(pairs[i*each+round%each])...)
-					}
-					return nil
-				})
-				must(err)
-			}
-		})
-	}
+	pipelined := func() float64 { return pipelinedRate(us, lasting, recorded) }
 	rates := interleave(rounds, []contender{
 		{"fleetcall", func() float64 {
 			before := us.group.Stats().Distributed
-			all := rate(pairsAtOnce, lasting, func(worker, i int) { us.call(keys[worker*each+i%each]) })
+			all := rate(pairsAtOnce, lasting, func(worker, i int) { us.call(keys[worker*keysOfWorker+i%keysOfWorker]) })
 			after := us.group.Stats().Distributed
 			// A call that fell back sent no pair.
 			return all * float64(after.Leaders-before.Leaders) / float64(after.Requests-before.Requests)
@@ -70,18 +57,7 @@ func measureKeys(b *bench) {
 		{"auto-pipelined", func() float64 { return rate(pairsAtOnce, lasting, bare(automatic)) }},
 		{"pipelined", pipelined},
 	})
-	t := table{
-		Title:   fmt.Sprintf("Calls with different keys a second, %d at once, one replica", pairsAtOnce),
-		Columns: []string{"", "a second", "fleetcall's share"},
-	}
-	fastest := "plain"
-	for _, name := range []string{"fleetcall", "plain", "auto-pipelined", "pipelined"} {
-		t.add(map[string]string{"fleetcall": "fleetcall"}[name]+map[bool]string{true: "bare join and finish, " + name}[name != "fleetcall"],
-			perSecond(rates[name]), fmt.Sprintf("%.2f", rates["fleetcall"]/rates[name]))
-		if name != "fleetcall" && rates[name] > rates[fastest] {
-			fastest = name
-		}
-	}
+	t, fastest := tableOfKeys(rates)
 	pairs := 0.0
 	busy := usedBy(us.addr, 1, func() { pairs = pipelined() * lasting.Seconds() })
 	b.Facts.PairCPU = busy.cpu / pairs
@@ -110,4 +86,39 @@ func rate(workers int, lasting time.Duration, work func(worker, i int)) float64 
 		total += n
 	}
 	return float64(total) / time.Since(begin).Seconds()
+}
+
+// tableOfKeys shows the rates, and names the fastest of the bare ones.
+func tableOfKeys(rates map[string]float64) (t table, fastest string) {
+	t = table{
+		Title:   fmt.Sprintf("Calls with different keys a second, %d at once, one replica", pairsAtOnce),
+		Columns: []string{"", "a second", "fleetcall's share"},
+	}
+	fastest = "plain"
+	for _, name := range []string{"fleetcall", "plain", "auto-pipelined", "pipelined"} {
+		t.add(map[string]string{"fleetcall": "fleetcall"}[name]+map[bool]string{true: "bare join and finish, " + name}[name != "fleetcall"],
+			perSecond(rates[name]), fmt.Sprintf("%.2f", rates["fleetcall"]/rates[name]))
+		if name != "fleetcall" && rates[name] > rates[fastest] {
+			fastest = name
+		}
+	}
+	return t, fastest
+}
+
+// pipelinedRate is how many pairs a second four workers send that do what 256 callers
+// would, 64 joins and then their 64 finishes in a pipeline each: a finish goes after
+// the reply to its join.
+func pipelinedRate(us beside, lasting time.Duration, recorded []steps) float64 {
+	return pairsOfPipeline * rate(pipelines, lasting, func(worker, round int) {
+		pairs := recorded[worker*pairsOfPipeline*keysOfWorker:]
+		for _, step := range []func(steps) []any{func(s steps) []any { return s.join }, func(s steps) []any { return s.finish }} {
+			_, err := us.client.Pipelined(us.ctx, func(pipe redis.Pipeliner) error {
+				for i := range pairsOfPipeline {
+					pipe.Do(us.ctx, step(pairs[i*keysOfWorker+round%keysOfWorker])...)
+				}
+				return nil
+			})
+			must(err)
+		}
+	})
 }

@@ -102,7 +102,7 @@ func localGroups() (staying, leaving map[string]doLocal) {
 	return staying, leaving
 }
 
-// closedChannel merges one herd's calls, and does nothing else.
+// closedChannel merges the calls of one burst, and does nothing else.
 func closedChannel() doLocal {
 	var led atomic.Bool
 	var val int
@@ -119,9 +119,9 @@ func closedChannel() doLocal {
 
 // measureLocal fills the report's section on the first tier.
 func measureLocal(b *bench) {
-	serialOps, herds := 200_000, []int{1_000, 100_000}
+	serialOps, bursts := 200_000, []int{1_000, 100_000}
 	if b.quick {
-		serialOps, herds = 20_000, []int{1_000}
+		serialOps, bursts = 20_000, []int{1_000}
 	}
 	staying, leaving := localGroups()
 	t := table{
@@ -147,17 +147,17 @@ func measureLocal(b *bench) {
 	s.atMost("different keys, callers can leave", serialLeaving, ours, cancels, 0.5, ns)
 	s.limit("  its allocations", allocations(leaving[ours]), 3)
 
-	herdTable := table{
+	burstTable := table{
 		Title:   "One process, one key: from the release of a herd of callers until all have returned",
 		Columns: []string{"library"},
 	}
-	times := make([]map[string]float64, len(herds))
-	for i, n := range herds {
-		herdTable.Columns = append(herdTable.Columns, fmt.Sprintf("%s callers", thousands(n)))
-		all := contend(staying, func(do doLocal) float64 { return herd(do, n) })
-		all = append(all, contender{cancels, func() float64 { return herd(leaving[cancels], n) }})
-		all = append(all, contender{ours + " (can leave)", func() float64 { return herd(leaving[ours], n) }})
-		all = append(all, contender{channel, func() float64 { return herd(closedChannel(), n) }})
+	times := make([]map[string]float64, len(bursts))
+	for i, n := range bursts {
+		burstTable.Columns = append(burstTable.Columns, fmt.Sprintf("%s callers", thousands(n)))
+		all := contend(staying, func(do doLocal) float64 { return burst(do, n) })
+		all = append(all, contender{cancels, func() float64 { return burst(leaving[cancels], n) }})
+		all = append(all, contender{ours + " (can leave)", func() float64 { return burst(leaving[ours], n) }})
+		all = append(all, contender{channel, func() float64 { return burst(closedChannel(), n) }})
 		rounds := 51
 		if n > 10_000 {
 			rounds = 11
@@ -167,13 +167,13 @@ func measureLocal(b *bench) {
 	}
 	for _, name := range []string{ours, ours + " (can leave)", xsync, samber, cancels, sturdy, channel} {
 		row := []string{name}
-		for i := range herds {
+		for i := range bursts {
 			row = append(row, milliseconds(times[i][name]))
 		}
-		herdTable.add(row...)
+		burstTable.add(row...)
 	}
 	s.limit("allocations of a follower", followerAllocations(), 0)
-	s.Tables = append(s.Tables, t, herdTable)
+	s.Tables = append(s.Tables, t, burstTable)
 }
 
 func contend(groups map[string]doLocal, round func(doLocal) float64) []contender {
@@ -211,9 +211,9 @@ func onAllCores(do doLocal, n int) float64 {
 	})
 }
 
-// herd releases n callers of one key at once and returns the nanoseconds until
+// burst releases n callers of one key at once and returns the nanoseconds until
 // all have returned. The function ends 1 ms after the last has set out.
-func herd(do doLocal, n int) float64 {
+func burst(do doLocal, n int) float64 {
 	var setOut atomic.Int64
 	release, gathered := make(chan struct{}), make(chan struct{})
 	fn := newJob(func() (int, error) {

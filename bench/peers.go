@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -170,14 +171,16 @@ func newFleetcall(addr string) replica {
 }
 
 // newGroup returns a replica's Group on a client of its own, with every
-// default but those given.
+// default but those given. Nothing is logged.
 func newGroup(addr string, options ...distributed.Option) (*distributed.Group[[]byte], func()) {
 	client := newClient(addr)
-	group := value(distributed.New[[]byte](client, options...))
+	options = append(options, distributed.WithLogger(slog.New(slog.DiscardHandler)))
+	fleet := value(distributed.Open(client, options...))
+	group := value(distributed.NewGroup[[]byte](fleet, "bench"))
 	return group, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = group.Close(ctx)
+		_ = fleet.Close(ctx)
 		_ = client.Close()
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 )
 
 var (
@@ -25,8 +24,8 @@ var (
 	// ErrUnavailable is returned instead of a fallback by a group that fails
 	// closed, when Redis cannot be used.
 	ErrUnavailable = errors.New("fleetcall: Redis cannot be used")
-	// ErrClosed is returned by a group after Close.
-	ErrClosed = errors.New("fleetcall: group is closed")
+	// ErrClosed is returned by a group after its fleet's Close.
+	ErrClosed = errors.New("fleetcall: the fleet is closed")
 )
 
 type timeoutError struct{}
@@ -43,82 +42,18 @@ type PanicError struct {
 }
 
 // Error returns the value and the original stack.
-func (e *PanicError) Error() string { return fmt.Sprintf("%v\n\n%s", e.Value, e.Stack) }
+func (e *PanicError) Error() string {
+	if e == nil {
+		return "<nil>"
+	}
+	return fmt.Sprintf("%v\n\n%s", e.Value, e.Stack)
+}
 
 // Unwrap returns the value when it is an error.
 func (e *PanicError) Unwrap() error {
+	if e == nil {
+		return nil
+	}
 	err, _ := e.Value.(error)
 	return err
-}
-
-// RemoteError is an error that the function returned on another replica. It
-// has the original's message; errors.Is finds in it every error that was
-// registered under the same name here and there.
-type RemoteError struct {
-	Message string
-	Names   []string // the registered errors that the original was
-}
-
-func (e *RemoteError) Error() string { return e.Message }
-
-// Unwrap returns the errors registered here under e.Names.
-func (e *RemoteError) Unwrap() []error {
-	var errs []error
-	for _, name := range e.Names {
-		if err, ok := registry.byName.Load(name); ok {
-			errs = append(errs, err.(error))
-		}
-	}
-	return errs
-}
-
-var registry struct {
-	sync.Mutex
-	byName sync.Map // name → error
-	names  []string // in order of registration; guarded by Mutex
-}
-
-func init() {
-	for name, err := range map[string]error{
-		"fleetcall.ErrFlightTimeout": ErrFlightTimeout,
-		"fleetcall.ErrRemotePanic":   ErrRemotePanic,
-		"fleetcall.ErrGoexit":        ErrGoexit,
-		"context.DeadlineExceeded":   context.DeadlineExceeded,
-	} {
-		RegisterError(name, err)
-	}
-}
-
-// RegisterError makes err recognisable by errors.Is across replicas. Each
-// replica registers it under the same name, usually in an init function or a
-// package variable. RegisterError panics when name or err is empty, or name
-// is taken by another error: that is a mistake in the program.
-func RegisterError(name string, err error) {
-	if name == "" || err == nil {
-		panic("fleetcall: RegisterError needs a name and an error")
-	}
-	registry.Lock()
-	defer registry.Unlock()
-	if other, loaded := registry.byName.LoadOrStore(name, err); loaded {
-		if other != err {
-			panic(fmt.Sprintf("fleetcall: RegisterError: name %q is taken by another error", name))
-		}
-		return
-	}
-	registry.names = append(registry.names, name)
-}
-
-// ErrorNames returns the names of the registered errors that err is, by
-// errors.Is.
-func ErrorNames(err error) []string {
-	registry.Lock()
-	all := registry.names[:len(registry.names):len(registry.names)]
-	registry.Unlock()
-	var names []string
-	for _, name := range all {
-		if registered, ok := registry.byName.Load(name); ok && errors.Is(err, registered.(error)) {
-			names = append(names, name)
-		}
-	}
-	return names
 }

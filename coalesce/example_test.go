@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 )
@@ -17,10 +18,9 @@ func ExampleRegisterError() {
 
 	// On the replica that runs the function:
 	err := fmt.Errorf("product 7: %w", ErrSoldOut)
-	names := coalesce.ErrorNames(err)
 
 	// On the replica that waits for it:
-	remote := &coalesce.RemoteError{Message: err.Error(), Names: names}
+	remote := coalesce.NewRemoteError(err)
 	fmt.Println(remote, errors.Is(remote, ErrSoldOut))
 	// Output: product 7: sold out true
 }
@@ -37,4 +37,65 @@ func ExampleOff() {
 func ExampleRole_String() {
 	fmt.Println(coalesce.RemoteFollower)
 	// Output: remote-follower
+}
+
+// OutOfStock says how many are left.
+type OutOfStock struct {
+	Product string
+	Left    int
+}
+
+func (e *OutOfStock) Error() string { return fmt.Sprintf("%s: only %d left", e.Product, e.Left) }
+
+// A registered type keeps its fields on the way to the other replicas.
+func ExampleRegisterErrorType() {
+	coalesce.RegisterErrorType[*OutOfStock]("shop.OutOfStock")
+
+	// What another replica gets of the error:
+	err := fmt.Errorf("ordering: %w", &OutOfStock{"Keyboard", 2})
+	var remote error = coalesce.NewRemoteError(err)
+
+	var out *OutOfStock
+	fmt.Println(errors.As(remote, &out), out.Left, remote)
+	// Output: true 2 ordering: Keyboard: only 2 left
+}
+
+// A codec says before the first call what it would lose of a result.
+func ExampleJSON() {
+	type product struct {
+		Name  string
+		price float64
+	}
+	err := coalesce.JSON[product]().(coalesce.Checker).Check()
+	fmt.Println(err, product{"Keyboard", 49}.price)
+	// Output: JSON would not carry coalesce_test.product.price as it is: it is not exported; export it, give a type around it MarshalJSON and UnmarshalJSON, use another codec, or accept the loss with AllowLossy() 49
+}
+
+// Gob carries what JSON does not, such as a number that is infinite.
+func ExampleGob() {
+	type route struct{ Kilometres float64 }
+	unreachable := route{math.Inf(1)}
+
+	_, err := coalesce.JSON[route]().Marshal(unreachable)
+	fmt.Println(err)
+
+	codec := coalesce.Gob[route]()
+	data, err := codec.Marshal(unreachable)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(codec.Unmarshal(data))
+	// Output:
+	// json: unsupported value: +Inf
+	// {+Inf} <nil>
+}
+
+// Raw lets bytes travel as they are: of a page that is rendered already, for example.
+// It is the default of a group of []byte.
+func ExampleRaw() {
+	page := []byte("<p>caf\xe9</p>") // Latin-1: any bytes will do
+	data, err := coalesce.Raw[[]byte]().Marshal(page)
+	fmt.Printf("%q %v %v\n", data, err, &data[0] == &page[0]) // not copied
+	// Output: "<p>caf\xe9</p>" <nil> true
 }

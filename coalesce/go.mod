@@ -2,11 +2,7 @@ module github.com/fleetcall/fleetcall/coalesce
 
 go 1.26.0
 
-require (
-	github.com/redis/go-redis/v9 v9.23.0
-	github.com/sony/gobreaker/v2 v2.4.0
-	pgregory.net/rapid v1.3.0
-)
+require github.com/redis/go-redis/v9 v9.23.0
 
 require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

@@ -3,13 +3,13 @@
  *
  * protocol.md tells the protocol in words; this file says it again, so that
  * spin can try every order in which its steps may happen. The model has one
- * key. The steps of Redis are those of coalesce/distributed/lua, one inline
- * each, and atomic as they are. Between a script's run in Redis and the moment
+ * key. The steps of Redis are those of coalesce/internal/protocol/lua, one
+ * inline each, and atomic as they are. Between a script's run in Redis and the moment
  * its caller reads the reply, anything may happen.
  *
  *   proctype Caller    a caller of Do, and the flight it starts when the local
- *                      tier has none (flight.go, leader.go, follower.go)
- *   proctype Replica   a replica's subscription loop (subscriptions.go)
+ *                      tier has none (joining.go, leading.go, following.go)
+ *   proctype Replica   a replica's subscription loop (pubsub)
  *   proctype World     time, and what goes wrong: leases that run out, leaders
  *                      that stop or die, commands that arrive late
  *   proctype Forgetter a caller of Forget (forget.go)
@@ -427,8 +427,8 @@ inline local_follower_leaves() {
 	leader = NONE
 }
 
-/* A caller of Do and, if it starts a local flight, that flight's call in
- * flight.go: the labels are the states there. */
+/* A caller of Do and, if it starts a local flight, that flight's call: the
+ * labels are its states in coalesce/distributed. */
 proctype Caller(byte me; byte r) {
 	byte came_after, came_after_retry, came_after_forget; /* flights, when the caller came */
 	byte own_ended;        /* the replica's finishing list before the join */

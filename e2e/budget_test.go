@@ -79,7 +79,7 @@ var monitored = regexp.MustCompile(`^\+[0-9.]+ \[\d+ (\S+)\] "([^"]*)"(?: "([^"]
 func commands(t *testing.T, lines []string) map[string]int {
 	t.Helper()
 	scripts := map[string]string{}
-	files, err := filepath.Glob("../coalesce/distributed/lua/*.lua")
+	files, err := filepath.Glob("../coalesce/internal/protocol/lua/*.lua")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d scripts, %v", len(files), err)
 	}

@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 
 // setup describes the fleet of a test.
 type setup struct {
+	binary   string // empty: the program under test
 	mode     string
 	replicas int
 	postgres *postgresrig.Server // nil: an embedded database
@@ -78,12 +79,15 @@ func start(t *testing.T, s setup) *fleet.Fleet {
 	if s.balancer == "" {
 		s.balancer = fleet.BalancerNginx
 	}
+	if s.binary == "" {
+		s.binary = binary
+	}
 	databaseURL := ""
 	if s.postgres != nil {
 		databaseURL = s.postgres.URL()
 	}
 	f, err := fleet.Start(t.Context(), fleet.Config{
-		Binary: binary, Replicas: s.replicas, Mode: s.mode, Balancer: s.balancer,
+		Binary: s.binary, Replicas: s.replicas, Mode: s.mode, Balancer: s.balancer,
 		DatabaseURL: databaseURL, RedisURL: s.redisURL, Env: environment(s.env...),
 		Logs:   logs,
 		Report: func(sentence string) { t.Error(sentence) },

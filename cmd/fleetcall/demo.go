@@ -36,7 +36,7 @@ type demoCmd struct {
 
 const demoID = 1 // the product asked for
 
-// outcome is what one mode showed.
+// outcome is what the demo measured in one mode.
 type outcome struct {
 	mode    string
 	result  *load.Result
@@ -109,7 +109,8 @@ func (c *demoCmd) counter() string {
 	return "each replica's embedded database (database.queries of /stats?scope=fleet)"
 }
 
-// judge prints a verdict on each mode and returns how many are wrong.
+// judge prints for each mode whether its counts are right, and returns how many modes
+// are wrong.
 func (c *demoCmd) judge(outcomes []outcome) int {
 	wrong := 0
 	for _, o := range outcomes {
@@ -131,7 +132,7 @@ func (c *demoCmd) summary(o outcome) string {
 	return fmt.Sprintf("%s requests, %s %s", thousands(int64(c.Requests)), thousands(o.queries), queries)
 }
 
-// faults returns what is not as the mode promises.
+// faults returns a sentence for each count that is not as the mode promises.
 func (c *demoCmd) faults(o outcome) []string {
 	var faults []string
 	if low, high := c.promised(o.mode); o.queries < low || o.queries > high {
@@ -150,7 +151,7 @@ func (c *demoCmd) faults(o outcome) []string {
 	return faults
 }
 
-// page returns what the report's file shows.
+// page returns the content of the report's file.
 func (c *demoCmd) page(outcomes []outcome, product string, begun time.Time) *report.Report {
 	r := &report.Report{
 		Title: "fleetcall demo", Command: c.commandLine(), Begun: begun, Took: time.Since(begun), Machine: report.Machine(buildVersion()),
@@ -166,8 +167,8 @@ func (c *demoCmd) page(outcomes []outcome, product string, begun time.Time) *rep
 	return r
 }
 
-// commandLine returns what does the same again, without the addresses of the
-// servers, which have passwords.
+// commandLine returns the command that does the same again, without the addresses of the
+// servers, which may have passwords.
 func (c *demoCmd) commandLine() string {
 	words := fleetEnvironment()
 	for name, value := range map[string]string{"DATABASE_URL": c.DatabaseURL, "REDIS_URL": c.RedisURL} {
@@ -211,26 +212,13 @@ func (c *demoCmd) promised(mode string) (low, high int64) {
 
 func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o outcome, err error) {
 	fmt.Fprintf(os.Stderr, "%-12s starting %d replicas\n", mode, c.Replicas)
-	config := fleet.Config{
-		Replicas:    c.Replicas,
-		Mode:        mode,
-		DatabaseURL: c.DatabaseURL,
-		RedisURL:    c.RedisURL,
-		Balancer:    c.Balancer,
-		// A fleet of someone else's on the same Redis must not take part.
-		Env:    []string{"COALESCE_NAMESPACE=fleetcall-demo-" + rand.Text(), "COALESCE_MAX_AGE=0s"},
-		Report: reportFleet,
-	}
-	if c.Verbose {
-		config.Logs = os.Stderr
-	}
 	var before int64
 	if c.DatabaseURL != "" {
 		if before, err = c.scans(ctx); err != nil {
 			return o, err
 		}
 	}
-	f, err := fleet.Start(ctx, config)
+	f, err := fleet.Start(ctx, c.fleet(mode))
 	if err != nil {
 		return o, err
 	}
@@ -245,21 +233,8 @@ func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o out
 	if err != nil {
 		return o, err
 	}
-	fmt.Fprintf(os.Stderr, "%-12s sending %s requests\n", mode, thousands(int64(c.Requests)))
-	answered, finish := requestProgress(c.Requests, mode)
 	o.mode = mode
-	o.result, err = load.Run(ctx, load.Config{
-		URLs:        []string{fmt.Sprintf("%s/product/coalesced/%d", f.URL(), demoID)},
-		Requests:    c.Requests,
-		Concurrency: c.Concurrency,
-		Check: func(_ string, _ http.Header, body []byte) error {
-			return checkProduct(body, first)
-		},
-		Answered: answered,
-		Connect:  true,
-	})
-	finish()
-	if err != nil {
+	if o.result, err = c.send(ctx, f.URL(), mode, first); err != nil {
 		return o, err
 	}
 	if o.counted, err = target.Counted(ctx, idle, o.result); err != nil {
@@ -276,8 +251,43 @@ func (c *demoCmd) load(ctx context.Context, mode string, first *sync.Map) (o out
 	return o, err
 }
 
-// checkProduct says what is wrong with an answer: it has to hold the product
-// asked for, with the same bytes as every other answer.
+// fleet returns the settings of the fleet that the demo starts in a mode.
+func (c *demoCmd) fleet(mode string) fleet.Config {
+	config := fleet.Config{
+		Replicas:    c.Replicas,
+		Mode:        mode,
+		DatabaseURL: c.DatabaseURL,
+		RedisURL:    c.RedisURL,
+		Balancer:    c.Balancer,
+		// Another fleet on the same Redis must not take part.
+		Env:    []string{"COALESCE_NAMESPACE=fleetcall-demo-" + rand.Text(), "COALESCE_MAX_AGE=0s"},
+		Report: reportFleet,
+	}
+	if c.Verbose {
+		config.Logs = os.Stderr
+	}
+	return config
+}
+
+// send sends the requests to a fleet, and shows the progress.
+func (c *demoCmd) send(ctx context.Context, base, mode string, first *sync.Map) (*load.Result, error) {
+	fmt.Fprintf(os.Stderr, "%-12s sending %s requests\n", mode, thousands(int64(c.Requests)))
+	answered, finish := requestProgress(c.Requests, mode)
+	defer finish()
+	return load.Run(ctx, load.Config{
+		URLs:        []string{fmt.Sprintf("%s/product/coalesced/%d", base, demoID)},
+		Requests:    c.Requests,
+		Concurrency: c.Concurrency,
+		Check: func(_ string, _ http.Header, body []byte) error {
+			return checkProduct(body, first)
+		},
+		Answered: answered,
+		Connect:  true,
+	})
+}
+
+// checkProduct returns what is wrong with an answer. It must have the right product, with
+// the same bytes as all other answers.
 func checkProduct(body []byte, first *sync.Map) error {
 	var answer struct {
 		Product json.RawMessage `json:"product"`

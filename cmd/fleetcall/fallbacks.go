@@ -12,24 +12,22 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
-// fallbackPause is how long no query must have run without the lease before
-// one that does is news again.
+// fallbackPause is the time without fallbacks of a cause after which the next one is
+// logged again.
 const fallbackPause = 10 * time.Second
 
 var redisFailures = distributed.FailureKinds()
 
-// fallbackLog logs one line for each stretch of queries that run without the
-// lease for one cause, with the first of them: results that are too large say
-// nothing of a Redis that is gone.
+// fallbackLog logs the first of many queries that run without the lease, once for each
+// cause: a line about results that are too large must not hide that Redis is gone.
 type fallbackLog struct {
-	distributed.NoObserver
 	log *slog.Logger
 
 	mu   sync.Mutex
 	last map[string]time.Time // when a query ran without the lease, by cause; guarded by mu
 }
 
-// Run makes fallbackLog a distributed.Observer.
+// Run makes fallbackLog a distributed.RunHook.
 func (f *fallbackLog) Run(ctx context.Context, run distributed.Run) (context.Context, func(error)) {
 	if run.Role == coalesce.Fallback {
 		f.note(ctx, run, time.Now())
@@ -43,7 +41,7 @@ func (f *fallbackLog) note(ctx context.Context, run distributed.Run, now time.Ti
 	}
 }
 
-// news says whether cause begins a stretch.
+// news says whether there was no fallback of this cause for a while.
 func (f *fallbackLog) news(cause string, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

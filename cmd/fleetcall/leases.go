@@ -12,19 +12,18 @@ import (
 const (
 	// leasesListed is how many of a replica's leases are listed.
 	leasesListed = 20
-	// leasesSweep is how many leases are kept before those that have run out
-	// are looked for: their flights may have ended without a word from Redis.
+	// leasesSweep is the number of leases at which those that have run out are dropped.
+	// They are still kept when Redis did not answer at the end of their flights.
 	leasesSweep = 1024
 )
 
 // leases knows which leases this replica holds.
 type leases struct {
-	distributed.NoObserver
 	ttl time.Duration
 
 	mu    sync.Mutex
 	held  map[string]heldLease // by flight
-	sweep int                  // when held has as many, it is swept
+	sweep int                  // the number at which the next ones are dropped
 }
 
 type heldLease struct {
@@ -37,7 +36,7 @@ func newLeases(ttl time.Duration) *leases {
 	return &leases{ttl: ttl, held: map[string]heldLease{}, sweep: leasesSweep}
 }
 
-// Lease makes leases a distributed.Observer.
+// Lease makes leases a distributed.LeaseHook.
 func (l *leases) Lease(lease distributed.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -41,7 +41,7 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	}
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.ContainsAny(c.URL, "?#") {
-		// Not quoted: it may have a password.
+		// The error does not quote the URL, which may have a password.
 		return errors.New("fleetcall: --url is not a URL like http://localhost:8000, without a query")
 	}
 	target := load.Target{Base: strings.TrimRight(c.URL, "/"), AdminToken: c.AdminToken}
@@ -74,24 +74,7 @@ func (c *loadCmd) Run(ctx context.Context) error {
 		return err
 	}
 	out := loadReport{URL: publicURL(base), Endpoint: c.Endpoint, BrokenOff: err != nil, Result: result, requests: c.Requests}
-	var counted load.Stats
-	if unknown == nil {
-		counted, unknown = target.Counted(ctx, before, result)
-	}
-	switch {
-	case unknown == nil:
-		out.counted = &counted
-	case ctx.Err() != nil:
-		out.NotKnown = "the load was broken off"
-	default:
-		out.NotKnown = strings.TrimPrefix(unknown.Error(), "fleetcall: ")
-	}
-	if out.NotKnown != "" {
-		fmt.Fprintln(os.Stderr, wrap("fleetcall: what the replicas counted is not known: "+out.NotKnown, columns()))
-	}
-	if c.Endpoint == "coalesced" && out.counted != nil {
-		out.Impact = newImpact(counted)
-	}
+	out.count(ctx, target, before, unknown)
 	err = errors.Join(err, out.print(c.Format))
 	if file != nil {
 		if writeErr := file.Write(c.page(out, begun)); writeErr != nil {
@@ -105,7 +88,29 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	return err
 }
 
-// page returns what the report's file shows.
+// count adds what the replicas counted, or the reason why that is not known. before has
+// their statistics from before the load, unless unknown says why they could not be read.
+func (out *loadReport) count(ctx context.Context, target load.Target, before load.Stats, unknown error) {
+	var counted load.Stats
+	if unknown == nil {
+		counted, unknown = target.Counted(ctx, before, out.Result)
+	}
+	switch {
+	case unknown == nil:
+		out.counted = &counted
+		if out.Endpoint == "coalesced" {
+			out.Impact = newImpact(counted)
+		}
+		return
+	case ctx.Err() != nil:
+		out.NotKnown = "the load was broken off"
+	default:
+		out.NotKnown = strings.TrimPrefix(unknown.Error(), "fleetcall: ")
+	}
+	fmt.Fprintln(os.Stderr, wrap("fleetcall: what the replicas counted is not known: "+out.NotKnown, columns()))
+}
+
+// page returns the content of the report's file.
 func (c *loadCmd) page(out loadReport, begun time.Time) *report.Report {
 	run := report.Run{Name: c.Endpoint, Result: out.Result, Fleet: out.counted, NotKnown: out.NotKnown}
 	setup := []report.Fact{{Name: "Server", Value: out.URL}, {Name: "Endpoint", Value: c.Endpoint}, {Name: "Product ids", Value: c.IDs}}
@@ -126,7 +131,7 @@ func (c *loadCmd) page(out loadReport, begun time.Time) *report.Report {
 	}
 }
 
-// commandLine returns what does the same again, without the token.
+// commandLine returns the command that does the same again, without the token.
 func (c *loadCmd) commandLine(address string) string {
 	words := []string{"fleetcall", "load", "--url=" + address, "--endpoint=" + c.Endpoint, "--ids=" + c.IDs,
 		"--requests=" + strconv.Itoa(c.Requests), "--concurrency=" + strconv.Itoa(c.Concurrency), "--format=" + c.Format}
@@ -148,12 +153,12 @@ type loadReport struct {
 	requests int         // that were to be sent
 }
 
-// ended says how far a load came that was broken off.
+// ended says how many requests were sent when the load was broken off.
 func (r loadReport) ended() string {
 	return fmt.Sprintf("after %s of %s requests", thousands(int64(r.Result.Requests)), thousands(int64(r.requests)))
 }
 
-// impact is what coalescing did during a load, over all replicas.
+// impact is what coalescing saved during a load, over all replicas.
 type impact struct {
 	Without   int64  `json:"queries_without_coalescing"`
 	With      int64  `json:"queries_with_coalescing"`

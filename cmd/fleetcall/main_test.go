@@ -114,44 +114,49 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
+// wrongCalls are refused, with sentences that have these words.
+var wrongCalls = []struct {
+	args string
+	env  [2]string
+	code int
+	want []string
+}{
+	{args: "serve --query-delay=abc", code: 2, want: []string{"--query-delay"}},
+	{args: "serve", env: [2]string{"QUERY_DELAY", "abc"}, code: 2, want: []string{"--query-delay", "QUERY_DELAY"}},
+	{args: "serve", env: [2]string{"QUERY_DELAY", "-1s"}, code: 2, want: []string{"--query-delay", "QUERY_DELAY"}},
+	{args: "serve", env: [2]string{"COALESCE_MODE", "both"}, code: 2, want: []string{"--mode", "COALESCE_MODE", "distributed"}},
+	{args: "serve", env: [2]string{"COALESCE_MODE", "distributed"}, code: 2, want: []string{"COALESCE_MODE", "REDIS_URL"}},
+	{args: "serve", env: [2]string{"DB_POOL_MIN", "11"}, code: 2, want: []string{"DB_POOL_MIN", "DB_POOL_MAX"}},
+	{args: "serve", env: [2]string{"DB_POOL_MAX", "0"}, code: 2, want: []string{"DB_POOL_MAX"}},
+	{args: "serve", env: [2]string{"LISTEN_ADDR", "8000"}, code: 2, want: []string{"LISTEN_ADDR"}},
+	{args: "serve", env: [2]string{"LOG_LEVEL", "loud"}, code: 2, want: []string{"LOG_LEVEL"}},
+	{args: "serve", env: [2]string{"LOG_FORMAT", "xml"}, code: 2, want: []string{"LOG_FORMAT"}},
+	{args: "serve", env: [2]string{"COALESCE_REDIS_TIMEOUT", "0s"}, code: 2, want: []string{"COALESCE_REDIS_TIMEOUT"}},
+	{args: "serve", env: [2]string{"COALESCE_REDIS_TIMEOUT", "4s"}, code: 2, want: []string{"--redis-timeout", "COALESCE_REDIS_TIMEOUT", "--lease-ttl", "COALESCE_LEASE_TTL", "lower the one or raise the other"}},
+	{args: "serve --lease-ttl=100ms", code: 2, want: []string{"--redis-timeout", "COALESCE_REDIS_TIMEOUT", "--lease-ttl", "COALESCE_LEASE_TTL"}},
+	{args: "serve", env: [2]string{"COALESCE_NAMESPACE", "{x}"}, code: 2, want: []string{"COALESCE_NAMESPACE"}},
+	{args: "serve", env: [2]string{"REPLICA_ID", "a\nb"}, code: 2, want: []string{"REPLICA_ID"}},
+	{args: "serve", env: [2]string{"ADMIN_TOKEN", " hunter2"}, code: 2, want: []string{"ADMIN_TOKEN", "blanks around", "openssl rand"}},
+	{args: "serve", env: [2]string{"ADMIN_TOKEN", "hunter2\n"}, code: 2, want: []string{"ADMIN_TOKEN", "blanks around", "openssl rand"}},
+	{args: "serve", env: [2]string{"ADMIN_TOKEN", "hunter2\u00a0"}, code: 2, want: []string{"ADMIN_TOKEN", "ASCII", "openssl rand"}},
+	{args: "serve", env: [2]string{"ADMIN_TOKEN", "schlüssel"}, code: 2, want: []string{"ADMIN_TOKEN", "ASCII", "openssl rand"}},
+	{args: "serve", env: [2]string{"MAX_CONNECTIONS", "0"}, code: 2, want: []string{"MAX_CONNECTIONS"}},
+	{args: "serve", env: [2]string{"SHUTDOWN_DELAY", "-1s"}, code: 2, want: []string{"SHUTDOWN_DELAY"}},
+	{args: "serve", env: [2]string{"PPROF_ADDR", "6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+	{args: "serve", env: [2]string{"PPROF_ADDR", ":6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+	{args: "serve", env: [2]string{"PPROF_ADDR", "0.0.0.0:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+	{args: "serve", env: [2]string{"PPROF_ADDR", "[::]:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+	{args: "serve", env: [2]string{"PPROF_ADDR", "192.0.2.1:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+	{args: "serve", env: [2]string{"PPROF_ADDR", "example.com:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
+	{args: "serve --listen 127.0.0.1:0", env: [2]string{"REDIS_URL", "redis://:hun/ter2@localhost"}, code: 1, want: []string{"REDIS_URL"}},
+	{args: "serve --listen 127.0.0.1:0", env: [2]string{"DATABASE_URL", "mysql://root:hunter2@localhost/x"}, code: 1, want: []string{"DATABASE_URL"}},
+	{args: "initdb", code: 1, want: []string{"DATABASE_URL"}},
+	{args: "nonsense", code: 2, want: []string{"nonsense"}},
+}
+
 func TestWrongCallsNameTheFlagAndTheVariable(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, c := range []struct {
-		args string
-		env  [2]string
-		code int
-		want []string
-	}{
-		{args: "serve --query-delay=abc", code: 2, want: []string{"--query-delay"}},
-		{args: "serve", env: [2]string{"QUERY_DELAY", "abc"}, code: 2, want: []string{"--query-delay", "QUERY_DELAY"}},
-		{args: "serve", env: [2]string{"QUERY_DELAY", "-1s"}, code: 2, want: []string{"--query-delay", "QUERY_DELAY"}},
-		{args: "serve", env: [2]string{"COALESCE_MODE", "both"}, code: 2, want: []string{"--mode", "COALESCE_MODE", "distributed"}},
-		{args: "serve", env: [2]string{"COALESCE_MODE", "distributed"}, code: 2, want: []string{"COALESCE_MODE", "REDIS_URL"}},
-		{args: "serve", env: [2]string{"DB_POOL_MIN", "11"}, code: 2, want: []string{"DB_POOL_MIN", "DB_POOL_MAX"}},
-		{args: "serve", env: [2]string{"DB_POOL_MAX", "0"}, code: 2, want: []string{"DB_POOL_MAX"}},
-		{args: "serve", env: [2]string{"LISTEN_ADDR", "8000"}, code: 2, want: []string{"LISTEN_ADDR"}},
-		{args: "serve", env: [2]string{"LOG_LEVEL", "loud"}, code: 2, want: []string{"LOG_LEVEL"}},
-		{args: "serve", env: [2]string{"LOG_FORMAT", "xml"}, code: 2, want: []string{"LOG_FORMAT"}},
-		{args: "serve", env: [2]string{"COALESCE_REDIS_TIMEOUT", "0s"}, code: 2, want: []string{"COALESCE_REDIS_TIMEOUT"}},
-		{args: "serve", env: [2]string{"COALESCE_NAMESPACE", "{x}"}, code: 2, want: []string{"COALESCE_NAMESPACE"}},
-		{args: "serve", env: [2]string{"REPLICA_ID", "a\nb"}, code: 2, want: []string{"REPLICA_ID"}},
-		{args: "serve", env: [2]string{"ADMIN_TOKEN", " hunter2"}, code: 2, want: []string{"ADMIN_TOKEN", "blanks around", "openssl rand"}},
-		{args: "serve", env: [2]string{"ADMIN_TOKEN", "hunter2\n"}, code: 2, want: []string{"ADMIN_TOKEN", "blanks around", "openssl rand"}},
-		{args: "serve", env: [2]string{"ADMIN_TOKEN", "hunter2\u00a0"}, code: 2, want: []string{"ADMIN_TOKEN", "ASCII", "openssl rand"}},
-		{args: "serve", env: [2]string{"ADMIN_TOKEN", "schlüssel"}, code: 2, want: []string{"ADMIN_TOKEN", "ASCII", "openssl rand"}},
-		{args: "serve", env: [2]string{"MAX_CONNECTIONS", "0"}, code: 2, want: []string{"MAX_CONNECTIONS"}},
-		{args: "serve", env: [2]string{"SHUTDOWN_DELAY", "-1s"}, code: 2, want: []string{"SHUTDOWN_DELAY"}},
-		{args: "serve", env: [2]string{"PPROF_ADDR", "6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
-		{args: "serve", env: [2]string{"PPROF_ADDR", ":6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
-		{args: "serve", env: [2]string{"PPROF_ADDR", "0.0.0.0:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
-		{args: "serve", env: [2]string{"PPROF_ADDR", "[::]:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
-		{args: "serve", env: [2]string{"PPROF_ADDR", "192.0.2.1:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
-		{args: "serve", env: [2]string{"PPROF_ADDR", "example.com:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
-		{args: "serve --listen 127.0.0.1:0", env: [2]string{"REDIS_URL", "redis://:hun/ter2@localhost"}, code: 1, want: []string{"REDIS_URL"}},
-		{args: "serve --listen 127.0.0.1:0", env: [2]string{"DATABASE_URL", "mysql://root:hunter2@localhost/x"}, code: 1, want: []string{"DATABASE_URL"}},
-		{args: "initdb", code: 1, want: []string{"DATABASE_URL"}},
-		{args: "nonsense", code: 2, want: []string{"nonsense"}},
-	} {
+	for _, c := range wrongCalls {
 		name := c.args + " " + c.env[0] + "=" + c.env[1]
 		t.Run(name, func(t *testing.T) {
 			if c.env[0] != "" {

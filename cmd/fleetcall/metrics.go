@@ -14,16 +14,16 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
 )
 
-// metrics is what /metrics shows: a registry of its own, and what is measured
-// as it happens.
+// metrics is what /metrics shows: a registry, and the metrics that are measured as
+// requests and calls happen.
 type metrics struct {
 	registry *prometheus.Registry
-	calls    *coalesceprom.Observer
+	calls    *coalesceprom.Hook
 	requests *prometheus.HistogramVec
 }
 
-// noRoute is the route of a request for something that is not there: the paths
-// of such requests have no end.
+// noRoute is the route of requests for paths that do not exist. The paths themselves would
+// make a series each, without a limit.
 const noRoute = "none"
 
 // canceled is the class of a request whose client left before there was a status.
@@ -32,7 +32,7 @@ const canceled = "canceled"
 func newMetrics(replica, mode string) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		calls:    coalesceprom.NewLocalObserver(),
+		calls:    coalesceprom.NewLocalHook(groupName),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fleetcall_http_request_duration_seconds",
 			Help:    "How long requests took, by the pattern of their path and the class of their status; canceled: the client left.",
@@ -40,7 +40,7 @@ func newMetrics(replica, mode string) *metrics {
 		}, []string{"route", "code"}),
 	}
 	if mode == modeDistributed {
-		m.calls = coalesceprom.NewObserver()
+		m.calls = coalesceprom.NewHook(groupName)
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "fleetcall_build_info", Help: "1; the labels say what was built, and with what.",
@@ -68,9 +68,8 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// requested takes note of a request. The probes' and the scraper's own are left
-// out: they would hide what clients see. So are streams, which take as long as
-// somebody looks.
+// requested measures a request. It leaves out probes and scrapes, which would hide what
+// clients see, and streams, which last as long as a client watches.
 func (m *metrics) requested(r api.Request) {
 	switch r.Route {
 	case "/metrics", "/livez", "/readyz", "/health", "/events":
@@ -85,13 +84,13 @@ func (m *metrics) requested(r api.Request) {
 	m.requests.WithLabelValues(r.Route, code).Observe(r.Took.Seconds())
 }
 
-// database shows a store.
+// database is the collector of a store's metrics.
 type database struct {
 	store store
 	pool  func() *pgxpool.Stat // nil: not PostgreSQL
 }
 
-// databaseOf returns the collector of a store. A pool of pgx has more to tell.
+// databaseOf returns the collector of a store. A store with a pool of pgx has more metrics.
 func databaseOf(s store) database {
 	d := database{store: s}
 	if pgx, ok := s.(interface{ Pool() *pgxpool.Stat }); ok {

@@ -71,7 +71,7 @@ func (r *running) agree(t *testing.T, st api.Stats) {
 	want(st.Database.Errors, "fleetcall_database_query_errors_total")
 	want(uint64(st.Database.Max), "fleetcall_database_connections_max")
 	if l := st.Tiers.Local; l != nil {
-		want(l.Requests, "fleetcall_local_requests_total")
+		want(l.Requests, "fleetcall_local_requests_total", "group", groupName)
 		want(l.Leaders, "fleetcall_local_requests_total", "role", "leader")
 		want(l.Followers, "fleetcall_local_requests_total", "role", "local-follower")
 		want(l.Errors, "fleetcall_local_flight_errors_total")
@@ -79,18 +79,19 @@ func (r *running) agree(t *testing.T, st api.Stats) {
 		t.Errorf("mode %s has metrics of the local tier", st.Mode)
 	}
 	if d := st.Tiers.Distributed; d != nil {
-		want(d.Requests, "fleetcall_distributed_flights_total")
+		want(d.Requests, "fleetcall_distributed_flights_total", "group", groupName)
 		want(d.Leaders, "fleetcall_distributed_flights_total", "role", "leader")
 		want(d.Followers, "fleetcall_distributed_flights_total", "role", "remote-follower")
 		want(d.Fallbacks, "fleetcall_distributed_flights_total", "role", "fallback")
-		want(d.Fallbacks, "fleetcall_distributed_fallbacks_total")
+		want(d.Fallbacks, "fleetcall_distributed_fallbacks_total", "group", groupName)
 		want(d.Errors, "fleetcall_distributed_flight_errors_total")
 		want(d.Takeovers, "fleetcall_distributed_takeovers_total")
 		want(d.LeaseLost, "fleetcall_distributed_leases_lost_total")
+		want(d.Incompatible, "fleetcall_distributed_incompatible_total", "group", groupName)
 		want(d.RedisErrors, "fleetcall_distributed_redis_failures_total")
 		want(d.Garbage, "fleetcall_distributed_garbage_total")
 		want(1, "fleetcall_distributed_breaker_state", "state", d.Breaker)
-		want(d.Followers, "fleetcall_follower_lag_seconds")
+		want(d.Followers, "fleetcall_follower_lag_seconds", "group", groupName)
 	} else {
 		for name := range families {
 			if strings.HasPrefix(name, "fleetcall_distributed_") || strings.HasPrefix(name, "fleetcall_redis_") || strings.HasPrefix(name, "fleetcall_follower_") {
@@ -110,6 +111,29 @@ func burst(t *testing.T, n int, replicas ...*running) {
 		}
 	}
 	all.Wait()
+}
+
+// reset resets the statistics, and fails the test unless the counters go on from what
+// they were before.
+func (r *running) reset(t *testing.T, st api.Stats, families map[string]*dto.MetricFamily) {
+	t.Helper()
+	r.client.CloseIdleConnections()
+	if status, _, body := r.send(t, http.MethodPost, "/stats/reset"); status != http.StatusOK {
+		t.Fatalf("%d: %s", status, body)
+	}
+	after := r.scrape(t)
+	for name, family := range families {
+		before, _ := value(families, name)
+		if now, _ := value(after, name); family.GetType() == dto.MetricType_COUNTER && now < before {
+			t.Errorf("%s went from %v to %v", name, before, now)
+		}
+	}
+	if queries, _ := value(after, "fleetcall_database_queries_total"); queries != float64(st.Database.Queries) {
+		t.Errorf("%v queries after the reset, were %d", queries, st.Database.Queries)
+	}
+	if get[api.Stats](t, r, "/stats").Database.Queries != 0 {
+		t.Error("the statistics were not reset")
+	}
 }
 
 func TestMetricsAgreeWithStatsInEveryMode(t *testing.T) {
@@ -153,24 +177,7 @@ func TestMetricsAgreeWithStatsInEveryMode(t *testing.T) {
 						t.Errorf("%v requests for nothing, %v refused", none, refused)
 					}
 				}
-				// Counters go on when the statistics are reset.
-				r.client.CloseIdleConnections()
-				if status, _, body := r.send(t, http.MethodPost, "/stats/reset"); status != http.StatusOK {
-					t.Fatalf("%d: %s", status, body)
-				}
-				after := r.scrape(t)
-				for name, family := range families {
-					before, _ := value(families, name)
-					if now, _ := value(after, name); family.GetType() == dto.MetricType_COUNTER && now < before {
-						t.Errorf("%s went from %v to %v", name, before, now)
-					}
-				}
-				if queries, _ := value(after, "fleetcall_database_queries_total"); queries != float64(st.Database.Queries) {
-					t.Errorf("%v queries after the reset, were %d", queries, st.Database.Queries)
-				}
-				if get[api.Stats](t, r, "/stats").Database.Queries != 0 {
-					t.Error("the statistics were not reset")
-				}
+				r.reset(t, st, families)
 			}
 		})
 	}

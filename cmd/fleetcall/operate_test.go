@@ -159,9 +159,11 @@ func TestALostLeaseAndATakeoverAreLoggedOnce(t *testing.T) {
 		eventually(t, "in flight", func() bool { return get[api.Stats](t, r, "/stats").Tiers.Local.Waiting >= 5 })
 	}
 	ask(leader)
-	eventually(t, "led", func() bool { return redis.Client().Exists(t.Context(), "fleetcall:{product:1}:lease").Val() == 1 })
+	eventually(t, "led", func() bool {
+		return redis.Client().Exists(t.Context(), "fleetcall:product:{product:1}:lease").Val() == 1
+	})
 	ask(follower)
-	redis.Client().Del(t.Context(), "fleetcall:{product:1}:lease")
+	redis.Client().Del(t.Context(), "fleetcall:product:{product:1}:lease")
 	all.Wait()
 	leader.expectLine(t, "lease lost")
 	follower.expectLine(t, "took over")

@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// profiles serves what net/http/pprof knows of this process.
+// profiles serves the profiles of net/http/pprof.
 type profiles struct {
 	http   *http.Server
 	addr   net.Addr
 	served chan error
 }
 
-// startProfiles listens on a loopback address: profiles tell what a process is
-// and does, and taking one slows it down.
+// startProfiles listens on a loopback address only, because profiles show secrets of the
+// process, and taking one slows it down.
 func startProfiles(ctx context.Context, address string, log *slog.Logger) (*profiles, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -35,7 +35,7 @@ func startProfiles(ctx context.Context, address string, log *slog.Logger) (*prof
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	p := &profiles{
-		// Without a WriteTimeout: whoever asks says how long a profile takes.
+		// There is no WriteTimeout, because the client says how long a profile takes.
 		http:   &http.Server{Handler: fromLoopback(mux), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute},
 		addr:   l.Addr(),
 		served: make(chan error, 1),
@@ -45,8 +45,8 @@ func startProfiles(ctx context.Context, address string, log *slog.Logger) (*prof
 	return p, nil
 }
 
-// fromLoopback refuses a browser that was led here under the name of another
-// site.
+// fromLoopback refuses requests for another host's name: a site can make a browser send
+// them to this address (DNS rebinding).
 func fromLoopback(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if host, _, err := net.SplitHostPort(r.Host); err != nil || !isLoopback(host) {
@@ -62,7 +62,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// close cuts off profiles that are being taken.
+// close ends the server, and profiles that are being taken.
 func (p *profiles) close() error {
 	err := p.http.Close()
 	if served := <-p.served; !errors.Is(served, http.ErrServerClosed) {

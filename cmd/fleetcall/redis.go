@@ -20,24 +20,24 @@ import (
 const (
 	redisPort    = "6379"
 	sentinelPort = "26379"
-	// redisPoolSize is enough for the steps of as many flights at a time as a
-	// replica's database pool and its followers make.
+	// redisPoolSize is the number of connections. It is enough for the steps of all
+	// flights that a replica's database pool can lead at a time, and of its followers.
 	redisPoolSize = 64
-	// clusterReload is how old the client's map of a Cluster may be. A master
-	// that is gone does not make the client look for its successor.
+	// clusterReload is how old the client's map of a Cluster may be. The client does
+	// not read the map again by itself when a master is gone.
 	clusterReload = 5 * time.Second
 )
 
-// errRedisURL has none of the URL in it: it may be a password that made it
-// unreadable.
+// errRedisURL does not quote the URL, because the part that cannot be read may be a
+// password.
 var errRedisURL = errors.New("fleetcall: --redis-url (REDIS_URL) is none of redis://[user:password@]host:port[/db], rediss://…, " +
 	"several of them separated by commas (Cluster), redis+sentinel://[user:password@]host:port,host:port/master; " +
 	"in passwords, percent-encode / @ : , ? # and %")
 
 // newRedis makes a client for a REDIS_URL, and says what kind of Redis it is
-// for. It does not connect. Every command, connection attempts included, is
-// bounded by timeout; nothing is tried again, because the distributed tier
-// fails open by itself.
+// for. It does not connect. No command and no attempt to connect takes longer than
+// timeout. The client tries nothing again, because the distributed tier goes on without
+// Redis.
 func newRedis(address string, timeout time.Duration) (client redis.UniversalClient, kind string, err error) {
 	scheme, rest, ok := strings.Cut(address, "://")
 	if !ok {
@@ -159,11 +159,11 @@ const (
 	redisDown
 )
 
-// calm is how long no command may have failed before one that succeeds means
-// that Redis is back: while it is overloaded, some do and some do not.
+// calm is how long no command must have failed before one that succeeds means that Redis
+// is back. While Redis is overloaded, some commands fail and others succeed.
 const calm = time.Second
 
-// observe takes note of a command's end.
+// observe is told of the end of each command.
 func (w *redisWatch) observe(err error) {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, redis.ErrClosed), errors.Is(err, redis.ErrPoolTimeout):
@@ -175,8 +175,8 @@ func (w *redisWatch) observe(err error) {
 	}
 }
 
-// subscribed takes note of a change of a subscription: made, if err is nil. A
-// new one is a surer sign than a command is.
+// subscribed is told when a subscription is made, with a nil error, or fails. A new
+// subscription means at once that Redis is back.
 func (w *redisWatch) subscribed(err error) {
 	if err == nil {
 		w.up(0)

@@ -80,17 +80,17 @@ func (r *running) waitReady(t *testing.T) {
 
 const redisPassword = "hunter2"
 
-// documentedUsers returns what follows ACL SETUSER in the README: the user of
+// documentedUsers returns what follows ACL SETUSER in docs/redis.md: the user of
 // one server, and of a Cluster.
 func documentedUsers(t *testing.T) (single, cluster string) {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	document, err := os.ReadFile("../../docs/redis.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := regexp.MustCompile(`(?m)^ACL SETUSER (fleetcall .*)$`).FindAllStringSubmatch(strings.ReplaceAll(string(readme), ">PASSWORD", ">"+redisPassword), -1)
+	lines := regexp.MustCompile(`(?m)^ACL SETUSER (fleetcall .*)$`).FindAllStringSubmatch(strings.ReplaceAll(string(document), ">PASSWORD", ">"+redisPassword), -1)
 	if len(lines) != 2 {
-		t.Fatalf("README.md has %d users, want one for a server and one for a Cluster", len(lines))
+		t.Fatalf("docs/redis.md has %d users, want one for a server and one for a Cluster", len(lines))
 	}
 	return lines[0][1], lines[1][1]
 }
@@ -155,7 +155,7 @@ func TestReplicasShareAQueryThroughEveryKindOfRedisByTLSAsTheDocumentedUser(t *t
 			if refused := refusals(t, d.nodes); len(refused) > 0 {
 				t.Errorf("Redis refused %q", refused)
 			}
-			censusNeedsItsRight(t, d, fleet[0])
+			rollcallNeedsItsRight(t, d, fleet[0])
 			if d.kill != nil {
 				survive(t, d, fleet)
 			}
@@ -181,7 +181,7 @@ func survive(t *testing.T, d deployment, fleet []*running) {
 	all.Wait()
 	for _, r := range fleet {
 		r.waitConnected(t) // though nobody asks for anything else
-		eventually(t, "in the census", func() bool { return len(get[api.Stats](t, r, "/stats?scope=fleet").Replicas) == len(fleet) })
+		eventually(t, "in the roll call", func() bool { return len(get[api.Stats](t, r, "/stats?scope=fleet").Replicas) == len(fleet) })
 		eventually(t, "in use of Redis", func() bool {
 			// Of another product than they will share: the end of its flight may
 			// reach Redis after its caller, by as long as a connection's dial takes.
@@ -191,9 +191,9 @@ func survive(t *testing.T, d deployment, fleet []*running) {
 	shareOneQuery(t, fleet)
 }
 
-// censusNeedsItsRight shows that the documented user has one right for the sake of
+// rollcallNeedsItsRight shows that the documented user has one right for the sake of
 // /stats?scope=fleet, which the tier does without.
-func censusNeedsItsRight(t *testing.T, d deployment, r *running) {
+func rollcallNeedsItsRight(t *testing.T, d deployment, r *running) {
 	t.Helper()
 	for _, change := range []string{"-", "+"} {
 		for _, node := range d.nodes {

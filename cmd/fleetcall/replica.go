@@ -15,48 +15,47 @@ import (
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce"
-	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
-	"github.com/fleetcall/fleetcall/internal/rollcall"
 	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/rollcall"
 )
 
 const (
-	// closeLimit is how long each part may take to close once the requests
-	// have ended.
+	// closeLimit is how long each part may take to close after the requests have
+	// ended.
 	closeLimit = 2 * time.Second
-	// joinLimit is how long a replica waits to be part of the fleet before it
-	// takes requests; without Redis it takes them all the same.
+	// joinLimit is how long a replica waits until the other replicas know it. It
+	// takes requests after that time in any case, so that it also starts without Redis.
 	joinLimit = time.Second
-	// writeSlack is what an answer may take to be written.
+	// writeSlack is how long the server may take to write an answer.
 	writeSlack = 10 * time.Second
 )
 
-// replica is a running server and everything it is made of.
+// replica is a running server with all of its parts.
 type replica struct {
 	set      *serveCmd
-	log      *slog.Logger // says which replica it is
-	plain    *slog.Logger // does not
+	log      *slog.Logger // its lines have the replica's id
+	plain    *slog.Logger // its lines do not: for parts that add the id themselves
 	listener net.Listener
 	id       string
 	mode     string
-	database string // its kind
+	database string // its kind, for the log
 	store    store
-	redis    redis.UniversalClient // nil without Redis
-	watch    *redisWatch           // nil without Redis
-	shared   *distributed.Group[product.Product]
-	inside   *local.Group[string, product.Product]
-	census   *rollcall.Member // nil without Redis
-	leases   *leases        // nil without a distributed tier
+	redis    redis.UniversalClient                 // nil without Redis
+	watch    *redisWatch                           // nil without Redis
+	fleet    *distributed.Fleet                    // nil unless the mode is distributed
+	local    *local.Group[string, product.Product] // nil unless the mode is local
+	rollcall *rollcall.Member                      // nil without Redis
+	leases   *leases                               // nil without a distributed tier
 	server   *api.Server
 	profiles *profiles // nil unless asked for
 	metrics  *metrics
 	traces   *traces // nil unless asked for
 }
 
-// newReplica listens and puts a replica together. A database or Redis that is
-// down is no error.
+// newReplica listens and makes the parts of a replica. It is no error when the
+// database or Redis is down: the replica starts, and uses them when they are back.
 func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replica, err error) {
 	plain := slog.New(api.RequestLog{Handler: log.Handler()})
 	r = &replica{set: set, log: plain, plain: plain, mode: set.Mode}
@@ -71,41 +70,15 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 			err = errors.Join(err, r.close())
 		}
 	}()
-	r.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", set.Listen)
-	if err != nil {
-		return r, fmt.Errorf("fleetcall: listening on %s: %w", set.Listen, err)
-	}
-	if r.id = set.ReplicaID; r.id == "" {
-		if r.id, err = defaultID(r.listener.Addr()); err != nil {
-			return r, err
-		}
-	}
-	r.listener = netutil.LimitListener(r.listener, set.MaxConns)
-	r.log = r.plain.With("replica", r.id)
-	if r.traces, err = newTraces(ctx, r.id, r.log); err != nil {
+	if err := r.listen(ctx); err != nil {
 		return r, err
 	}
-	if r.traces != nil {
-		r.plain = slog.New(traceLog{r.plain.Handler()})
-		r.log = r.plain.With("replica", r.id)
-	}
-	r.metrics = newMetrics(r.id, r.mode)
-	if set.PprofAddr != "" {
-		if r.profiles, err = startProfiles(ctx, set.PprofAddr, r.log); err != nil {
-			return r, err
-		}
-	}
-	var tracer pgx.QueryTracer
-	if r.traces != nil {
-		tracer = r.traces.database()
-	}
-	r.store, r.database, err = openStore(ctx, set.DatabaseURL, product.PoolConfig{
-		Min: set.DBPoolMin, Max: set.DBPoolMax, Wait: set.DBPoolWait, Delay: set.QueryDelay,
-	}, tracer)
-	if err != nil {
+	if err := r.observe(ctx); err != nil {
 		return r, err
 	}
-	r.metrics.registry.MustRegister(databaseOf(r.store))
+	if err := r.openStore(ctx); err != nil {
+		return r, err
+	}
 	if set.RedisURL != "" {
 		if err := r.connectRedis(); err != nil {
 			return r, err
@@ -115,6 +88,65 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	if err != nil {
 		return r, err
 	}
+	if r.server, err = api.New(r.config(group)); err != nil {
+		return r, err
+	}
+	if r.rollcall != nil {
+		r.rollcall.Start(r.server.Answer)
+	}
+	return r, nil
+}
+
+// listen opens the replica's port. The address is also the replica's name, unless the
+// settings have one.
+func (r *replica) listen(ctx context.Context) (err error) {
+	r.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", r.set.Listen)
+	if err != nil {
+		return fmt.Errorf("fleetcall: listening on %s: %w", r.set.Listen, err)
+	}
+	if r.id = r.set.ReplicaID; r.id == "" {
+		if r.id, err = defaultID(r.listener.Addr()); err != nil {
+			return err
+		}
+	}
+	r.listener = netutil.LimitListener(r.listener, r.set.MaxConns)
+	r.log = r.plain.With("replica", r.id)
+	return nil
+}
+
+// observe prepares traces, metrics and profiles.
+func (r *replica) observe(ctx context.Context) (err error) {
+	if r.traces, err = newTraces(ctx, r.id, r.log); err != nil {
+		return err
+	}
+	if r.traces != nil {
+		r.plain = slog.New(traceLog{r.plain.Handler()})
+		r.log = r.plain.With("replica", r.id)
+	}
+	r.metrics = newMetrics(r.id, r.mode)
+	if r.set.PprofAddr != "" {
+		r.profiles, err = startProfiles(ctx, r.set.PprofAddr, r.log)
+	}
+	return err
+}
+
+func (r *replica) openStore(ctx context.Context) (err error) {
+	var tracer pgx.QueryTracer
+	if r.traces != nil {
+		tracer = r.traces.database()
+	}
+	r.store, r.database, err = openStore(ctx, r.set.DatabaseURL, product.PoolConfig{
+		Min: r.set.DBPoolMin, Max: r.set.DBPoolMax, Wait: r.set.DBPoolWait, Delay: r.set.QueryDelay,
+	}, tracer)
+	if err != nil {
+		return err
+	}
+	r.metrics.registry.MustRegister(databaseOf(r.store))
+	return nil
+}
+
+// config returns the settings of the replica's server.
+func (r *replica) config(group coalesce.Group[product.Product]) api.Config {
 	config := api.Config{
 		Group:      group,
 		Store:      r.store,
@@ -125,14 +157,14 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 		Redis:      r.redisStatus,
 		Metrics:    r.metrics.handler(),
 		Requested:  r.requested,
-		AdminToken: set.AdminToken,
-		// The longest request waits for a connection, then for the query; one
-		// that took over from a dead leader has waited for that one before.
-		WriteTimeout: set.DBPoolWait + set.QueryDelay + set.FlightTimeout + writeSlack,
+		AdminToken: r.set.AdminToken,
+		// The longest request has waited for a leader that died, then waits for a
+		// connection, and then for its own query.
+		WriteTimeout: r.set.DBPoolWait + r.set.QueryDelay + r.set.FlightTimeout + writeSlack,
 		Logger:       r.log,
 	}
-	if r.census != nil {
-		config.Fleet = r.census
+	if r.rollcall != nil {
+		config.Fleet = r.rollcall
 	}
 	if r.traces != nil {
 		config.Around = r.traces.around
@@ -140,13 +172,7 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	if r.leases != nil {
 		config.Leases = r.leases.list
 	}
-	if r.server, err = api.New(config); err != nil {
-		return r, err
-	}
-	if r.census != nil {
-		r.census.Start(r.server.Answer)
-	}
-	return r, nil
+	return config
 }
 
 func defaultID(addr net.Addr) (string, error) {
@@ -175,7 +201,7 @@ func (r *replica) connectRedis() error {
 		}
 	}
 	r.redis = client
-	r.census = rollcall.New(rollcall.Config{
+	r.rollcall = rollcall.New(rollcall.Config{
 		Client:    client,
 		Namespace: r.set.Namespace,
 		Timeout:   r.set.RedisTimeout,
@@ -184,75 +210,12 @@ func (r *replica) connectRedis() error {
 	return nil
 }
 
-// observers are told what the group does.
-func (r *replica) observers() ([]distributed.Observer, error) {
-	observers := []distributed.Observer{r.metrics.calls}
-	if r.traces != nil {
-		spans, err := r.traces.observer()
-		if err != nil {
-			return nil, err
-		}
-		observers = append(observers, spans)
-	}
-	return observers, nil
-}
-
-// requested is told of each request.
-func (r *replica) requested(request api.Request) {
-	r.metrics.requested(request)
-	if r.traces != nil {
-		r.traces.requested(request)
-	}
-}
-
-// group returns the tier of the mode.
-func (r *replica) group() (coalesce.Group[product.Product], error) {
-	observers, err := r.observers()
-	if err != nil {
-		return nil, err
-	}
-	if r.mode != modeDistributed {
-		var group coalesce.Group[product.Product] = coalesce.Off[product.Product]{}
-		if r.mode == modeLocal {
-			r.inside = &local.Group[string, product.Product]{}
-			r.metrics.registry.MustRegister(coalesceprom.NewLocalCollector(r.inside.Totals))
-			group = withFlightTimeout(local.Tier(r.inside), r.set.FlightTimeout)
-		}
-		for _, observer := range observers {
-			group = distributed.Observed(group, observer)
-		}
-		return group, nil
-	}
-	r.leases = newLeases(r.set.LeaseTTL)
-	options := []distributed.Option{
-		distributed.WithNamespace(r.set.Namespace),
-		distributed.WithLeaseTTL(r.set.LeaseTTL),
-		distributed.WithFlightTimeout(r.set.FlightTimeout),
-		distributed.WithMaxAge(r.set.MaxAge),
-		distributed.WithRedisTimeout(r.set.RedisTimeout),
-		distributed.WithReplicaID(r.id),
-		distributed.WithLogger(r.plain),
-		distributed.WithObserver(&fallbackLog{log: r.log}),
-		distributed.WithObserver(r.leases),
-	}
-	for _, observer := range observers {
-		options = append(options, distributed.WithObserver(observer))
-	}
-	group, err := distributed.New[product.Product](r.redis, options...)
-	if err != nil {
-		return nil, err
-	}
-	r.shared = group
-	r.metrics.registry.MustRegister(coalesceprom.NewCollector(group.Totals))
-	return group, nil
-}
-
 // run serves until ctx ends, and then closes the replica.
 func (r *replica) run(ctx context.Context) error {
-	if r.census != nil {
+	if r.rollcall != nil {
 		joining := time.NewTimer(joinLimit)
 		select {
-		case <-r.census.Ready():
+		case <-r.rollcall.Ready():
 		case <-joining.C:
 		case <-ctx.Done():
 		}
@@ -270,7 +233,7 @@ func (r *replica) run(ctx context.Context) error {
 		r.server.Drain()
 		select {
 		case <-time.After(r.set.ShutdownDelay):
-		case err = <-served: // which has failed
+		case err = <-served: // Serve has failed
 			return errors.Join(err, r.close())
 		}
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.set.Grace)
@@ -285,7 +248,7 @@ func (r *replica) run(ctx context.Context) error {
 	return err
 }
 
-// close closes what there is, the users of a thing before the thing.
+// close closes the parts that exist. A part is closed before those that it uses.
 func (r *replica) close() error {
 	var errs []error
 	if r.listener != nil {
@@ -297,11 +260,11 @@ func (r *replica) close() error {
 	if r.profiles != nil {
 		errs = append(errs, r.profiles.close())
 	}
-	if r.shared != nil {
-		errs = append(errs, r.closeOnRedis("distributed tier", r.shared.Close))
+	if r.fleet != nil {
+		errs = append(errs, r.closeOnRedis("distributed tier", r.fleet.Close))
 	}
-	if r.census != nil {
-		errs = append(errs, r.closeOnRedis("census", r.census.Close))
+	if r.rollcall != nil {
+		errs = append(errs, r.closeOnRedis("rollcall", r.rollcall.Close))
 	}
 	if r.redis != nil {
 		errs = append(errs, r.redis.Close())
@@ -317,9 +280,9 @@ func (r *replica) close() error {
 	return errors.Join(errs...)
 }
 
-// closeOnRedis closes a user of Redis within closeLimit. A Redis that does not
-// answer in time is no failure of this replica: every request has had its
-// answer, and what Redis was not told, the end of the lease tells the others.
+// closeOnRedis closes a part that uses Redis within closeLimit. It is no failure of this
+// replica when Redis does not answer in time: every request has its answer, and the other
+// replicas learn of its end when its leases run out.
 func (r *replica) closeOnRedis(part string, closePart func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
 	defer cancel()
@@ -331,8 +294,8 @@ func (r *replica) closeOnRedis(part string, closePart func(context.Context) erro
 	return err
 }
 
-// closeStore does not wait forever for a query that hangs: the process is about
-// to end.
+// closeStore closes the database. It does not wait for a query that hangs, because the
+// process is about to end.
 func closeStore(s store) error {
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close() }()
@@ -343,69 +306,5 @@ func closeStore(s store) error {
 		return err
 	case <-limit.C:
 		return errors.New("fleetcall: closing the database: a query still runs")
-	}
-}
-
-func (r *replica) redisStatus(ctx context.Context) api.RedisStatus {
-	if r.redis == nil {
-		return api.RedisDisabled
-	}
-	if r.shared != nil && r.shared.Stats().Distributed.Breaker == "open" {
-		return api.RedisDegraded
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.set.RedisTimeout)
-	defer cancel()
-	if r.redis.Ping(ctx).Err() != nil {
-		return api.RedisDegraded
-	}
-	return api.RedisConnected
-}
-
-func (r *replica) tiers() api.Tiers {
-	switch {
-	case r.inside != nil:
-		return api.Tiers{Local: localTier(r.inside.Stats())}
-	case r.shared != nil:
-		st := r.shared.Stats()
-		return api.Tiers{Local: localTier(st.Local), Distributed: distributedTier(st.Distributed)}
-	}
-	return api.Tiers{}
-}
-
-func (r *replica) resetTiers() {
-	if r.inside != nil {
-		r.inside.ResetStats()
-	}
-	if r.shared != nil {
-		r.shared.ResetStats()
-	}
-}
-
-func localTier(st local.Stats) *api.LocalTier {
-	return &api.LocalTier{
-		Requests:      st.Requests,
-		Leaders:       st.Leaders,
-		Followers:     st.Followers,
-		Errors:        st.Errors,
-		ActiveFlights: st.ActiveFlights,
-		Waiting:       st.Waiting,
-	}
-}
-
-func distributedTier(st distributed.TierStats) *api.DistributedTier {
-	return &api.DistributedTier{
-		Requests:      st.Requests,
-		Leaders:       st.Leaders,
-		Followers:     st.Followers,
-		Cached:        st.Cached,
-		Fallbacks:     st.Fallbacks,
-		Takeovers:     st.Takeovers,
-		LeaseLost:     st.LeaseLost,
-		Errors:        st.Errors,
-		RedisErrors:   st.RedisErrors,
-		RedisErrorsBy: st.RedisErrorsBy,
-		Garbage:       st.Garbage,
-		ActiveFlights: st.ActiveFlights,
-		Breaker:       st.Breaker,
 	}
 }

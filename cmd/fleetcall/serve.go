@@ -14,7 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// serveCmd has every setting of a replica.
+// serveCmd has all settings of a replica.
 type serveCmd struct {
 	Listen        string        `name:"listen" env:"LISTEN_ADDR" default:":8000" help:"Address to listen on; port 0 takes a free one."`
 	ReplicaID     string        `name:"replica-id" env:"REPLICA_ID" help:"This replica's name; empty: host name and port."`
@@ -45,7 +45,8 @@ const (
 	modeDistributed = "distributed"
 )
 
-// Validate refuses values that cannot work, naming flag and variable.
+// Validate refuses values that cannot work, with an error that names the flag and the
+// variable.
 func (c *serveCmd) Validate() error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("--listen (LISTEN_ADDR): %q is not host:port or :port", c.Listen)
@@ -81,6 +82,11 @@ func (c *serveCmd) Validate() error {
 	if c.Namespace == "" || strings.ContainsAny(c.Namespace, "{}") {
 		return fmt.Errorf("--namespace (COALESCE_NAMESPACE): %q must not be empty or contain braces", c.Namespace)
 	}
+	return c.checkTimes()
+}
+
+// checkTimes refuses durations that are too short, and those that do not fit together.
+func (c *serveCmd) checkTimes() error {
 	for _, limit := range []struct {
 		name  string
 		value time.Duration
@@ -98,6 +104,9 @@ func (c *serveCmd) Validate() error {
 		if limit.value < limit.least {
 			return fmt.Errorf("%s: %v is less than %v", limit.name, limit.value, limit.least)
 		}
+	}
+	if c.RedisTimeout > c.LeaseTTL {
+		return fmt.Errorf("--redis-timeout (COALESCE_REDIS_TIMEOUT): %v is over --lease-ttl (COALESCE_LEASE_TTL), %v: a leader could not renew its lease in time; lower the one or raise the other", c.RedisTimeout, c.LeaseTTL)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ type traces struct {
 	log      *slog.Logger
 }
 
-// collectorPause is how long an unreachable collector is no news again.
+// collectorPause is how long it is not logged again that the collector cannot be reached.
 const collectorPause = time.Minute
 
 // newTraces returns nil unless the standard variables name an OTLP endpoint.
@@ -82,17 +82,17 @@ func newTracesTo(ctx context.Context, exporter sdktrace.SpanExporter, replica st
 	}, nil
 }
 
-// close sends what is left, for as long as ctx lasts. A collector that cannot
-// be reached is no failure of the replica.
+// close sends the spans that are left, until ctx ends. It is no failure of the replica
+// when the collector cannot be reached.
 func (t *traces) close(ctx context.Context) {
 	if err := t.provider.Shutdown(ctx); err != nil {
 		t.log.Warn("stopped with traces that were not exported", "error", err)
 	}
 }
 
-// observer makes spans of flights.
-func (t *traces) observer() (*coalesceotel.Observer, error) {
-	return coalesceotel.NewObserver(coalesceotel.WithTracerProvider(t.provider), coalesceotel.WithMeterProvider(metricnoop.NewMeterProvider()))
+// hook makes spans of flights.
+func (t *traces) hook() (*coalesceotel.Hook, error) {
+	return coalesceotel.NewHook(coalesceotel.WithTracerProvider(t.provider), coalesceotel.WithMeterProvider(metricnoop.NewMeterProvider()))
 }
 
 // around makes a span of each request, a child of the client's if that sent a
@@ -147,8 +147,8 @@ func (t *traces) redis(client redis.UniversalClient) error {
 	return nil
 }
 
-// childrenOnly makes no span that would be a trace of its own: what a replica
-// sends to Redis in the background is nobody's request.
+// childrenOnly makes no span that would begin a trace: the commands that a replica sends
+// to Redis in the background belong to no request.
 type childrenOnly struct {
 	embedded.TracerProvider
 	of trace.TracerProvider

@@ -42,7 +42,7 @@ func newTraced(t *testing.T, id string, server *redisrig.Server, store api.Store
 	if r.traces, err = newTracesTo(t.Context(), r.spans, id, log); err != nil {
 		t.Fatal(err)
 	}
-	observer, err := r.traces.observer()
+	hook, err := r.traces.hook()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,11 @@ func newTraced(t *testing.T, id string, server *redisrig.Server, store api.Store
 	if err := r.traces.redis(client); err != nil {
 		t.Fatal(err)
 	}
-	group, err := distributed.New[product.Product](client, distributed.WithReplicaID(id), distributed.WithObserver(observer))
+	fleet, err := distributed.Open(client, distributed.WithReplicaID(id), distributed.WithHooks(hook))
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := distributed.NewGroup[product.Product](fleet, groupName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +66,7 @@ func newTraced(t *testing.T, id string, server *redisrig.Server, store api.Store
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(group.Close(context.Background()), client.Close()); err != nil {
+		if err := errors.Join(fleet.Close(context.Background()), client.Close()); err != nil {
 			t.Error(err)
 		}
 		r.traces.close(context.Background())
@@ -104,7 +108,7 @@ func TestAFollowersSpanLinksToTheLeadersOverTwoReplicas(t *testing.T) {
 	led := make(chan *httptest.ResponseRecorder)
 	go func() { led <- a.get("/product/coalesced/1") }()
 	client := server.Client()
-	eventually(t, "led", func() bool { return client.Exists(t.Context(), "fleetcall:{product:1}:lease").Val() == 1 })
+	eventually(t, "led", func() bool { return client.Exists(t.Context(), "fleetcall:product:{product:1}:lease").Val() == 1 })
 	follows := b.get("/product/coalesced/1")
 	leads := <-led
 	if leads.Header().Get("X-Coalesce-Role") != "leader" || follows.Header().Get("X-Coalesce-Role") != "remote-follower" {

@@ -15,25 +15,27 @@ import (
 
 var breakerStates = []string{"closed", "half-open", "open"}
 
-// RegisterStats makes observable instruments of what both tiers count. totals
-// is a Group's Totals. The registration ends with its Unregister.
-func RegisterStats(totals func() distributed.Stats, opts ...Option) (metric.Registration, error) {
+// RegisterStats makes observable instruments of what a Fleet and its Groups count.
+// totals is the Fleet's Totals. The registration ends with its Unregister.
+func RegisterStats(totals func() distributed.FleetStats, opts ...Option) (metric.Registration, error) {
 	i := instruments{meter: newConfig(opts).meters.Meter(scope)}
-	observeLocal := i.local()
-	observeDistributed := i.distributed()
+	observeLocal, observeDistributed, observeRedis := i.local(), i.distributed(), i.redis()
 	return i.register(func(o metric.Observer) {
 		st := totals()
-		observeLocal(o, st.Local)
-		observeDistributed(o, st.Distributed)
+		for group, of := range st.Groups {
+			observeLocal(o, group, of.Local)
+			observeDistributed(o, group, of.Distributed)
+		}
+		observeRedis(o, st.Redis)
 	})
 }
 
-// RegisterLocalStats does the same for a local tier that stands alone. totals
-// is a local.Group's Totals.
-func RegisterLocalStats(totals func() local.Stats, opts ...Option) (metric.Registration, error) {
+// RegisterLocalStats does the same for a local tier that stands alone. totals is a
+// local.Group's Totals, and group the name that tells it from others.
+func RegisterLocalStats(group string, totals func() local.Stats, opts ...Option) (metric.Registration, error) {
 	i := instruments{meter: newConfig(opts).meters.Meter(scope)}
 	observe := i.local()
-	return i.register(func(o metric.Observer) { observe(o, totals()) })
+	return i.register(func(o metric.Observer) { observe(o, group, totals()) })
 }
 
 // instruments makes them and keeps what went wrong.
@@ -73,47 +75,56 @@ func with(attributes ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributeSet(attribute.NewSet(attributes...))
 }
 
-func withRole(role coalesce.Role) metric.MeasurementOption {
-	return with(RoleKey.String(role.String()))
+func withRole(group attribute.KeyValue, role coalesce.Role) metric.MeasurementOption {
+	return with(group, RoleKey.String(role.String()))
 }
 
-func (i *instruments) local() func(metric.Observer, local.Stats) {
+func (i *instruments) local() func(metric.Observer, string, local.Stats) {
 	requests := i.counter("fleetcall.local.requests", "{call}", "Calls that reached the local tier.")
 	errs := i.counter("fleetcall.local.flight.errors", "{flight}", "Flights of the local tier that ended with an error, or panicked.")
 	active := i.gauge("fleetcall.local.active_flights", "{flight}", "Flights of the local tier under way.")
 	waiting := i.gauge("fleetcall.local.waiting_callers", "{call}", "Callers that wait in the local tier.")
-	return func(o metric.Observer, st local.Stats) {
-		o.ObserveInt64(requests, int64(st.Leaders), withRole(coalesce.Leader))
-		o.ObserveInt64(requests, int64(st.Followers), withRole(coalesce.LocalFollower))
-		o.ObserveInt64(errs, int64(st.Errors))
-		o.ObserveInt64(active, st.ActiveFlights)
-		o.ObserveInt64(waiting, st.Waiting)
+	return func(o metric.Observer, name string, st local.Stats) {
+		group := GroupKey.String(name)
+		o.ObserveInt64(requests, int64(st.Leaders), withRole(group, coalesce.Leader))
+		o.ObserveInt64(requests, int64(st.Followers), withRole(group, coalesce.LocalFollower))
+		o.ObserveInt64(errs, int64(st.Errors), with(group))
+		o.ObserveInt64(active, st.ActiveFlights, with(group))
+		o.ObserveInt64(waiting, st.Waiting, with(group))
 	}
 }
 
-func (i *instruments) distributed() func(metric.Observer, distributed.TierStats) {
+func (i *instruments) distributed() func(metric.Observer, string, distributed.TierStats) {
 	flights := i.counter("fleetcall.distributed.flights", "{flight}", "Flights of the distributed tier that have ended.")
 	errs := i.counter("fleetcall.distributed.flight.errors", "{flight}", "Flights that ended with an error.")
 	takeovers := i.counter("fleetcall.distributed.takeovers", "{flight}", "Flights led here because the one they followed had gone without an outcome.")
 	lost := i.counter("fleetcall.distributed.leases_lost", "{lease}", "Leases that ran out or were taken while the function ran here.")
+	incompatible := i.counter("fleetcall.distributed.incompatible", "{flight}", "Outcomes of another type or codec, which were not decoded.")
+	active := i.gauge("fleetcall.distributed.active_flights", "{flight}", "Flights of the distributed tier under way.")
+	return func(o metric.Observer, name string, st distributed.TierStats) {
+		group := GroupKey.String(name)
+		o.ObserveInt64(flights, int64(st.Leaders), withRole(group, coalesce.Leader))
+		o.ObserveInt64(flights, int64(st.Followers), withRole(group, coalesce.RemoteFollower))
+		o.ObserveInt64(flights, int64(st.Cached), withRole(group, coalesce.Cached))
+		o.ObserveInt64(flights, int64(st.Fallbacks), withRole(group, coalesce.Fallback))
+		o.ObserveInt64(flights, int64(st.NoRole), withRole(group, 0))
+		o.ObserveInt64(errs, int64(st.Errors), with(group))
+		o.ObserveInt64(takeovers, int64(st.Takeovers), with(group))
+		o.ObserveInt64(lost, int64(st.LeaseLost), with(group))
+		o.ObserveInt64(incompatible, int64(st.Incompatible), with(group))
+		o.ObserveInt64(active, st.ActiveFlights, with(group))
+	}
+}
+
+func (i *instruments) redis() func(metric.Observer, distributed.RedisStats) {
 	failures := i.counter("fleetcall.distributed.redis.failures", "{failure}", "Commands and connections to Redis that failed.")
 	garbage := i.counter("fleetcall.distributed.garbage", "{message}", "Messages and values of Redis that could not be read.")
-	active := i.gauge("fleetcall.distributed.active_flights", "{flight}", "Flights of the distributed tier under way.")
 	breaker := i.gauge("fleetcall.distributed.breaker.state", "{state}", "1 for the state that the circuit breaker before Redis has.")
-	return func(o metric.Observer, st distributed.TierStats) {
-		o.ObserveInt64(flights, int64(st.Leaders), withRole(coalesce.Leader))
-		o.ObserveInt64(flights, int64(st.Followers), withRole(coalesce.RemoteFollower))
-		o.ObserveInt64(flights, int64(st.Cached), withRole(coalesce.Cached))
-		o.ObserveInt64(flights, int64(st.Fallbacks), withRole(coalesce.Fallback))
-		o.ObserveInt64(flights, int64(st.NoRole), withRole(0))
-		o.ObserveInt64(errs, int64(st.Errors))
-		o.ObserveInt64(takeovers, int64(st.Takeovers))
-		o.ObserveInt64(lost, int64(st.LeaseLost))
+	return func(o metric.Observer, st distributed.RedisStats) {
 		for _, kind := range distributed.FailureKinds() {
-			o.ObserveInt64(failures, int64(st.RedisErrorsBy[kind]), with(attribute.String("kind", kind)))
+			o.ObserveInt64(failures, int64(st.ErrorsBy[kind]), with(attribute.String("kind", kind)))
 		}
 		o.ObserveInt64(garbage, int64(st.Garbage))
-		o.ObserveInt64(active, st.ActiveFlights)
 		for _, state := range breakerStates {
 			is := int64(0)
 			if st.Breaker == state {

@@ -16,58 +16,72 @@ func desc(tier, name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	localRequests = desc("local", "requests_total", "Calls that reached the local tier, by role: leader started a flight, local-follower joined one.", "role")
-	localErrors   = desc("local", "flight_errors_total", "Flights of the local tier that ended with an error, or panicked.")
-	localActive   = desc("local", "active_flights", "Flights of the local tier under way.")
-	localWaiting  = desc("local", "waiting_callers", "Callers that wait in the local tier, those that lead included.")
+	localRequests = desc("local", "requests_total", "Calls that reached the local tier, by role: leader started a flight, local-follower joined one.", "group", "role")
+	localErrors   = desc("local", "flight_errors_total", "Flights of the local tier that ended with an error, or panicked.", "group")
+	localActive   = desc("local", "active_flights", "Flights of the local tier under way.", "group")
+	localWaiting  = desc("local", "waiting_callers", "Callers that wait in the local tier, those that lead included.", "group")
 
-	flights       = desc("distributed", "flights_total", "Flights that the local tier handed to the distributed one and that have ended, by role; none: ended before it had one.", "role")
-	flightErrors  = desc("distributed", "flight_errors_total", "Flights that ended with an error.")
-	takeovers     = desc("distributed", "takeovers_total", "Flights led here because the one they followed had gone without an outcome.")
-	leasesLost    = desc("distributed", "leases_lost_total", "Leases that ran out or were taken while the function ran here.")
+	flights      = desc("distributed", "flights_total", "Flights that the local tier handed to the distributed one and that have ended, by role; none: ended before it had one.", "group", "role")
+	flightErrors = desc("distributed", "flight_errors_total", "Flights that ended with an error.", "group")
+	takeovers    = desc("distributed", "takeovers_total", "Flights led here because the one they followed had gone without an outcome.", "group")
+	leasesLost   = desc("distributed", "leases_lost_total", "Leases that ran out or were taken while the function ran here.", "group")
+	incompatible = desc("distributed", "incompatible_total", "Outcomes of another type or codec, which were not decoded: their followers ran their own function.", "group")
+	active       = desc("distributed", "active_flights", "Flights of the distributed tier under way.", "group")
+
 	redisFailures = desc("distributed", "redis_failures_total", "Commands and connections to Redis that failed, by kind.", "kind")
 	garbage       = desc("distributed", "garbage_total", "Messages and values of Redis that could not be read, and were ignored.")
-	active        = desc("distributed", "active_flights", "Flights of the distributed tier under way.")
 	breaker       = desc("distributed", "breaker_state", "1 for the state that the circuit breaker before Redis has.", "state")
 )
 
-type collector struct {
-	descs []*prometheus.Desc
-	local func() local.Stats       // nil: none
-	both  func() distributed.Stats // nil: local alone
-}
+type collector struct{ totals func() distributed.FleetStats }
 
-// NewCollector returns a collector of what both tiers count. totals is a
-// Group's Totals; its Stats would do as well if they were never reset.
-func NewCollector(totals func() distributed.Stats) prometheus.Collector {
-	return &collector{both: totals, descs: []*prometheus.Desc{
-		localRequests, localErrors, localActive, localWaiting,
-		flights, flightErrors, takeovers, leasesLost, redisFailures, garbage, active, breaker,
-	}}
-}
-
-// NewLocalCollector returns a collector of what a local tier that stands alone
-// counts. totals is a local.Group's Totals.
-func NewLocalCollector(totals func() local.Stats) prometheus.Collector {
-	return &collector{local: totals, descs: []*prometheus.Desc{localRequests, localErrors, localActive, localWaiting}}
+// NewCollector returns a collector of what a Fleet and its Groups count. totals is
+// the Fleet's Totals; its Stats would do as well if they were never reset. A Group
+// that is made later is collected from then on.
+func NewCollector(totals func() distributed.FleetStats) prometheus.Collector {
+	return collector{totals}
 }
 
 // Describe makes collector a prometheus.Collector.
-func (c *collector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range c.descs {
+func (collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		localRequests, localErrors, localActive, localWaiting,
+		flights, flightErrors, takeovers, leasesLost, incompatible, active, redisFailures, garbage, breaker,
+	} {
 		descs <- d
 	}
 }
 
 // Collect makes collector a prometheus.Collector.
-func (c *collector) Collect(metrics chan<- prometheus.Metric) {
-	if c.both == nil {
-		collectLocal(metrics, c.local())
-		return
+func (c collector) Collect(metrics chan<- prometheus.Metric) {
+	st := c.totals()
+	for group, of := range st.Groups {
+		collectLocal(metrics, group, of.Local)
+		collectDistributed(metrics, group, of.Distributed)
 	}
-	st := c.both()
-	collectLocal(metrics, st.Local)
-	collectDistributed(metrics, st.Distributed)
+	collectRedis(metrics, st.Redis)
+}
+
+type localCollector struct {
+	group  string
+	totals func() local.Stats
+}
+
+// NewLocalCollector returns a collector of what a local tier that stands alone
+// counts. totals is a local.Group's Totals, and group the name that tells it from
+// others: one registry takes any number of local collectors, beside that of a Fleet.
+// Two of one name are an error when they are collected.
+func NewLocalCollector(group string, totals func() local.Stats) prometheus.Collector {
+	return localCollector{group, totals}
+}
+
+// Describe sends nothing: the descriptions would be the same for each group, and a
+// registry refuses a second collector of the same descriptions.
+func (localCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect makes localCollector a prometheus.Collector.
+func (c localCollector) Collect(metrics chan<- prometheus.Metric) {
+	collectLocal(metrics, c.group, c.totals())
 }
 
 func counter(metrics chan<- prometheus.Metric, desc *prometheus.Desc, n uint64, labels ...string) {
@@ -78,35 +92,39 @@ func gauge(metrics chan<- prometheus.Metric, desc *prometheus.Desc, n float64, l
 	metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, n, labels...)
 }
 
-func collectLocal(metrics chan<- prometheus.Metric, st local.Stats) {
-	counter(metrics, localRequests, st.Leaders, coalesce.Leader.String())
-	counter(metrics, localRequests, st.Followers, coalesce.LocalFollower.String())
-	counter(metrics, localErrors, st.Errors)
-	gauge(metrics, localActive, float64(st.ActiveFlights))
-	gauge(metrics, localWaiting, float64(st.Waiting))
+func collectLocal(metrics chan<- prometheus.Metric, group string, st local.Stats) {
+	counter(metrics, localRequests, st.Leaders, group, coalesce.Leader.String())
+	counter(metrics, localRequests, st.Followers, group, coalesce.LocalFollower.String())
+	counter(metrics, localErrors, st.Errors, group)
+	gauge(metrics, localActive, float64(st.ActiveFlights), group)
+	gauge(metrics, localWaiting, float64(st.Waiting), group)
 }
 
-func collectDistributed(metrics chan<- prometheus.Metric, st distributed.TierStats) {
+func collectDistributed(metrics chan<- prometheus.Metric, group string, st distributed.TierStats) {
 	for role, n := range map[coalesce.Role]uint64{
 		coalesce.Leader: st.Leaders, coalesce.RemoteFollower: st.Followers, coalesce.Cached: st.Cached, coalesce.Fallback: st.Fallbacks, 0: st.NoRole,
 	} {
-		counter(metrics, flights, n, role.String())
+		counter(metrics, flights, n, group, role.String())
 	}
-	counter(metrics, flightErrors, st.Errors)
-	counter(metrics, takeovers, st.Takeovers)
-	counter(metrics, leasesLost, st.LeaseLost)
+	counter(metrics, flightErrors, st.Errors, group)
+	counter(metrics, takeovers, st.Takeovers, group)
+	counter(metrics, leasesLost, st.LeaseLost, group)
+	counter(metrics, incompatible, st.Incompatible, group)
+	gauge(metrics, active, float64(st.ActiveFlights), group)
+}
+
+func collectRedis(metrics chan<- prometheus.Metric, st distributed.RedisStats) {
 	failures := map[string]uint64{}
 	for _, kind := range distributed.FailureKinds() {
 		failures[kind] = 0
 	}
-	for kind, n := range st.RedisErrorsBy {
+	for kind, n := range st.ErrorsBy {
 		failures[kind] = n
 	}
 	for kind, n := range failures {
 		counter(metrics, redisFailures, n, kind)
 	}
 	counter(metrics, garbage, st.Garbage)
-	gauge(metrics, active, float64(st.ActiveFlights))
 	for _, state := range breakerStates {
 		is := 0.0
 		if st.Breaker == state {

@@ -10,6 +10,9 @@
 //	products := coalescetest.NewGroup[Product](fleet, "products")
 //	handler := NewHandler(products) // it takes a coalesce.Group[Product]
 //
+// The code under test has to take the interface, because a Group of this package is no
+// *distributed.Group: it has neither With nor Stats, which the interface lacks, too.
+//
 // Calls on one Group are merged as in one process. Calls on several Groups of
 // one name are merged as in a fleet: their results travel as bytes, so that a
 // test sees the copy that another replica would see, and errors arrive as

@@ -1,5 +1,3 @@
-//go:build fleetcall_error_types
-
 package coalescetest
 
 import (
@@ -16,13 +14,6 @@ type rowError struct {
 }
 
 func (e *rowError) Error() string { return fmt.Sprintf("row %d of %s is corrupt", e.Row, e.Table) }
-
-func init() {
-	fleetErrorBehaviours = append(fleetErrorBehaviours, behaviour{
-		name:  "errors.As finds an error of a registered type on every replica with its fields",
-		check: fleetErrorType,
-	})
-}
 
 func fleetErrorType(x *exercise) {
 	coalesce.RegisterErrorType[*rowError]("fleetcall/coalescetest.rowError")

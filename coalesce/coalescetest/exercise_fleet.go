@@ -21,6 +21,7 @@ var fleetBehaviours = []behaviour{
 var fleetErrorBehaviours = []behaviour{
 	{name: "an error runs once and reaches every replica with its message", check: fleetError},
 	{name: "errors.Is finds a registered error on every replica", check: fleetRegistered},
+	{name: "errors.As finds an error of a registered type on every replica with its fields", check: fleetErrorType},
 	{name: "a panic runs once and is ErrRemotePanic on other replicas", check: fleetPanic},
 	{name: "Goexit runs once and is ErrGoexit on other replicas", check: fleetGoexit},
 }
@@ -29,6 +30,10 @@ var fleetErrorBehaviours = []behaviour{
 var fleetLeaveBehaviours = []behaviour{
 	{name: "a follower on another replica that leaves returns at once and hurts nobody", check: remoteLeaves, leaving: true},
 	{name: "a leader that leaves hurts nobody on other replicas", check: leaderLeavesFleet, leaving: true},
+}
+
+// fleetCancelBehaviours are about functions that no caller in the fleet wants any more.
+var fleetCancelBehaviours = []behaviour{
 	{name: "the last caller in the fleet to leave cancels the function's context", check: lastInFleetLeaves, leaving: true},
 	{name: "a leader that leaves after its remote followers cancels the function's context", check: leaderLeavesLast, leaving: true},
 }

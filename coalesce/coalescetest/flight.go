@@ -3,6 +3,7 @@ package coalescetest
 import (
 	"context"
 	"fmt"
+	"reflect"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
@@ -41,6 +42,7 @@ const (
 type outcome struct {
 	fate  fate
 	value []byte // encoded
+	of    reflect.Type
 	err   error
 }
 
@@ -53,7 +55,7 @@ func outcomeOf[V any](f *flight, v V, err error) (o outcome) {
 		}
 	}()
 	if err != nil {
-		if errtree.Is(err, context.Canceled) && (f.ctx == nil || f.ctx.Err() == nil) {
+		if f.ctx == nil && errtree.Is(err, context.Canceled) || f.ctx != nil && detached.Abandoned(err, f.ctx) {
 			return outcome{fate: joinAnew} // the function has abandoned its flight
 		}
 		return outcome{err: remoteError(err)}
@@ -62,7 +64,7 @@ func outcomeOf[V any](f *flight, v V, err error) (o outcome) {
 	if err != nil {
 		return outcome{fate: runOwn}
 	}
-	return outcome{value: value}
+	return outcome{value: value, of: reflect.TypeFor[V]()}
 }
 
 // panicOutcome is what other replicas are told of a function that panicked, or

@@ -2,6 +2,8 @@ package coalescetest
 
 import (
 	"context"
+	"fmt"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/fleetcall/fleetcall/coalesce"
@@ -24,19 +26,41 @@ var _ coalesce.Group[any] = (*Group[any])(nil)
 // GroupOption is a setting of a Group.
 type GroupOption func(*settings)
 
-type settings struct{ failClosed bool }
+type settings struct{ failClosed, allowLossy bool }
 
 // FailClosed makes callers get coalesce.ErrUnavailable when Redis cannot be used,
 // instead of one execution in each replica.
 func FailClosed() GroupOption { return func(s *settings) { s.failClosed = true } }
 
+// AllowLossy accepts results that JSON changes on the way to other replicas.
+func AllowLossy() GroupOption { return func(s *settings) { s.allowLossy = true } }
+
+// maxNameLen is how many bytes the name of a Group may have, as in package distributed.
+const maxNameLen = 100
+
 // NewGroup returns the Group of a replica of its own. Groups of the same name
-// share their flights, so give them the same V: a replica that cannot decode a
-// result runs its own function, as Fallback.
+// share their flights. One of another V is a replica of another version of the
+// program: it does not decode the others' results, and runs its own function, as
+// Fallback.
+//
+// NewGroup panics where distributed.NewGroup returns an error: for a nil Fleet or
+// option, a name that is empty or too long, and a V that JSON would change.
 func NewGroup[V any](fleet *Fleet, name string, opts ...GroupOption) *Group[V] {
+	if fleet == nil {
+		panic("fleetcall: coalescetest: NewGroup: the Fleet is nil; NewFleet returns one")
+	}
+	if len(name) == 0 || len(name) > maxNameLen {
+		panic(fmt.Sprintf("fleetcall: coalescetest: NewGroup: the name %.32q has %d bytes, not 1 to %d", name, len(name), maxNameLen))
+	}
 	var s settings
-	for _, opt := range opts {
+	for i, opt := range opts {
+		if opt == nil {
+			panic(fmt.Sprintf("fleetcall: coalescetest: NewGroup %q: option %d is nil; leave it out", name, i+1))
+		}
 		opt(&s)
+	}
+	if err := check[V](); err != nil && !s.allowLossy {
+		panic(fmt.Sprintf("fleetcall: coalescetest: NewGroup %q: %v", name, err))
 	}
 	g := &Group[V]{fleet: fleet, name: name, failClosed: s.failClosed}
 	fleet.mu.Lock()
@@ -85,7 +109,7 @@ func (g *Group[V]) Cache(key string, v V) {
 	}
 	g.fleet.mu.Lock()
 	defer g.fleet.mu.Unlock()
-	g.fleet.cached[place{g.name, key}] = outcome{value: value}
+	g.fleet.cached[place{g.name, key}] = outcome{value: value, of: reflect.TypeFor[V]()}
 }
 
 // Poison makes the fleet believe that the leaders of key died one after another:
@@ -146,7 +170,7 @@ func (c *call[V]) run(ctx context.Context) (v V, err error) {
 			return v, coalesce.ErrUnavailable
 		case o.err != nil:
 			return v, o.err
-		case o.fate == takeResult:
+		case o.fate == takeResult && o.of == reflect.TypeFor[V]():
 			if v, err = decode[V](o.value); err == nil {
 				c.is(role)
 				return v, nil
@@ -178,5 +202,8 @@ func (c *call[V]) lead(ctx context.Context, f *flight) (v V, err error) {
 	}()
 	v, err = c.fn(f.ctx)
 	returned = true
+	if err != nil {
+		v = *new(V) // a value beside an error does not travel, and is nobody's
+	}
 	return v, err
 }

@@ -2,78 +2,111 @@ package distributed
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
-	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
+	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
+	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
 
-// A control message is: version, kind, length of the sender's instance id,
-// that id, the caller's key.
-const controlForget = 'f'
+// forgetTogether is how many keys are on their way at a time: enough to fill the
+// round trips, and so few that each is sent in time.
+const forgetTogether = 512
 
-// Forget makes callers that come after it start a new flight: on this replica
-// from its return, on the others from the moment its notice arrives. Callers
-// that already wait keep their flight. What MaxAge has kept is dropped.
+// Forget makes callers of these keys that come after it start a new flight: on this
+// replica from its return, on the others from the moment its notices arrive. Callers
+// that already wait keep their flight. What MaxAge has kept is dropped. Up to 512 keys
+// take about one round trip together.
 //
-// An error means that Redis could not be told, or told in time; this replica
-// has forgotten the key all the same.
+// An error means that Redis could not be told of some of the keys, or not in time; this
+// replica has forgotten all of them all the same. When ctx ends first, Forget returns
+// ctx.Err(), and goes on in the background.
 func (g *Group[V]) Forget(ctx context.Context, keys ...string) error {
-	var errs []error
-	for _, key := range keys {
-		errs = append(errs, g.forget(ctx, key))
+	if g.err != nil {
+		return g.err
 	}
-	return errors.Join(errs...)
-}
-
-func (g *Group[V]) forget(ctx context.Context, key string) error {
-	if err := g.enter(); err != nil {
+	f := g.fleet
+	if err := f.inflight.enter(); err != nil {
 		return err
 	}
-	defer g.leave()
-	k := newKeys(g.set.namespace, key)
-	notice := string([]byte{wireVersion, controlForget, byte(len(g.instance))}) + g.instance + key
-	_, err := g.redis.mustRun(ctx, forgetScript, []string{k.lease(), k.latest(), k.attempts()},
-		k.detachments(), controlChannel(g.set.namespace), notice)
-	// Last, because a caller that came before the lease was dropped may have
-	// joined it and be in the local tier now.
-	g.local.Forget(key)
-	if err != nil {
-		return fmt.Errorf("fleetcall: forgetting a key on the other replicas: %w", err)
+	done := make(chan error, 1)
+	f.workers.Run(func() {
+		defer f.inflight.leave()
+		defer f.survive()
+		var failed error
+		n := 0
+		defer func() {
+			// Last, because a caller that came before the lease was dropped may have
+			// joined it and be in the local tier now.
+			for _, key := range keys {
+				g.forgetHere(key)
+			}
+			if failed != nil {
+				failed = fmt.Errorf("fleetcall: forgetting %d of %d keys on the other replicas: %w", n, len(keys), failed)
+			}
+			done <- failed
+		}()
+		for some := range slices.Chunk(keys, forgetTogether) {
+			for _, err := range f.sendAll(context.WithoutCancel(ctx), g.forgets(some)) {
+				if err != nil {
+					failed = err
+					n++
+				}
+			}
+		}
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
 	}
-	return nil
+	for _, key := range keys {
+		g.forgetHere(key)
+	}
+	return ctx.Err()
 }
 
-func (g *Group[V]) control(payload string) {
-	if len(payload) < 3 || payload[0] != wireVersion || payload[1] != controlForget {
-		g.garbage.Add(1)
-		return
+func (g *Group[V]) forgets(keys []string) []protocol.Command {
+	f := g.fleet
+	commands := make([]protocol.Command, len(keys))
+	for i, key := range keys {
+		notice := wire.Forget{Instance: f.instance, Group: g.name, Key: key}
+		commands[i] = protocol.ForgetRequest{
+			Names:   protocol.NewNames(g.space, key),
+			Channel: protocol.ControlChannel(f.set.namespace),
+			Notice:  notice.Encode(),
+		}.Command()
 	}
-	instance := int(payload[2])
-	if len(payload) < 3+instance {
-		g.garbage.Add(1)
-		return
-	}
-	if payload[3:3+instance] == g.instance {
-		return // Forget did it before it returned; again would split the new flight
-	}
-	g.local.Forget(strings.Clone(payload[3+instance:]))
+	return commands
 }
 
-// connected loads the scripts, which a restart of Redis loses, and forgets what
-// a Forget may have named while the connection was lost.
-func (g *Group[V]) connected() {
-	if g.connectedOnce {
-		g.local.ForgetAll()
+// sendAll sends commands at once and waits for all replies. It returns their errors. A
+// hook that panics is not told of the others' replies, which are counted all the same.
+func (f *Fleet) sendAll(ctx context.Context, commands []protocol.Command) []error {
+	requests := make([]*redislink.Request, len(commands))
+	answered := make(chan struct{}, len(commands))
+	for i, command := range commands {
+		requests[i] = f.link.NewRequest(ctx, command, f.link.Must())
+		requests[i].Then = func() { answered <- struct{}{} }
+		f.link.Send(requests[i])
 	}
-	g.connectedOnce = true
-	if g.enter() == nil {
-		go func() {
-			defer g.leave()
-			g.redis.load(context.Background())
+	for range requests {
+		<-answered
+	}
+	errs := make([]error, len(requests))
+	for i, r := range requests {
+		func() {
+			defer f.survive()
+			_, errs[i] = f.link.Result(r)
 		}()
 	}
+	return errs
 }
 
-var _ coalesce.Group[any] = (*Group[any])(nil)
+func (c *core[V]) forgetHere(key string) {
+	c.local.Forget(strings.Clone(key)) // it may be a part of a longer message
+}
+
+func (c *core[V]) forgetAllHere() { c.local.ForgetAll() }

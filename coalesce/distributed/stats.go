@@ -6,7 +6,7 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
-// Stats counts what both tiers did since New, or since ResetStats.
+// Stats counts what both tiers did since NewGroup, or since ResetStats.
 type Stats struct {
 	Local       local.Stats
 	Distributed TierStats
@@ -16,20 +16,32 @@ type Stats struct {
 // one. A finished request has one role, or ended with an error before it had
 // one: Leaders + Followers + Cached + Fallbacks + NoRole = Requests.
 type TierStats struct {
-	Requests      uint64            // flights handed over that have ended
-	Leaders       uint64            // ran the function with the lease
-	Followers     uint64            // took another replica's outcome
-	Cached        uint64            // took an outcome that had finished within MaxAge
-	Fallbacks     uint64            // ran the function without the lease
-	NoRole        uint64            // ended before they had a role
-	Takeovers     uint64            // leaders that were followers of a flight that never ended
-	LeaseLost     uint64            // leases that ran out or were taken before the function ended, as far as Redis can tell
-	Errors        uint64            // requests that ended with an error
-	RedisErrors   uint64            // commands and connections that failed
-	RedisErrorsBy map[string]uint64 // the same by kind: timeout, connection, oom, readonly, …
-	Garbage       uint64            // messages and values that could not be read, and were ignored
-	ActiveFlights int64             // requests in progress
-	Breaker       string            // "closed", "half-open" or "open"
+	Requests      uint64 // flights handed over that have ended
+	Leaders       uint64 // ran the function with the lease
+	Followers     uint64 // took another replica's outcome
+	Cached        uint64 // took an outcome that had finished within MaxAge
+	Fallbacks     uint64 // ran the function without the lease
+	NoRole        uint64 // ended before they had a role
+	Takeovers     uint64 // leaders that were followers of a flight that never ended
+	LeaseLost     uint64 // leases that ran out or were taken before the function ended, as far as Redis can tell
+	Errors        uint64 // requests that ended with an error
+	Incompatible  uint64 // outcomes of another type or codec, which were not decoded
+	ActiveFlights int64  // requests in progress
+}
+
+// FleetStats counts what all Groups of a Fleet did since Open, or since ResetStats.
+type FleetStats struct {
+	Stats                   // summed over the Groups
+	Groups map[string]Stats // by name
+	Redis  RedisStats
+}
+
+// RedisStats counts what went wrong between a Fleet and Redis.
+type RedisStats struct {
+	Errors   uint64            // commands and connections that failed
+	ErrorsBy map[string]uint64 // the same by kind: see FailureKinds
+	Garbage  uint64            // messages and values that could not be read, and were ignored
+	Breaker  string            // "closed", "half-open" or "open"
 }
 
 // HitRate returns the share of finished requests that ran no function, 0 to
@@ -43,8 +55,7 @@ func (s TierStats) HitRate() float64 {
 	return float64(hits) / float64(ran+hits)
 }
 
-// since returns what was counted after before. Gauges and the breaker stay what
-// they are.
+// since returns what was counted after before. Gauges stay what they are.
 func (s TierStats) since(before TierStats) TierStats {
 	s.Requests -= before.Requests
 	s.Leaders -= before.Leaders
@@ -55,13 +66,126 @@ func (s TierStats) since(before TierStats) TierStats {
 	s.Takeovers -= before.Takeovers
 	s.LeaseLost -= before.LeaseLost
 	s.Errors -= before.Errors
-	s.RedisErrors -= before.RedisErrors
-	s.Garbage -= before.Garbage
-	s.RedisErrorsBy = maps.Clone(s.RedisErrorsBy)
-	for kind, n := range before.RedisErrorsBy {
-		if s.RedisErrorsBy[kind] -= n; s.RedisErrorsBy[kind] == 0 {
-			delete(s.RedisErrorsBy, kind)
+	s.Incompatible -= before.Incompatible
+	return s
+}
+
+func (s *TierStats) add(other TierStats) {
+	s.Requests += other.Requests
+	s.Leaders += other.Leaders
+	s.Followers += other.Followers
+	s.Cached += other.Cached
+	s.Fallbacks += other.Fallbacks
+	s.NoRole += other.NoRole
+	s.Takeovers += other.Takeovers
+	s.LeaseLost += other.LeaseLost
+	s.Errors += other.Errors
+	s.Incompatible += other.Incompatible
+	s.ActiveFlights += other.ActiveFlights
+}
+
+func (s *Stats) add(other Stats) {
+	l, o := &s.Local, other.Local
+	l.Requests += o.Requests
+	l.Leaders += o.Leaders
+	l.Followers += o.Followers
+	l.Errors += o.Errors
+	l.ActiveFlights += o.ActiveFlights
+	l.Waiting += o.Waiting
+	s.Distributed.add(other.Distributed)
+}
+
+// Stats returns the counts of both tiers since NewGroup or ResetStats. They are exact
+// for calls that have returned.
+func (g *Group[V]) Stats() Stats { return g.stats() }
+
+// Totals returns the counts of both tiers since NewGroup, whatever ResetStats did:
+// for counters that must not go down, such as those of Prometheus.
+func (g *Group[V]) Totals() Stats { return g.totals() }
+
+// ResetStats sets the counts to zero. Gauges stay what they are.
+func (g *Group[V]) ResetStats() { g.resetStats() }
+
+func (c *core[V]) stats() Stats {
+	c.resetMu.Lock()
+	defer c.resetMu.Unlock()
+	return Stats{c.local.Stats(), c.totals().Distributed.since(c.before)}
+}
+
+func (c *core[V]) totals() Stats {
+	// Before the roles: they are never more.
+	takeovers, errs := c.takeovers.Load(), c.counters.errors.Load()
+	st := Stats{
+		Local: c.local.Totals(),
+		Distributed: TierStats{
+			Leaders:       c.leaders.Load(),
+			Followers:     c.followers.Load(),
+			Cached:        c.cached.Load(),
+			Fallbacks:     c.fallbacks.Load(),
+			NoRole:        c.noRole.Load(),
+			Takeovers:     takeovers,
+			LeaseLost:     c.leaseLost.Load(),
+			Errors:        errs,
+			Incompatible:  c.incompatible.Load(),
+			ActiveFlights: c.active.Load(),
+		},
+	}
+	d := &st.Distributed
+	d.Requests = d.Leaders + d.Followers + d.Cached + d.Fallbacks + d.NoRole
+	return st
+}
+
+func (c *core[V]) resetStats() {
+	c.resetMu.Lock()
+	defer c.resetMu.Unlock()
+	c.local.ResetStats()
+	c.before = c.totals().Distributed
+}
+
+// Stats returns the counts since Open or ResetStats. They are exact for calls that
+// have returned.
+func (f *Fleet) Stats() FleetStats {
+	f.resetMu.Lock()
+	defer f.resetMu.Unlock()
+	st := f.sum(member.stats)
+	r := &st.Redis
+	r.Errors -= f.before.Errors
+	r.Garbage -= f.before.Garbage
+	r.ErrorsBy = maps.Clone(r.ErrorsBy)
+	for kind, n := range f.before.ErrorsBy {
+		if r.ErrorsBy[kind] -= n; r.ErrorsBy[kind] == 0 {
+			delete(r.ErrorsBy, kind)
 		}
 	}
-	return s
+	return st
+}
+
+// Totals returns the counts since Open, whatever ResetStats did: for counters that
+// must not go down, such as those of Prometheus.
+func (f *Fleet) Totals() FleetStats { return f.sum(member.totals) }
+
+// ResetStats sets the counts of the Fleet and of all its Groups to zero. Gauges and
+// the breaker stay what they are.
+func (f *Fleet) ResetStats() {
+	f.resetMu.Lock()
+	defer f.resetMu.Unlock()
+	for _, group := range f.members() {
+		group.resetStats()
+	}
+	f.before = f.redisStats()
+}
+
+func (f *Fleet) sum(of func(member) Stats) FleetStats {
+	st := FleetStats{Groups: map[string]Stats{}, Redis: f.redisStats()}
+	for name, group := range f.members() {
+		one := of(group)
+		st.Groups[name] = one
+		st.Stats.add(one)
+	}
+	return st
+}
+
+func (f *Fleet) redisStats() RedisStats {
+	errs, byKind := f.link.Counts()
+	return RedisStats{Errors: errs, ErrorsBy: byKind, Garbage: f.garbage.Load(), Breaker: string(f.link.State())}
 }

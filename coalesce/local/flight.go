@@ -152,7 +152,10 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) E
 // abandonedBy says whether a function that returns err has abandoned f: it
 // reports a cancellation that is not f's own.
 func (f *flight[K, V]) abandonedBy(err error) bool {
-	return (f.ctx == nil || f.ctx.Err() == nil) && errtree.Is(err, context.Canceled)
+	if f.ctx == nil {
+		return errtree.Is(err, context.Canceled)
+	}
+	return detached.Abandoned(err, f.ctx)
 }
 
 // unwind does to the stack of a caller of the finished f what fn did to its own.

@@ -30,6 +30,7 @@ type Fleet struct {
 	redis    *embeddedRedis // nil if Config has a RedisURL
 
 	mu       sync.Mutex
+	binary   string     // from which the next replica is started
 	replicas []*Replica // every replica that was ever ready
 	started  int        // how many replicas were started, for their numbers
 	closed   bool
@@ -57,6 +58,7 @@ func Start(ctx context.Context, config Config) (*Fleet, error) {
 	}
 	f := &Fleet{
 		config: config,
+		binary: config.Binary,
 		dir:    dir,
 		logs:   &lineWriter{w: config.Logs},
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},

@@ -62,6 +62,14 @@ func (r *Replica) Thaw() error { return r.proc.Signal(syscall.SIGCONT) }
 // Pid returns the process id.
 func (r *Replica) Pid() int { return r.proc.Pid() }
 
+// Use sets the program that replicas are started from, from now on: with one of
+// another version, adding and restarting replicas is a rolling upgrade.
+func (f *Fleet) Use(binary string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.binary = binary
+}
+
 var errPortTaken = errors.New("another process took its port")
 
 func (f *Fleet) startReplica(ctx context.Context) (*Replica, error) {
@@ -122,9 +130,12 @@ func (f *Fleet) tryReplica(ctx context.Context, id string) (*Replica, error) {
 		return nil, err
 	}
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	f.mu.Lock()
+	binary := f.binary
+	f.mu.Unlock()
 	output := &tail{w: f.logs.named(id)}
 	proc, err := process.Start(process.Spec{
-		Path: f.config.Binary, Args: []string{"serve"}, Env: f.environment(id, addr), Stdout: output, Stderr: output,
+		Path: binary, Args: []string{"serve"}, Env: f.environment(id, addr), Stdout: output, Stderr: output,
 	})
 	if err != nil {
 		return nil, err

@@ -14,8 +14,9 @@ import (
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
-// consumer is a program of somebody who has nothing of ours: an empty folder, and an
-// empty module cache. The go command finds the tree under test in a proxy.
+// consumer is a program of somebody who has no clone: an empty folder, and a module
+// cache that only other consumers have filled. The go command finds the tree under test
+// in a proxy.
 type consumer struct {
 	*testing.T
 	folder string
@@ -34,7 +35,7 @@ func newConsumer(t *testing.T) *consumer {
 	upstream := strings.TrimSpace(run(t, root, nil, "go", "env", "GOPROXY"))
 	c := &consumer{T: t, folder: filepath.Join(home, "shop"), env: []string{
 		"GOWORK=off", "CGO_ENABLED=0",
-		"GOPATH=" + filepath.Join(home, "go"), "GOMODCACHE=" + filepath.Join(home, "modules"), "GOBIN=" + filepath.Join(home, "bin"),
+		"GOPATH=" + filepath.Join(home, "go"), "GOMODCACHE=" + moduleCache(), "GOBIN=" + filepath.Join(home, "bin"),
 		// With -trimpath, what is compiled already need not be compiled again for the
 		// new module cache. A read-only cache could not be removed after the test.
 		"GOFLAGS=-mod=mod -trimpath -modcacherw",
@@ -46,6 +47,11 @@ func newConsumer(t *testing.T) *consumer {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// hasNoModules gives the consumer a module cache of its own, which is empty.
+func (c *consumer) hasNoModules() {
+	c.env = append(c.env, "GOMODCACHE="+filepath.Join(filepath.Dir(c.folder), "modules"))
 }
 
 // golang runs the go command in the consumer's folder.
@@ -111,12 +117,14 @@ func (c *consumer) versions() map[string]string {
 }
 
 func TestAProgramThatGetsTheLocalTierCompilesInNothingElse(t *testing.T) {
+	t.Parallel()
 	library := open(t, repository(t)).Path() + "/coalesce"
 	c := newConsumer(t)
+	c.hasNoModules()
 	c.starts("local")
 	c.gets(library + "/local")
-	if version := c.versions()[library]; version != testVersion {
-		t.Errorf("go get takes %q, want %s", version, testVersion)
+	if version := c.versions()[library]; version != released {
+		t.Errorf("go get takes %q, want %s", version, released)
 	}
 	program, modules := c.builds()
 	if !slices.Equal(modules, []string{library}) {
@@ -128,6 +136,7 @@ func TestAProgramThatGetsTheLocalTierCompilesInNothingElse(t *testing.T) {
 }
 
 func TestAProgramThatGetsTheDistributedTierInheritsGoRedisAlone(t *testing.T) {
+	t.Parallel()
 	library := open(t, repository(t)).Path() + "/coalesce"
 	c := newConsumer(t)
 	c.starts("distributed")
@@ -154,6 +163,7 @@ func TestAProgramThatGetsTheDistributedTierInheritsGoRedisAlone(t *testing.T) {
 }
 
 func TestAProgramKeepsTheVersionsThatItHasChosen(t *testing.T) {
+	t.Parallel()
 	library := open(t, repository(t)).Path() + "/coalesce"
 	c := newConsumer(t)
 	c.starts("pinned")
@@ -190,12 +200,14 @@ func TestAProgramKeepsTheVersionsThatItHasChosen(t *testing.T) {
 }
 
 func TestEveryPublishedModuleCanBeGot(t *testing.T) {
+	t.Parallel()
 	w := open(t, repository(t))
 	for _, m := range w.Published() {
 		if m.Folder == "." {
 			continue // a program, which the next test installs
 		}
 		t.Run(strings.ReplaceAll(m.Folder, "/", "_"), func(t *testing.T) {
+			t.Parallel()
 			c := newConsumer(t)
 			c.golang("mod", "init", "example.org/shop")
 			if m.Path != w.Path()+"/coalesce" { // its packages have been got by the tests above
@@ -211,8 +223,8 @@ func TestEveryPublishedModuleCanBeGot(t *testing.T) {
 			}
 			c.writes("main.go", "package main\n\n"+imports+"\nfunc main() {}\n")
 			c.golang("mod", "tidy")
-			if version := c.versions()[m.Path]; version != testVersion {
-				t.Errorf("go get takes %q, want %s", version, testVersion)
+			if version := c.versions()[m.Path]; version != released {
+				t.Errorf("go get takes %q, want %s", version, released)
 			}
 			if _, modules := c.builds(); !slices.Contains(modules, m.Path) {
 				t.Errorf("compiled in are %v, without %s", modules, m.Path)
@@ -222,19 +234,21 @@ func TestEveryPublishedModuleCanBeGot(t *testing.T) {
 }
 
 func TestTheProgramIsInstalledWithItsVersion(t *testing.T) {
+	t.Parallel()
 	program := open(t, repository(t)).Path() + "/cmd/fleetcall@"
-	documented(t, "go install "+program+"v0.2.0")
+	documented(t, "go install "+program+released)
 	c := newConsumer(t)
-	c.golang("install", program+testVersion)
+	c.golang("install", program+released)
 	bin := filepath.Join(filepath.Dir(c.folder), "bin", "fleetcall")
 	c.Log(c.golang("version", "-m", bin))
-	if out := run(t, c.folder, nil, bin, "version"); !strings.HasPrefix(out, "fleetcall "+testVersion+" ") {
+	if out := run(t, c.folder, nil, bin, "version"); !strings.HasPrefix(out, "fleetcall "+released+" ") {
 		t.Errorf("fleetcall version prints %q", out)
 	}
 }
 
 // While nothing is published, users have a clone beside their own program.
 func TestAProgramUsesACloneAsTheDocumentSays(t *testing.T) {
+	t.Parallel()
 	_, section, _ := strings.Cut(document(t), "\n## While nothing is published\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var blocks []string
@@ -263,13 +277,14 @@ func TestAProgramUsesACloneAsTheDocumentSays(t *testing.T) {
 }
 
 func TestAReleasedModuleRequiresTheOthersAtItsVersion(t *testing.T) {
+	t.Parallel()
 	proxy, err := published()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := open(t, repository(t))
 	for _, m := range w.Published() {
-		name := filepath.Join(proxy.Folder, filepath.FromSlash(m.Path), "@v", testVersion+".mod")
+		name := filepath.Join(proxy.Folder, filepath.FromSlash(m.Path), "@v", released+".mod")
 		content, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -279,8 +294,8 @@ func TestAReleasedModuleRequiresTheOthersAtItsVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, require := range file.Require {
-			if slices.Contains(m.Requires, require.Mod.Path) && require.Mod.Version != testVersion {
-				t.Errorf("%s requires %s, want it at %s", m.Path, require.Mod, testVersion)
+			if slices.Contains(m.Requires, require.Mod.Path) && require.Mod.Version != released {
+				t.Errorf("%s requires %s, want it at %s", m.Path, require.Mod, released)
 			}
 		}
 		if len(file.Replace) > 0 {

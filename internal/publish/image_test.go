@@ -11,6 +11,7 @@ import (
 // The image is built where there is no git history, and from the command of the
 // Dockerfile; this runs it without Docker.
 func TestTheImageSaysItsVersion(t *testing.T) {
+	t.Parallel()
 	root := checkout(t)
 	if err := os.RemoveAll(filepath.Join(root, ".git")); err != nil {
 		t.Fatal(err)

@@ -21,9 +21,6 @@ import (
 	"github.com/fleetcall/fleetcall/internal/publish"
 )
 
-// released is the version that the tests release.
-const released = "v0.2.0"
-
 // withOrigin is a checkout that has been pushed to a repository of its own.
 func withOrigin(t *testing.T) (root, origin string) {
 	t.Helper()
@@ -35,6 +32,7 @@ func withOrigin(t *testing.T) (root, origin string) {
 }
 
 func TestARelease(t *testing.T) {
+	t.Parallel()
 	root, origin := withOrigin(t)
 	pushed := run(t, root, nil, "git", "ls-remote", origin)
 	const command = "make release VERSION=" + released
@@ -88,6 +86,7 @@ func TestARelease(t *testing.T) {
 
 // checkDelivery checks the files of dist.
 func checkDelivery(t *testing.T, w *publish.Workspace, dist, platform string) {
+	t.Helper()
 	name := "fleetcall_" + released + "_" + platform
 	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
 	if err != nil {
@@ -104,7 +103,18 @@ func checkDelivery(t *testing.T, w *publish.Workspace, dist, platform string) {
 			t.Errorf("SHA256SUMS has not %q:\n%s", line, sums)
 		}
 	}
+	checkSBOM(t, w, delivered[name+".cdx.json"])
+	folder := t.TempDir()
+	files := unpack(t, filepath.Join(dist, name+".tar.gz"), folder)
+	if want := []string{"LICENSE", "README.md", "fleetcall"}; !slices.Equal(files, want) {
+		t.Errorf("the archive has %v, want %v", files, want)
+	}
+	checkBinary(t, w, filepath.Join(folder, "fleetcall"))
+}
 
+// checkSBOM checks that the SBOM is of the release, and names what is in the binary.
+func checkSBOM(t *testing.T, w *publish.Workspace, content []byte) {
+	t.Helper()
 	var sbom struct {
 		BOMFormat string
 		Metadata  struct {
@@ -112,7 +122,7 @@ func checkDelivery(t *testing.T, w *publish.Workspace, dist, platform string) {
 		}
 		Components []struct{ Name, Version string }
 	}
-	if err := json.Unmarshal(delivered[name+".cdx.json"], &sbom); err != nil {
+	if err := json.Unmarshal(content, &sbom); err != nil {
 		t.Fatal(err)
 	}
 	if main := sbom.Metadata.Component; sbom.BOMFormat != "CycloneDX" || main.Name != w.Path() || main.Version != released {
@@ -123,13 +133,12 @@ func checkDelivery(t *testing.T, w *publish.Workspace, dist, platform string) {
 			t.Errorf("the SBOM does not name %s", module)
 		}
 	}
+}
 
-	folder := t.TempDir()
-	files := unpack(t, filepath.Join(dist, name+".tar.gz"), folder)
-	if want := []string{"LICENSE", "README.md", "fleetcall"}; !slices.Equal(files, want) {
-		t.Errorf("the archive has %v, want %v", files, want)
-	}
-	binary := filepath.Join(folder, "fleetcall")
+// checkBinary checks that the binary is of the release, and all of ours in it.
+func checkBinary(t *testing.T, w *publish.Workspace, binary string) {
+	t.Helper()
+	folder := filepath.Dir(binary)
 	if out := run(t, folder, nil, binary, "version"); !strings.HasPrefix(out, "fleetcall "+released+" ") {
 		t.Errorf("fleetcall version prints %q", out)
 	}
@@ -227,6 +236,7 @@ func checkTags(t *testing.T, w *publish.Workspace) {
 }
 
 func TestAReleaseThatCannotBeIsRefused(t *testing.T) {
+	t.Parallel()
 	root := checkout(t)
 	before := run(t, root, nil, "git", "rev-parse", "HEAD")
 	try := func(version, because string) {
@@ -272,6 +282,7 @@ func (i interruption) Write(b []byte) (int, error) {
 }
 
 func TestAReleaseThatIsInterruptedLeavesTheRepositoryAsItWas(t *testing.T) {
+	t.Parallel()
 	root := checkout(t)
 	before := run(t, root, nil, "git", "rev-parse", "HEAD")
 	ctx, cancel := context.WithCancel(t.Context())

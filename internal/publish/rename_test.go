@@ -11,6 +11,7 @@ import (
 )
 
 func TestAnotherModulePathStandsEverywhereAndBuilds(t *testing.T) {
+	t.Parallel()
 	root := checkout(t)
 	old := open(t, root)
 	const command = "make module-path MODULE=example.com/team/fleetcall"
@@ -51,6 +52,7 @@ func TestAnotherModulePathStandsEverywhereAndBuilds(t *testing.T) {
 }
 
 func TestAModulePathThatNobodyCouldGetIsRefused(t *testing.T) {
+	t.Parallel()
 	root := checkout(t)
 	before := run(t, root, nil, "git", "status", "--porcelain")
 	for path, because := range map[string]string{
@@ -77,6 +79,7 @@ func TestAModulePathThatNobodyCouldGetIsRefused(t *testing.T) {
 }
 
 func TestAPathThatOnlyBeginsAlikeIsAnothers(t *testing.T) {
+	t.Parallel()
 	root := checkout(t)
 	path := open(t, root).Path()
 	name := filepath.Join(root, "docs", "alike.md")

@@ -1,9 +1,10 @@
-// Package errtree looks for errors in the trees that other people's errors make.
+// Package errtree looks at the trees that the errors of callers' functions make.
 //
-// errors.Is never returns from an error that wraps itself, and a tree whose
-// branches meet again can be larger than memory. A caller's function may return
-// such an error, and its Unwrap or Is method may panic (a nil pointer in an error
-// is the usual reason). None of this may keep a flight from ending.
+// They are foreign code. errors.Is never returns from an error that wraps itself, a
+// tree whose branches meet again can be larger than memory, and a method of an error
+// may panic: a nil pointer in an error is the usual reason. None of this may keep a
+// flight from ending, so each method is called behind a recover, and only so many
+// errors of a tree are looked at.
 package errtree
 
 import "reflect"
@@ -16,50 +17,94 @@ const (
 	maxDepth = 100
 )
 
-// Is is errors.Is for trees of any shape. It looks at the first thousand errors,
-// in the order of errors.Is, and no deeper than a hundred levels. When a method
-// of an error panics, the answer is false.
-func Is(err, target error) (found bool) {
-	if err == nil || target == nil {
-		return err == target
+// Walk calls visit for err and the errors that it wraps, in the order of errors.Is:
+// at most a thousand, no deeper than a hundred levels, and what a pointer wraps once.
+// Where visit returns false, it does not go deeper.
+func Walk(err error, visit func(error) bool) {
+	w := walker{visit: visit, left: maxErrors}
+	w.walk(err, 0)
+}
+
+type walker struct {
+	visit func(error) bool
+	left  int
+	seen  map[error]bool // the pointers among them; made when there is a second error
+}
+
+func (w *walker) walk(err error, depth int) {
+	if err == nil || depth > maxDepth || w.left == 0 {
+		return
 	}
+	w.left--
+	if !w.visit(err) {
+		return
+	}
+	inner := unwrap(err)
+	if len(inner) == 0 {
+		return
+	}
+	if reflect.TypeOf(err).Kind() == reflect.Pointer {
+		if w.seen[err] {
+			return
+		}
+		if w.seen == nil {
+			w.seen = map[error]bool{}
+		}
+		w.seen[err] = true
+	}
+	for _, e := range inner {
+		w.walk(e, depth+1)
+	}
+}
+
+func unwrap(err error) (inner []error) {
 	defer func() {
 		if recover() != nil {
-			found = false
+			inner = nil
 		}
 	}()
-	w := walk{target: target, comparable: reflect.TypeOf(target).Comparable(), left: maxErrors}
-	return w.is(err, maxDepth)
-}
-
-type walk struct {
-	target     error
-	comparable bool // a target that is not comparable is found by Is methods alone
-	left       int  // errors that may still be looked at
-}
-
-func (w *walk) is(err error, depth int) bool {
-	for ; err != nil && depth > 0 && w.left > 0; depth-- {
-		w.left--
-		if w.comparable && err == w.target {
-			return true
-		}
-		if e, ok := err.(interface{ Is(error) bool }); ok && e.Is(w.target) {
-			return true
-		}
-		switch e := err.(type) {
-		case interface{ Unwrap() error }:
-			err = e.Unwrap()
-		case interface{ Unwrap() []error }:
-			for _, wrapped := range e.Unwrap() {
-				if w.is(wrapped, depth-1) {
-					return true
-				}
-			}
-			return false
-		default:
-			return false
-		}
+	switch err := err.(type) {
+	case interface{ Unwrap() error }:
+		return []error{err.Unwrap()}
+	case interface{ Unwrap() []error }:
+		return err.Unwrap()
 	}
-	return false
+	return nil
+}
+
+// Is is errors.Is for trees of any shape.
+func Is(err, target error) (found bool) {
+	if err == nil {
+		return target == nil
+	}
+	Walk(err, func(err error) bool {
+		found = found || Matches(err, target)
+		return !found
+	})
+	return found
+}
+
+// Matches says whether err itself, and not what it wraps, is the target: it equals
+// it, or its Is method says so.
+func Matches(err, target error) (matches bool) {
+	defer func() {
+		if recover() != nil {
+			matches = false
+		}
+	}()
+	if Equal(err, target) {
+		return true
+	}
+	own, ok := err.(interface{ Is(error) bool })
+	return ok && own.Is(target)
+}
+
+// Equal is a == b, without the panic for values that cannot be compared.
+func Equal(a, b error) (same bool) {
+	defer func() {
+		if recover() != nil {
+			same = false
+		}
+	}()
+	return a == b
 }

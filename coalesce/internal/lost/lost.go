@@ -1,4 +1,4 @@
-// Package lost says what became of functions that did not return.
+// Package lost makes errors of what became of functions that did not return.
 package lost
 
 import (
@@ -7,10 +7,12 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 )
 
-// Error returns a *coalesce.PanicError or coalesce.ErrGoexit, from what recover
-// returned. A panic never recovers as nil (panic(nil) became a
-// *runtime.PanicNilError in Go 1.21), so nil is Goexit. A panic that has crossed
-// a goroutine before is kept as it is: its stack is the original one.
+// Error returns a *coalesce.PanicError or coalesce.ErrGoexit, for a function that did not
+// return, from what recover returned. A panic never recovers as nil (since Go 1.21,
+// panic(nil) recovers as a *runtime.PanicNilError), so nil means runtime.Goexit. A
+// *coalesce.PanicError is returned as it is: the panic has crossed a goroutine before, and
+// its stack is the original one. A nil *coalesce.PanicError has crossed nothing, and is a
+// value like any other.
 func Error(recovered any) error {
 	if recovered == nil {
 		return coalesce.ErrGoexit

@@ -1,6 +1,8 @@
 package lost_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/fleetcall/fleetcall/coalesce"
@@ -17,5 +19,16 @@ func TestAFunctionIsLostAsItWas(t *testing.T) {
 	}
 	if again := lost.Error(first); again != first {
 		t.Errorf("a panic that crosses a second goroutine is %v", again)
+	}
+}
+
+func TestANilPanicErrorIsAValueLikeAnyOther(t *testing.T) {
+	err := lost.Error((*coalesce.PanicError)(nil))
+	panicked, ok := err.(*coalesce.PanicError)
+	if !ok || panicked == nil || len(panicked.Stack) == 0 {
+		t.Fatalf("it is %#v", err)
+	}
+	if !strings.HasPrefix(err.Error(), "<nil>") || errors.Is(err, coalesce.ErrGoexit) {
+		t.Errorf("it reads %q", err)
 	}
 }

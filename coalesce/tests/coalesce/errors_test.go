@@ -38,7 +38,7 @@ func init() {
 
 // cross is what another replica makes of err.
 func cross(err error) error {
-	return &coalesce.RemoteError{Message: err.Error(), Names: coalesce.ErrorNames(err)}
+	return coalesce.NewRemoteError(err)
 }
 
 func TestErrorKeepsItsMessageAndItsRegisteredIdentitiesAcrossReplicas(t *testing.T) {

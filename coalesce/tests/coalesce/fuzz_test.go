@@ -22,23 +22,23 @@ func FuzzCodecs(f *testing.F) {
 	f.Add([]byte(`{"tags":[`))
 	f.Add([]byte("\xff\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var got []byte
-		if err := coalesce.Raw.Unmarshal(data, &got); err != nil || !bytes.Equal(got, data) {
+		if got, err := coalesce.Raw[[]byte]().Unmarshal(data); err != nil || !bytes.Equal(got, data) {
 			t.Fatalf("raw: %q became %q, %v", data, got, err)
 		}
-		var p product
-		if err := coalesce.JSON.Unmarshal(data, &p); err != nil {
+		_, _ = coalesce.Gob[*product]().Unmarshal(data) // must not panic
+		codec := coalesce.JSON[product]()
+		p, err := codec.Unmarshal(data)
+		if err != nil {
 			return
 		}
 		if !json.Valid(data) {
 			t.Fatalf("%q is accepted", data)
 		}
-		again, err := coalesce.JSON.Marshal(p)
+		again, err := codec.Marshal(p)
 		if err != nil {
 			t.Fatalf("%q became %+v, which cannot be encoded: %v", data, p, err)
 		}
-		var same product
-		if err := coalesce.JSON.Unmarshal(again, &same); err != nil || !reflect.DeepEqual(same, p) {
+		if same, err := codec.Unmarshal(again); err != nil || !reflect.DeepEqual(same, p) {
 			t.Fatalf("%+v became %+v, %v", p, same, err)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
@@ -19,21 +18,20 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/coalesceotel"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/coalesce/local"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// replica is a group whose spans and metrics stay in memory.
+// replica is a fleet of one group, "rows", whose spans and metrics stay in memory.
 type replica struct {
+	fleet *distributed.Fleet
 	group *distributed.Group[string]
 	spans *tracetest.InMemoryExporter
 	meter *metric.ManualReader
 }
 
 func newReplica(t *testing.T, server *redisrig.Server, sampler trace.Sampler, opts ...coalesceotel.Option) replica {
-	t.Helper()
 	return newReplicaWith(t, server, sampler, opts)
 }
 
@@ -43,20 +41,23 @@ func newReplicaWith(t *testing.T, server *redisrig.Server, sampler trace.Sampler
 	tracers := trace.NewTracerProvider(trace.WithSyncer(r.spans), trace.WithSampler(sampler))
 	meters := metric.NewMeterProvider(metric.WithReader(r.meter))
 	opts = append(opts, coalesceotel.WithTracerProvider(tracers), coalesceotel.WithMeterProvider(meters))
-	observer, err := coalesceotel.NewObserver(opts...)
+	hook, err := coalesceotel.NewHook(opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := redis.NewClient(&redis.Options{Addr: server.Addr})
-	if r.group, err = distributed.New[string](client, append(more, distributed.WithObserver(observer))...); err != nil {
+	if r.fleet, err = distributed.Open(client, append(more, distributed.WithHooks(hook))...); err != nil {
 		t.Fatal(err)
 	}
-	registration, err := coalesceotel.RegisterStats(r.group.Totals, opts...)
+	if r.group, err = distributed.NewGroup[string](r.fleet, "rows"); err != nil {
+		t.Fatal(err)
+	}
+	registration, err := coalesceotel.RegisterStats(r.fleet.Totals, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(registration.Unregister(), r.group.Close(context.Background()), client.Close(),
+		if err := errors.Join(registration.Unregister(), r.fleet.Close(context.Background()), client.Close(),
 			tracers.Shutdown(context.Background()), meters.Shutdown(context.Background())); err != nil {
 			t.Error(err)
 		}
@@ -77,7 +78,6 @@ func wait(t *testing.T, what string, ok func() bool) {
 
 // share lets b follow a flight that a leads.
 func share(t *testing.T, server *redisrig.Server, a, b replica) {
-	t.Helper()
 	shareValue(t, server, a, b, "value")
 }
 
@@ -95,7 +95,7 @@ func shareValue(t *testing.T, server *redisrig.Server, a, b replica, value strin
 		}
 		done <- err
 	}()
-	wait(t, "led", func() bool { return client.Exists(context.Background(), "fleetcall:{k}:lease").Val() == 1 })
+	wait(t, "led", func() bool { return client.Exists(context.Background(), "fleetcall:rows:{k}:lease").Val() == 1 })
 	go func() {
 		_, role, err := b.group.Do(context.Background(), "k", func(context.Context) (string, error) { return "own", nil })
 		if role != coalesce.RemoteFollower {
@@ -104,7 +104,7 @@ func shareValue(t *testing.T, server *redisrig.Server, a, b replica, value strin
 		done <- err
 	}()
 	wait(t, "followed", func() bool {
-		return strings.HasPrefix(client.Get(context.Background(), "fleetcall:{k}:lease").Val(), "1")
+		return strings.HasPrefix(client.Get(context.Background(), "fleetcall:rows:{k}:lease").Val(), "1")
 	})
 	close(joined)
 	if err := errors.Join(<-done, <-done); err != nil {
@@ -155,9 +155,9 @@ func TestAFollowersSpanLinksToItsLeadersOnAnotherReplica(t *testing.T) {
 		key  attribute.Key
 		want string
 	}{
-		{leader, coalesceotel.RoleKey, "leader"}, {leader, coalesceotel.OutcomeKey, "ok"}, {leader, coalesceotel.KeyKey, ""}, {leader, coalesceotel.LagKey, ""},
+		{leader, coalesceotel.RoleKey, "leader"}, {leader, coalesceotel.OutcomeKey, "ok"}, {leader, coalesceotel.GroupKey, "rows"}, {leader, coalesceotel.KeyKey, ""}, {leader, coalesceotel.LagKey, ""},
 		{follower, coalesceotel.RoleKey, "remote-follower"}, {follower, coalesceotel.OutcomeKey, "ok"}, {follower, coalesceotel.KeyKey, "k"},
-		{follower, coalesceotel.FlightKey, value(leader, coalesceotel.FlightKey)}, {function, coalesceotel.OutcomeKey, "ok"},
+		{follower, coalesceotel.FlightKey, value(leader, coalesceotel.FlightKey)}, {function, coalesceotel.OutcomeKey, "ok"}, {function, coalesceotel.GroupKey, "rows"},
 	} {
 		if got := value(tt.of, tt.key); got != tt.want {
 			t.Errorf("%s of %q is %q, want %q", tt.key, value(tt.of, coalesceotel.RoleKey), got, tt.want)
@@ -211,7 +211,7 @@ func TestALocalFollowersSpanLinksToItsFlight(t *testing.T) {
 	}
 	flight, follower := span(t, r, "fleetcall flight"), span(t, r, "fleetcall wait")
 	linked(t, follower, "flight", flight)
-	if value(follower, coalesceotel.RoleKey) != "local-follower" || value(follower, coalesceotel.OutcomeKey) != "ok" ||
+	if value(follower, coalesceotel.RoleKey) != "local-follower" || value(follower, coalesceotel.OutcomeKey) != "ok" || value(follower, coalesceotel.GroupKey) != "rows" ||
 		value(follower, coalesceotel.FlightKey) != value(flight, coalesceotel.FlightKey) {
 		t.Errorf("the follower's attributes are %v", follower.Attributes)
 	}
@@ -236,7 +236,7 @@ func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
 			t.Fatal(err)
 		}
 		client := server.Client()
-		wait(t, "kept", func() bool { return client.Exists(t.Context(), "fleetcall:{k}:latest").Val() == 1 })
+		wait(t, "kept", func() bool { return client.Exists(t.Context(), "fleetcall:rows:{k}:latest").Val() == 1 })
 		if _, role, err := b.group.Do(t.Context(), "k", nil); role != coalesce.Cached || err != nil {
 			t.Fatal(role, err)
 		}
@@ -255,7 +255,7 @@ func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
 			})
 			first <- err
 		}()
-		wait(t, "led", func() bool { return client.Exists(t.Context(), "fleetcall:{k}:lease").Val() == 1 })
+		wait(t, "led", func() bool { return client.Exists(t.Context(), "fleetcall:rows:{k}:lease").Val() == 1 })
 		go func() {
 			_, role, err := b.group.Do(context.Background(), "k", func(context.Context) (string, error) { return "own", nil })
 			if role != coalesce.Leader {
@@ -263,8 +263,8 @@ func TestALinkSurvivesHoweverTheOutcomeComes(t *testing.T) {
 			}
 			second <- err
 		}()
-		wait(t, "followed", func() bool { return strings.HasPrefix(client.Get(t.Context(), "fleetcall:{k}:lease").Val(), "1") })
-		client.Del(t.Context(), "fleetcall:{k}:lease")
+		wait(t, "followed", func() bool { return strings.HasPrefix(client.Get(t.Context(), "fleetcall:rows:{k}:lease").Val(), "1") })
+		client.Del(t.Context(), "fleetcall:rows:{k}:lease")
 		if err := <-second; err != nil { // it looks when the lease it saw has run out
 			t.Fatal(err)
 		}
@@ -305,90 +305,5 @@ func TestAnErrorsTextDoesNotLeaveTheProgram(t *testing.T) {
 		if strings.Contains(s.Status.Description, "secret") || len(s.Events) != 0 {
 			t.Errorf("%s tells %q, %v", s.Name, s.Status.Description, s.Events)
 		}
-	}
-}
-
-// sums are the sums of counters and the counts of histograms, over all their
-// attributes.
-func sums(t *testing.T, reader *metric.ManualReader) map[string]float64 {
-	t.Helper()
-	var all metricdata.ResourceMetrics
-	if err := reader.Collect(context.Background(), &all); err != nil {
-		t.Fatal(err)
-	}
-	n := map[string]float64{}
-	for _, scope := range all.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			switch data := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range data.DataPoints {
-					n[m.Name] += float64(p.Value)
-				}
-			case metricdata.Gauge[int64]:
-				for _, p := range data.DataPoints {
-					n[m.Name] += float64(p.Value)
-				}
-			case metricdata.Histogram[float64]:
-				for _, p := range data.DataPoints {
-					n[m.Name] += float64(p.Count)
-				}
-			default:
-				t.Errorf("%s is a %T", m.Name, data)
-			}
-		}
-	}
-	return n
-}
-
-func TestInstrumentsAgreeWithStatsAndSurviveAReset(t *testing.T) {
-	server := redisrig.Start(t)
-	a, b := newReplica(t, server, trace.NeverSample()), newReplica(t, server, trace.NeverSample())
-	share(t, server, a, b)
-	b.group.ResetStats()
-	for _, tt := range []struct {
-		of   replica
-		name string
-		want float64
-	}{
-		{a, "fleetcall.local.requests", 1}, {a, "fleetcall.distributed.flights", 1}, {a, "fleetcall.call.wait", 1},
-		{a, "fleetcall.function.duration", 1}, {a, "fleetcall.follower.lag", 0}, {a, "fleetcall.distributed.breaker.state", 1},
-		{b, "fleetcall.local.requests", 1}, {b, "fleetcall.distributed.flights", 1}, {b, "fleetcall.call.wait", 1},
-		{b, "fleetcall.function.duration", 0}, {b, "fleetcall.follower.lag", 1},
-	} {
-		if got := sums(t, tt.of.meter)[tt.name]; got != tt.want {
-			t.Errorf("%s is %v, want %v", tt.name, got, tt.want)
-		}
-	}
-	if sums(t, a.meter)["fleetcall.redis.command.duration"] == 0 {
-		t.Error("no Redis command was measured")
-	}
-}
-
-func TestALocalTierAloneIsObservedToo(t *testing.T) {
-	reader := metric.NewManualReader()
-	meters := metric.NewMeterProvider(metric.WithReader(reader))
-	spans := tracetest.NewInMemoryExporter()
-	tracers := trace.NewTracerProvider(trace.WithSyncer(spans))
-	var group local.Group[string, string]
-	observer, err := coalesceotel.NewObserver(coalesceotel.WithMeterProvider(meters), coalesceotel.WithTracerProvider(tracers))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := coalesceotel.RegisterLocalStats(group.Totals, coalesceotel.WithMeterProvider(meters)); err != nil {
-		t.Fatal(err)
-	}
-	tier := distributed.Observed(local.Tier(&group), observer)
-	if _, _, err := tier.Do(t.Context(), "k", func(context.Context) (string, error) { return "v", nil }); err != nil {
-		t.Error(err)
-	}
-	got := sums(t, reader)
-	if got["fleetcall.local.requests"] != 1 || got["fleetcall.function.duration"] != 1 || got["fleetcall.call.wait"] != 1 {
-		t.Errorf("%v", got)
-	}
-	if all := spans.GetSpans(); len(all) != 1 || all[0].Name != "fleetcall function" {
-		t.Errorf("%v", all)
-	}
-	if err := errors.Join(tracers.Shutdown(t.Context()), meters.Shutdown(t.Context())); err != nil {
-		t.Error(err)
 	}
 }

@@ -29,31 +29,36 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// replica is a group with what a program registers for it.
+// replica is a fleet of one group, "rows", with what a program registers for it.
 type replica struct {
+	fleet    *distributed.Fleet
 	group    *distributed.Group[string]
 	registry *prometheus.Registry
 }
 
 func newReplica(t *testing.T, server *redisrig.Server, opts ...distributed.Option) replica {
 	t.Helper()
-	observer := coalesceprom.NewObserver()
+	hook := coalesceprom.NewHook("rows")
 	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1})
-	group, err := distributed.New[string](client, append(opts, distributed.WithObserver(observer))...)
+	fleet, err := distributed.Open(client, append(opts, distributed.WithHooks(hook))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		if err := group.Close(ctx); err != nil {
+		if err := fleet.Close(ctx); err != nil {
 			t.Error(err)
 		}
 		_ = client.Close()
 	})
+	group, err := distributed.NewGroup[string](fleet, "rows")
+	if err != nil {
+		t.Fatal(err)
+	}
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(observer, coalesceprom.NewCollector(group.Totals))
-	return replica{group, registry}
+	registry.MustRegister(hook, coalesceprom.NewCollector(fleet.Totals))
+	return replica{fleet, group, registry}
 }
 
 // values are the samples of a registry, those of histograms by their counts, as
@@ -82,57 +87,65 @@ func series(name string, m *dto.Metric) string {
 }
 
 // agree fails the test unless every counter is what Stats says.
-func (r replica) agree(t *testing.T, st distributed.Stats) {
+func (r replica) agree(t *testing.T, st distributed.FleetStats) {
 	t.Helper()
-	d := st.Distributed
 	got := values(t, r.registry)
-	for name, want := range map[string]uint64{
-		`fleetcall_local_requests_total{role="leader"}`:                  st.Local.Leaders,
-		`fleetcall_local_requests_total{role="local-follower"}`:          st.Local.Followers,
-		`fleetcall_local_flight_errors_total{}`:                          st.Local.Errors,
-		`fleetcall_distributed_flights_total{role="leader"}`:             d.Leaders,
-		`fleetcall_distributed_flights_total{role="remote-follower"}`:    d.Followers,
-		`fleetcall_distributed_flights_total{role="cached"}`:             d.Cached,
-		`fleetcall_distributed_flights_total{role="fallback"}`:           d.Fallbacks,
-		`fleetcall_distributed_flights_total{role="none"}`:               d.NoRole,
-		`fleetcall_distributed_flight_errors_total{}`:                    d.Errors,
-		`fleetcall_distributed_takeovers_total{}`:                        d.Takeovers,
-		`fleetcall_distributed_leases_lost_total{}`:                      d.LeaseLost,
-		`fleetcall_distributed_garbage_total{}`:                          d.Garbage,
-		`fleetcall_distributed_breaker_state{state="` + d.Breaker + `"}`: 1,
-	} {
+	want := map[string]uint64{
+		`fleetcall_distributed_garbage_total{}`:                                 st.Redis.Garbage,
+		`fleetcall_distributed_breaker_state{state="` + st.Redis.Breaker + `"}`: 1,
+	}
+	for group, of := range st.Groups {
+		l, d := of.Local, of.Distributed
+		for name, n := range map[string]uint64{
+			`fleetcall_local_requests_total{group=%q,role="leader"}`:               l.Leaders,
+			`fleetcall_local_requests_total{group=%q,role="local-follower"}`:       l.Followers,
+			`fleetcall_local_flight_errors_total{group=%q}`:                        l.Errors,
+			`fleetcall_distributed_flights_total{group=%q,role="leader"}`:          d.Leaders,
+			`fleetcall_distributed_flights_total{group=%q,role="remote-follower"}`: d.Followers,
+			`fleetcall_distributed_flights_total{group=%q,role="cached"}`:          d.Cached,
+			`fleetcall_distributed_flights_total{group=%q,role="fallback"}`:        d.Fallbacks,
+			`fleetcall_distributed_flights_total{group=%q,role="none"}`:            d.NoRole,
+			`fleetcall_distributed_flight_errors_total{group=%q}`:                  d.Errors,
+			`fleetcall_distributed_takeovers_total{group=%q}`:                      d.Takeovers,
+			`fleetcall_distributed_leases_lost_total{group=%q}`:                    d.LeaseLost,
+			`fleetcall_distributed_incompatible_total{group=%q}`:                   d.Incompatible,
+		} {
+			want[fmt.Sprintf(name, group)] = n
+		}
+	}
+	for name, want := range want {
 		if n, ok := got[name]; !ok || n != float64(want) {
 			t.Errorf("%s is %v (there: %v), want %d", name, n, ok, want)
 		}
 	}
-	var failures, fallbacks uint64
-	for name, n := range got {
-		if strings.HasPrefix(name, "fleetcall_distributed_redis_failures_total") {
-			failures += uint64(n)
-		}
-		if strings.HasPrefix(name, "fleetcall_distributed_fallbacks_total") {
-			fallbacks += uint64(n)
-		}
-	}
-	if failures != d.RedisErrors || fallbacks != d.Fallbacks {
-		t.Errorf("%d failures of Redis and %d fallbacks by their kinds, want %d and %d", failures, fallbacks, d.RedisErrors, d.Fallbacks)
+	failures, fallbacks := sumOf(got, "fleetcall_distributed_redis_failures_total"), sumOf(got, "fleetcall_distributed_fallbacks_total")
+	if failures != float64(st.Redis.Errors) || fallbacks != float64(st.Distributed.Fallbacks) {
+		t.Errorf("%v failures of Redis and %v fallbacks by their kinds, want %d and %d", failures, fallbacks, st.Redis.Errors, st.Distributed.Fallbacks)
 	}
 }
 
-func TestMetricsAgreeWithStats(t *testing.T) {
-	server := redisrig.Start(t)
-	a, b := newReplica(t, server), newReplica(t, server)
-	failed := errors.New("failed")
-	const callers = 10
+// sumOf is the sum of a metric's series.
+func sumOf(values map[string]float64, name string) (sum float64) {
+	for series, n := range values {
+		if strings.HasPrefix(series, name+"{") {
+			sum += n
+		}
+	}
+	return sum
+}
+
+// shareOne has callers on two replicas wait for one flight.
+func shareOne(t *testing.T, a, b replica, callers int) {
+	t.Helper()
 	var wg sync.WaitGroup
-	came := func() (n uint64) {
+	came := func() uint64 {
 		return a.group.Stats().Local.Requests + b.group.Stats().Local.Requests
 	}
 	for i := range 2 * callers {
 		wg.Go(func() {
 			group := []replica{a, b}[i%2].group
 			_, _, err := group.Do(context.Background(), "k", func(context.Context) (string, error) {
-				for came() < 2*callers {
+				for came() < uint64(2*callers) {
 					time.Sleep(time.Millisecond)
 				}
 				time.Sleep(50 * time.Millisecond) // until the other replica has joined, most likely
@@ -144,6 +157,14 @@ func TestMetricsAgreeWithStats(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestMetricsAgreeWithStats(t *testing.T) {
+	server := redisrig.Start(t)
+	a, b := newReplica(t, server), newReplica(t, server)
+	failed := errors.New("failed")
+	const callers = 10
+	shareOne(t, a, b, callers)
 	if _, _, err := a.group.Do(t.Context(), "other", func(context.Context) (string, error) { return "", failed }); !errors.Is(err, failed) {
 		t.Error(err)
 	}
@@ -155,32 +176,27 @@ func TestMetricsAgreeWithStats(t *testing.T) {
 	}
 	// What the loss of Redis goes on to cause, such as a connection that is
 	// tried again, would come between two readings.
-	closed(t, a.group, b.group)
+	closed(t, a, b)
 	for _, r := range []replica{a, b} {
-		r.agree(t, r.group.Stats())
+		r.agree(t, r.fleet.Stats())
 		problems, err := testutil.GatherAndLint(r.registry)
 		if err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v, %v", problems, err)
 		}
 	}
-	st := a.group.Stats()
-	if st.Distributed.Fallbacks != 3 || st.Distributed.RedisErrors == 0 || st.Distributed.Errors != 1 {
+	st := a.fleet.Stats()
+	if st.Distributed.Fallbacks != 3 || st.Redis.Errors == 0 || st.Distributed.Errors != 1 {
 		t.Errorf("the test did not see what it wants to compare: %+v", st)
 	}
 	got := values(t, a.registry)
-	waits := 0.0
-	for name, n := range got {
-		if strings.HasPrefix(name, "fleetcall_call_wait_seconds") {
-			waits += n
-		}
-	}
-	if waits != callers+4 {
+	if waits := sumOf(got, "fleetcall_call_wait_seconds"); waits != callers+4 {
 		t.Errorf("%v waits are told, want %d", waits, callers+4)
 	}
-	if got[`fleetcall_function_duration_seconds{outcome="error",role="leader"}`] != 1 || got[`fleetcall_function_duration_seconds{outcome="ok",role="fallback"}`] != 3 {
+	if got[`fleetcall_function_duration_seconds{group="rows",outcome="error",role="leader"}`] != 1 || got[`fleetcall_function_duration_seconds{group="rows",outcome="ok",role="fallback"}`] != 3 {
 		t.Errorf("functions: %v", got)
 	}
-	if both := got[`fleetcall_follower_lag_seconds{}`] + values(t, b.registry)[`fleetcall_follower_lag_seconds{}`]; both != float64(st.Distributed.Followers+b.group.Stats().Distributed.Followers) {
+	const lag = `fleetcall_follower_lag_seconds{group="rows"}`
+	if both := got[lag] + values(t, b.registry)[lag]; both != float64(st.Distributed.Followers+b.group.Stats().Distributed.Followers) {
 		t.Errorf("%v lags are told", both)
 	}
 	if got[`fleetcall_redis_command_duration_seconds{result="ok",step="join"}`] < 2 {
@@ -194,12 +210,12 @@ func TestMetricsAgreeWithStats(t *testing.T) {
 	}
 }
 
-func closed(t *testing.T, groups ...*distributed.Group[string]) {
+func closed(t *testing.T, replicas ...replica) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	for _, group := range groups {
-		if err := group.Close(ctx); err != nil {
+	for _, r := range replicas {
+		if err := r.fleet.Close(ctx); err != nil {
 			t.Error(err)
 		}
 	}
@@ -215,14 +231,14 @@ func TestCountersGoOnAfterAReset(t *testing.T) {
 	}
 	do()
 	before := values(t, r.registry)
-	r.group.ResetStats()
+	r.fleet.ResetStats()
 	for name, n := range values(t, r.registry) {
 		if strings.HasSuffix(strings.SplitN(name, "{", 2)[0], "_total") && n < before[name] {
 			t.Errorf("%s went from %v to %v", name, before[name], n)
 		}
 	}
 	do()
-	if n := values(t, r.registry)[`fleetcall_distributed_flights_total{role="leader"}`]; n != 2 {
+	if n := values(t, r.registry)[`fleetcall_distributed_flights_total{group="rows",role="leader"}`]; n != 2 {
 		t.Errorf("%v flights were led, want 2", n)
 	}
 	if n := r.group.Stats().Distributed.Leaders; n != 1 {
@@ -230,12 +246,62 @@ func TestCountersGoOnAfterAReset(t *testing.T) {
 	}
 }
 
+// TestGroupsHaveSeriesOfTheirOwn: one hook and one collector are enough for all.
+func TestGroupsHaveSeriesOfTheirOwn(t *testing.T) {
+	r := newReplica(t, redisrig.Start(t))
+	others, err := distributed.NewGroup[int](r.fleet, "others")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waits, flights = `fleetcall_call_wait_seconds{group=%q,outcome="ok",role="leader"}`, `fleetcall_distributed_flights_total{group=%q,role="leader"}`
+	check := func(when, group string, want float64) {
+		t.Helper()
+		got := values(t, r.registry)
+		for _, name := range []string{fmt.Sprintf(waits, group), fmt.Sprintf(flights, group)} {
+			if n, ok := got[name]; !ok || n != want {
+				t.Errorf("%s: %s is %v (there: %v), want %v", when, name, n, ok, want)
+			}
+		}
+	}
+	check("before any call", "rows", 0)
+	for range 2 {
+		if _, _, err := others.Do(t.Context(), "k", func(context.Context) (int, error) { return 1, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("after calls of another group", "rows", 0)
+	check("after its calls", "others", 2)
+	if n, ok := values(t, r.registry)[`fleetcall_distributed_fallbacks_total{cause="timeout",group="others"}`]; !ok || n != 0 {
+		t.Errorf("the fallbacks of the other group are %v (there: %v)", n, ok)
+	}
+	r.agree(t, r.fleet.Stats())
+}
+
+// TestLocalGroupsAndAFleetShareARegistry: their metrics have the same names.
+func TestLocalGroupsAndAFleetShareARegistry(t *testing.T) {
+	r := newReplica(t, redisrig.Start(t))
+	var a, b local.Group[string, string]
+	r.registry.MustRegister(coalesceprom.NewLocalCollector("a", a.Totals), coalesceprom.NewLocalCollector("b", b.Totals))
+	if _, _, err := a.Do(t.Context(), "k", func(context.Context) (string, error) { return "v", nil }); err != nil {
+		t.Fatal(err)
+	}
+	got := values(t, r.registry)
+	for group, want := range map[string]float64{"a": 1, "b": 0, "rows": 0} {
+		if n, ok := got[fmt.Sprintf(`fleetcall_local_requests_total{group=%q,role="leader"}`, group)]; !ok || n != want {
+			t.Errorf("%s has %v leaders (there: %v), want %v", group, n, ok, want)
+		}
+	}
+}
+
 func TestALocalTierAloneIsObservedToo(t *testing.T) {
 	var group local.Group[string, string]
-	observer := coalesceprom.NewLocalObserver()
+	hook := coalesceprom.NewLocalHook("rows")
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(observer, coalesceprom.NewLocalCollector(group.Totals))
-	tier := distributed.Observed(local.Tier(&group), observer)
+	registry.MustRegister(hook, coalesceprom.NewLocalCollector("rows", group.Totals))
+	tier, err := distributed.Observed(local.Tier(&group), "rows", hook)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if v, role, err := tier.Do(t.Context(), "k", func(context.Context) (string, error) { return "v", nil }); v != "v" || role != coalesce.Leader || err != nil {
 		t.Errorf("%q, %v, %v", v, role, err)
 	}
@@ -255,14 +321,14 @@ func TestALocalTierAloneIsObservedToo(t *testing.T) {
 	<-exited
 	got := values(t, registry)
 	for name, want := range map[string]float64{
-		`fleetcall_local_requests_total{role="leader"}`:                      3,
-		`fleetcall_local_flight_errors_total{}`:                              2,
-		`fleetcall_call_wait_seconds{outcome="ok",role="leader"}`:            1,
-		`fleetcall_call_wait_seconds{outcome="panic",role="none"}`:           2,
-		`fleetcall_function_duration_seconds{outcome="ok",role="leader"}`:    1,
-		`fleetcall_function_duration_seconds{outcome="panic",role="leader"}`: 2,
-		`fleetcall_local_active_flights{}`:                                   0,
-		`fleetcall_local_waiting_callers{}`:                                  0,
+		`fleetcall_local_requests_total{group="rows",role="leader"}`:                      3,
+		`fleetcall_local_flight_errors_total{group="rows"}`:                               2,
+		`fleetcall_call_wait_seconds{group="rows",outcome="ok",role="leader"}`:            1,
+		`fleetcall_call_wait_seconds{group="rows",outcome="panic",role="none"}`:           2,
+		`fleetcall_function_duration_seconds{group="rows",outcome="ok",role="leader"}`:    1,
+		`fleetcall_function_duration_seconds{group="rows",outcome="panic",role="leader"}`: 2,
+		`fleetcall_local_active_flights{group="rows"}`:                                    0,
+		`fleetcall_local_waiting_callers{group="rows"}`:                                   0,
 	} {
 		if n, ok := got[name]; !ok || n != want {
 			t.Errorf("%s is %v (there: %v), want %v", name, n, ok, want)

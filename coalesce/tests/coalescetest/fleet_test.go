@@ -48,7 +48,7 @@ func (a answer) mustBe(t *testing.T, name string, role coalesce.Role, err error)
 func inFleet(t *testing.T, test func(t *testing.T, fleet *coalescetest.Fleet, a, b *coalescetest.Group[product])) {
 	run := func(t *testing.T) {
 		fleet := coalescetest.NewFleet()
-		test(t, fleet, coalescetest.NewGroup[product](fleet, "products"), coalescetest.NewGroup[product](fleet, "products"))
+		test(t, fleet, coalescetest.NewGroup[product](fleet, "products", coalescetest.AllowLossy()), coalescetest.NewGroup[product](fleet, "products", coalescetest.AllowLossy()))
 	}
 	t.Run("in a bubble", func(t *testing.T) { synctest.Test(t, run) })
 	t.Run("in no bubble", run)
@@ -112,7 +112,7 @@ func TestKeyThatIsPoisonedWhileALeaderDiesHasNoNextOne(t *testing.T) {
 
 func TestCallersThatFollowFallBackWhenRedisStops(t *testing.T) {
 	inFleet(t, func(t *testing.T, fleet *coalescetest.Fleet, a, _ *coalescetest.Group[product]) {
-		closed := coalescetest.NewGroup[product](fleet, "products", coalescetest.FailClosed())
+		closed := coalescetest.NewGroup[product](fleet, "products", coalescetest.FailClosed(), coalescetest.AllowLossy())
 		other := a.LeadElsewhere("7")
 		open, refused := ask(a, t.Context(), own), ask(closed, t.Context(), own)
 		other.Await(2)
@@ -168,7 +168,7 @@ func TestCachedResultIsReplacedAndForgotten(t *testing.T) {
 
 func TestGroupsOfOtherNamesShareNothing(t *testing.T) {
 	inFleet(t, func(t *testing.T, fleet *coalescetest.Fleet, a, _ *coalescetest.Group[product]) {
-		users := coalescetest.NewGroup[product](fleet, "users")
+		users := coalescetest.NewGroup[product](fleet, "users", coalescetest.AllowLossy())
 		a.Cache("7", product{Name: "kept"})
 		a.LeadElsewhere("7")
 		(<-ask(users, t.Context(), own)).mustBe(t, "own", coalesce.Leader, nil)
@@ -177,7 +177,7 @@ func TestGroupsOfOtherNamesShareNothing(t *testing.T) {
 
 func TestResultThatCannotTravelIsAFallbackElsewhere(t *testing.T) {
 	fleet := coalescetest.NewFleet()
-	a := coalescetest.NewGroup[chan int](fleet, "channels")
+	a := coalescetest.NewGroup[chan int](fleet, "channels", coalescetest.AllowLossy())
 	other := a.LeadElsewhere("key")
 	role := make(chan coalesce.Role, 1)
 	go func() {
@@ -193,20 +193,22 @@ func TestResultThatCannotTravelIsAFallbackElsewhere(t *testing.T) {
 
 func TestResultOfAnotherTypeIsAFallback(t *testing.T) {
 	fleet := coalescetest.NewFleet()
-	numbers := coalescetest.NewGroup[int](fleet, "products")
-	products := coalescetest.NewGroup[product](fleet, "products")
-	numbers.Cache("7", 7)
+	numbers := coalescetest.NewGroup[struct{ Name int }](fleet, "products")
+	products := coalescetest.NewGroup[product](fleet, "products", coalescetest.AllowLossy())
+	numbers.Cache("7", struct{ Name int }{7})
 	(<-ask(products, t.Context(), own)).mustBe(t, "own", coalesce.Fallback, nil)
 }
 
-func TestErrorWhoseMethodsPanicIsAFallbackElsewhere(t *testing.T) {
+func TestErrorWhoseMethodsPanicIsToldElsewhereWithoutThem(t *testing.T) {
 	inFleet(t, func(t *testing.T, _ *coalescetest.Fleet, a, _ *coalescetest.Group[product]) {
 		other := a.LeadElsewhere("7")
 		call := ask(a, t.Context(), own)
 		other.Await(1)
 		var broken *brokenError
 		other.Return(product{}, broken)
-		(<-call).mustBe(t, "own", coalesce.Fallback, nil)
+		if got := <-call; got.role != coalesce.RemoteFollower || got.err == nil || !strings.Contains(got.err.Error(), "an error that panics") {
+			t.Errorf("the call ended as %s, %v", got.role, got.err)
+		}
 	})
 }
 
@@ -235,14 +237,14 @@ func TestMistakesOfATestAreNamed(t *testing.T) {
 				}
 			}()
 			fleet := coalescetest.NewFleet()
-			mistake(fleet, coalescetest.NewGroup[chan int](fleet, "channels"))
+			mistake(fleet, coalescetest.NewGroup[chan int](fleet, "channels", coalescetest.AllowLossy()))
 		}()
 	}
 }
 
 func TestAwaitReturnsWhenTheFlightHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := coalescetest.NewGroup[product](coalescetest.NewFleet(), "products")
+		g := coalescetest.NewGroup[product](coalescetest.NewFleet(), "products", coalescetest.AllowLossy())
 		other := g.LeadElsewhere("7")
 		returned := make(chan struct{})
 		go func() {
@@ -258,4 +260,26 @@ func TestAwaitReturnsWhenTheFlightHasEnded(t *testing.T) {
 		other.Die()
 		<-returned
 	})
+}
+
+func TestNewGroupPanicsWhereTheRealOneReturnsAnError(t *testing.T) {
+	type account struct{ balance int }
+	_ = account{balance: 1}
+	fleet := coalescetest.NewFleet()
+	for want, mistake := range map[string]func(){
+		"Fleet is nil":     func() { coalescetest.NewGroup[int](nil, "n") },
+		"0 bytes":          func() { coalescetest.NewGroup[int](fleet, "") },
+		"101 bytes":        func() { coalescetest.NewGroup[int](fleet, strings.Repeat("n", 101)) },
+		"option 1 is nil":  func() { coalescetest.NewGroup[int](fleet, "n", nil) },
+		"balance as it is": func() { coalescetest.NewGroup[account](fleet, "accounts") },
+	} {
+		func() {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.Contains(got, want) {
+					t.Errorf("it panicked with %q, want %q", got, want)
+				}
+			}()
+			mistake()
+		}()
+	}
 }

@@ -247,6 +247,7 @@ var caught = []struct {
 	{"an abandoned flight is led by another replica", overAFleet, []string{"hands out cancellations"}},
 	{"an error runs once and reaches every replica with its message", overAFleet, []string{"followers retry errors", "other replicas' errors lose their message"}},
 	{"errors.Is finds a registered error on every replica", overAFleet, []string{"other replicas' errors lose their identity"}},
+	{"errors.As finds an error of a registered type on every replica with its fields", overAFleet, []string{"other replicas' errors lose their identity"}},
 	{"a panic runs once and is ErrRemotePanic on other replicas", overAFleet, []string{"other replicas' panics run again", "other replicas' errors lose their identity"}},
 	{"Goexit runs once and is ErrGoexit on other replicas", overAFleet, []string{"other replicas' panics run again", "other replicas' errors lose their identity"}},
 	{"a follower on another replica that leaves returns at once and hurts nobody", overAFleet, []string{"nobody can leave", "no role for who leaves"}},
@@ -261,7 +262,8 @@ var caught = []struct {
 
 // mutantHarness makes wrong Groups of a kind.
 func mutantHarness(name, kind string) coalescetest.Harness {
-	h := coalescetest.Harness{Merges: kind != separate, Fleet: kind == overAFleet || kind == overANetwork}
+	fleet := kind == overAFleet || kind == overANetwork
+	h := coalescetest.Harness{Merges: kind != separate, Fleet: fleet, CancelsForFleet: fleet}
 	if kind == overANetwork {
 		h.Waiting = func(g coalesce.Group[string]) int {
 			if wrong, ok := g.(*mutant); ok {

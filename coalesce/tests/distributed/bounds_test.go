@@ -141,7 +141,7 @@ func TestEveryKeyInRedisExpires(t *testing.T) {
 	client.FlushDB(ctx)
 	leaving, leave := context.WithCancel(ctx)
 	_, _, err := f.groups[0].Do(leaving, "lost", func(ctx context.Context) (string, error) {
-		client.Del(ctx, "fleetcall:{lost}:lease")
+		client.Del(ctx, "fleetcall:test:{lost}:lease")
 		leave()
 		<-ctx.Done()
 		return "", ctx.Err()
@@ -162,7 +162,7 @@ func TestIdleSubscriptionsAreBounded(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
 	pipe := client.Pipeline()
 	for i := range keys {
-		pipe.Set(ctx, fmt.Sprintf("fleetcall:{key-%d}:lease", i), "0"+foreignFlight+" 1 0 elsewhere", time.Minute)
+		pipe.Set(ctx, fmt.Sprintf("fleetcall:test:{key-%d}:lease", i), "0"+foreignFlight+" 1 0 elsewhere", time.Minute)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		t.Fatal(err)
@@ -176,10 +176,10 @@ func TestIdleSubscriptionsAreBounded(t *testing.T) {
 			}
 		})
 	}
-	subscribed := func() int { return len(client.PubSubChannels(ctx, "fleetcall:{*").Val()) }
+	subscribed := func() int { return len(client.PubSubChannels(ctx, "fleetcall:test:{*").Val()) }
 	eventually(t, "every follower is subscribed", func() bool { return subscribed() == keys })
 	for i := range keys {
-		pipe.Publish(ctx, fmt.Sprintf("fleetcall:{key-%d}", i), foreignOutcome("json", `"theirs"`))
+		pipe.Publish(ctx, fmt.Sprintf("fleetcall:test:{key-%d}", i), foreignOutcome("json", `"theirs"`))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		t.Fatal(err)
@@ -199,71 +199,18 @@ func TestIdleSubscriptionsAreBounded(t *testing.T) {
 // TestPayloadsAtTheirLimitsTravelAsPromised has sizes in encoded bytes.
 func TestPayloadsAtTheirLimitsTravelAsPromised(t *testing.T) {
 	t.Run("raw", func(t *testing.T) {
-		testLimits(t, coalesce.Raw, func(size int) []byte { return []byte(strings.Repeat("x", size)) })
+		testLimits(t, coalesce.Raw[[]byte](), func(size int) []byte { return []byte(strings.Repeat("x", size)) })
 	})
 	t.Run("JSON", func(t *testing.T) {
-		testLimits(t, coalesce.JSON, func(size int) string { return strings.Repeat("x", size-len(`""`)) })
+		testLimits(t, coalesce.JSON[string](), func(size int) string { return strings.Repeat("x", size-len(`""`)) })
 	})
 }
 
-func testLimits[V any](t *testing.T, codec coalesce.Codec, result func(size int) V) {
+func testLimits[V any](t *testing.T, codec coalesce.Codec[V], result func(size int) V) {
 	const inline, payload = 1_000, 50_000
 	const asValue, asTooLarge, asNotice = 1, 5, 6
-	server := redisrig.Start(t)
-	var peeks, joins atomic.Int64
-	w := &wire{t: t, server: server, after: func(script string, _ []any, _ any, _ time.Duration) {
-		switch script {
-		case "peek":
-			peeks.Add(1)
-		case "join":
-			joins.Add(1)
-		}
-	}}
-	options := []distributed.Option{distributed.WithCodec(codec), distributed.WithInlineLimit(inline), distributed.WithPayloadLimit(payload)}
-	leader, follower := wiredGroup[V](w, options...), wiredGroup[V](w, options...)
-	ctx := context.Background()
-	client := server.Client()
-	messages := client.Subscribe(ctx, "fleetcall:{k}")
-	defer messages.Close()
-	if _, err := messages.Receive(ctx); err != nil {
-		t.Fatal(err)
-	}
-	subscribed := func() int64 { return client.PubSubNumSub(ctx, "fleetcall:{k}").Val()["fleetcall:{k}"] }
-
-	// fly lets the follower join a flight with a result of that size, and
-	// returns its message, the executions and the follower's role and peeks.
-	fly := func(size int) (message string, runs int32, role coalesce.Role, peeked int64) {
-		var ran atomic.Int32
-		want := result(size)
-		fn := func(context.Context) (V, error) {
-			if ran.Add(1) == 1 {
-				eventually(t, "the follower waits", func() bool { return joins.Load() >= 2 && subscribed() == 2 })
-			}
-			return want, nil
-		}
-		joins.Store(0)
-		leads := make(chan answer[V], 1)
-		go func() {
-			var a answer[V]
-			a.val, a.role, a.err = leader.Do(ctx, "k", fn)
-			leads <- a
-		}()
-		eventually(t, "the leader has joined", func() bool { return joins.Load() == 1 })
-		before := peeks.Load()
-		v, role, err := follower.Do(ctx, "k", fn)
-		for _, a := range []answer[V]{<-leads, {v, role, err}} {
-			if fmt.Sprint(a.val) != fmt.Sprint(want) || a.err != nil {
-				t.Errorf("size %d: %v got another result, %v", size, a.role, a.err)
-			}
-		}
-		m, err := messages.ReceiveMessage(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the lease is released", func() bool { return client.Exists(ctx, "fleetcall:{k}:lease").Val() == 0 })
-		return m.Payload, ran.Load(), role, peeks.Load() - before
-	}
-	fly(100) // the follower is subscribed now: it peeks for nothing but a notice
+	l := newLimited[V](t, distributed.WithCodec(codec), distributed.WithInlineLimit(inline), distributed.WithPayloadLimit(payload))
+	l.fly(t, result(100)) // the follower is subscribed now: it peeks for nothing but a notice
 	header := len(foreignOutcome(codec.Name(), ""))
 	for _, test := range []struct {
 		size int
@@ -272,7 +219,7 @@ func testLimits[V any](t *testing.T, codec coalesce.Codec, result func(size int)
 		{inline - 1, asValue}, {inline, asValue}, {inline + 1, asNotice},
 		{payload - 1, asNotice}, {payload, asNotice}, {payload + 1, asTooLarge},
 	} {
-		message, runs, role, peeked := fly(test.size)
+		message, runs, role, peeked := l.fly(t, result(test.size))
 		wantRuns, wantRole, wantPeeks := int32(1), coalesce.RemoteFollower, int64(0)
 		switch test.kind {
 		case asNotice:
@@ -287,6 +234,71 @@ func testLimits[V any](t *testing.T, codec coalesce.Codec, result func(size int)
 			t.Errorf("size %d: %d executions, the follower is %v and peeked %d times; want %d, %v, %d", test.size, runs, role, peeked, wantRuns, wantRole, wantPeeks)
 		}
 	}
+}
+
+// limited has a leader and a follower, and what they send each other.
+type limited[V any] struct {
+	leader, follower *replica[V]
+	client           *redis.Client
+	messages         *redis.PubSub
+	peeks, joins     atomic.Int64
+}
+
+func newLimited[V any](t *testing.T, opts ...distributed.Option) *limited[V] {
+	t.Helper()
+	server := redisrig.Start(t)
+	l := &limited[V]{client: server.Client()}
+	w := &tap{t: t, server: server, after: func(script string, _ []any, _ any, _ time.Duration) {
+		switch script {
+		case "peek":
+			l.peeks.Add(1)
+		case "join":
+			l.joins.Add(1)
+		}
+	}}
+	l.leader, l.follower = wiredGroup[V](w, opts...), wiredGroup[V](w, opts...)
+	l.messages = l.client.Subscribe(t.Context(), "fleetcall:test:{k}")
+	t.Cleanup(func() { _ = l.messages.Close() })
+	if _, err := l.messages.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// fly lets the follower join a flight with this result. It returns the flight's
+// message, the number of executions, and the follower's role and peeks.
+func (l *limited[V]) fly(t *testing.T, want V) (message string, runs int32, role coalesce.Role, peeked int64) {
+	t.Helper()
+	ctx := t.Context()
+	subscribed := func() int64 { return l.client.PubSubNumSub(ctx, "fleetcall:test:{k}").Val()["fleetcall:test:{k}"] }
+	var ran atomic.Int32
+	fn := func(context.Context) (V, error) {
+		if ran.Add(1) == 1 {
+			eventually(t, "the follower waits", func() bool { return l.joins.Load() >= 2 && subscribed() == 2 })
+		}
+		return want, nil
+	}
+	l.joins.Store(0)
+	leads := make(chan answer[V], 1)
+	go func() {
+		var a answer[V]
+		a.val, a.role, a.err = l.leader.Do(ctx, "k", fn)
+		leads <- a
+	}()
+	eventually(t, "the leader has joined", func() bool { return l.joins.Load() == 1 })
+	before := l.peeks.Load()
+	v, role, err := l.follower.Do(ctx, "k", fn)
+	for _, a := range []answer[V]{<-leads, {v, role, err}} {
+		if fmt.Sprint(a.val) != fmt.Sprint(want) || a.err != nil {
+			t.Errorf("%v got another result, %v", a.role, a.err)
+		}
+	}
+	m, err := l.messages.ReceiveMessage(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the lease is released", func() bool { return l.client.Exists(ctx, "fleetcall:test:{k}:lease").Val() == 0 })
+	return m.Payload, ran.Load(), role, l.peeks.Load() - before
 }
 
 // TestNoTwoKeysShareAFlightWhateverTheirBytes holds the flights of all keys

@@ -17,7 +17,7 @@ import (
 func TestABreakerClosesThoughNobodyCalls(t *testing.T) {
 	var told toldLog
 	var log logged
-	f := newFleet[string](t, 1, distributed.WithObserver(breakers{log: &told}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	f := newFleet[string](t, 1, distributed.WithHooks(breakers{log: &told}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	f.scriptsLoaded()
 	f.memory("1")
 	if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
@@ -74,7 +74,6 @@ func TestNothingIsSentAfterClose(t *testing.T) {
 }
 
 type breakers struct {
-	distributed.NoObserver
 	log *toldLog
 }
 

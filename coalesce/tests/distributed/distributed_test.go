@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 type fleet[V any] struct {
 	t      testing.TB
 	server *redisrig.Server
-	groups []*distributed.Group[V]
+	groups []*replica[V]
 	joins  atomic.Int64 // that Redis has answered
 	// finishes to fail before they are sent
 	failFinishes atomic.Int64
@@ -90,17 +90,13 @@ func newFleet[V any](t testing.TB, replicas int, opts ...distributed.Option) *fl
 	return f
 }
 
-func (f *fleet[V]) join(opts ...distributed.Option) *distributed.Group[V] {
+func (f *fleet[V]) join(opts ...distributed.Option) *replica[V] {
 	f.t.Helper()
 	// Every other replica's callers send their commands themselves.
 	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, ContextTimeoutEnabled: len(f.groups)%2 == 0})
 	client.AddHook(f)
 	// A busy machine is no outage: tests of those say what a timeout is.
-	opts = append([]distributed.Option{distributed.WithRedisTimeout(5 * time.Second), distributed.WithReplicaID(fmt.Sprintf("replica-%d", len(f.groups)))}, opts...)
-	g, err := distributed.New[V](client, opts...)
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	g := openCalm[V](f.t, client, append([]distributed.Option{distributed.WithReplicaID(fmt.Sprintf("replica-%d", len(f.groups)))}, opts...)...)
 	f.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -194,8 +190,8 @@ func (f *fleet[V]) waitFollowers(key string, n int) {
 	f.t.Helper()
 	client := f.client()
 	eventually(f.t, "followers are subscribed", func() bool {
-		subs, err := client.PubSubNumSub(context.Background(), "fleetcall:{"+key+"}").Result()
-		return err == nil && subs["fleetcall:{"+key+"}"] >= int64(n)
+		subs, err := client.PubSubNumSub(context.Background(), "fleetcall:test:{"+key+"}").Result()
+		return err == nil && subs["fleetcall:test:{"+key+"}"] >= int64(n)
 	})
 }
 
@@ -247,7 +243,7 @@ func TestOneExecutionForTheWholeFleet(t *testing.T) {
 			t.Fatalf("flight %d: roles %v", flight, n)
 		}
 	}
-	var sum distributed.TierStats
+	var sum tierStats
 	for _, g := range f.groups {
 		s := g.Stats().Distributed
 		sum.Requests += s.Requests

@@ -17,7 +17,6 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
-	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 func value(context.Context) (string, error) { return "v", nil }
@@ -118,13 +117,13 @@ type encodesNothing struct{}
 
 func (encodesNothing) Name() string { return "nothing" }
 
-func (encodesNothing) Marshal(any) ([]byte, error) { return nil, errors.New("refused") }
+func (encodesNothing) Marshal(string) ([]byte, error) { return nil, errors.New("refused") }
 
-func (encodesNothing) Unmarshal([]byte, any) error { return errors.New("refused") }
+func (encodesNothing) Unmarshal([]byte) (string, error) { return "", errors.New("refused") }
 
 func TestWhatIsWrongWithEachOfManyFlightsIsLoggedOnceASecond(t *testing.T) {
 	var log logged
-	f := newFleet[string](t, 1, distributed.WithCodec(encodesNothing{}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	f := newFleet[string](t, 1, distributed.WithCodec[string](encodesNothing{}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 	began := time.Now()
 	for i := range 50 {
 		if _, _, err := f.groups[0].Do(context.Background(), fmt.Sprint(i), value); err != nil {
@@ -180,7 +179,7 @@ func TestForgetWithoutRedisSaysSoAndForgetsHere(t *testing.T) {
 func TestARedisThatIsNotThereDoesNotKeepAGroupFromStarting(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"})
 	defer client.Close()
-	g, err := distributed.New[string](client)
+	g, err := open[string](client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,77 +188,6 @@ func TestARedisThatIsNotThereDoesNotKeepAGroupFromStarting(t *testing.T) {
 	}
 	if err := g.Close(context.Background()); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestCloseLetsFlightsEndAndRefusesNewOnes(t *testing.T) {
-	f := newFleet[string](t, 1)
-	g := f.groups[0]
-	started, release := make(chan struct{}), make(chan struct{})
-	done := make(chan answer[string], 1)
-	go func() {
-		var a answer[string]
-		a.val, a.role, a.err = g.Do(context.Background(), "k", func(context.Context) (string, error) {
-			close(started)
-			<-release
-			return "v", nil
-		})
-		done <- a
-	}()
-	<-started
-	closed := make(chan error, 1)
-	go func() { closed <- g.Close(context.Background()) }()
-	eventually(t, "new calls are refused", func() bool {
-		_, _, err := g.Do(context.Background(), "other", value)
-		return errors.Is(err, coalesce.ErrClosed)
-	})
-	close(release)
-	if a := <-done; a.val != "v" || a.err != nil {
-		t.Errorf("%+v", a)
-	}
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
-	if keys := f.client().Keys(context.Background(), "*").Val(); len(keys) != 0 {
-		t.Errorf("left in Redis: %q", keys)
-	}
-}
-
-func TestCloseThatCannotWaitHandsItsFlightsToOthers(t *testing.T) {
-	f := newFleet[string](t, 2, distributed.WithLeaseTTL(time.Minute))
-	started := make(chan struct{})
-	var runs atomic.Int32
-	fn := func(ctx context.Context) (string, error) {
-		if runs.Add(1) == 1 {
-			close(started)
-			<-ctx.Done()
-			return "", ctx.Err()
-		}
-		return "v", nil
-	}
-	first := make(chan error, 1)
-	go func() {
-		_, _, err := f.groups[0].Do(context.Background(), "k", fn)
-		first <- err
-	}()
-	<-started
-	second := make(chan answer[string], 1)
-	go func() {
-		var a answer[string]
-		a.val, a.role, a.err = f.groups[1].Do(context.Background(), "k", fn)
-		second <- a
-	}()
-	f.waitFollowers("k", 1)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := f.groups[0].Close(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Close: %v", err)
-	}
-	if err := <-first; !errors.Is(err, coalesce.ErrClosed) {
-		t.Errorf("the caller left behind: %v", err)
-	}
-	if a := <-second; a.val != "v" || a.role != coalesce.Leader || a.err != nil {
-		t.Errorf("the caller elsewhere: %+v", a)
 	}
 }
 
@@ -287,7 +215,7 @@ func TestASubscribeThatIsLostIsMadeUpFor(t *testing.T) {
 	}})
 	defer client.Close()
 	client.AddHook(f)
-	g, err := distributed.New[string](client, distributed.WithRedisTimeout(5*time.Second))
+	g, err := open[string](client, distributed.WithRedisTimeout(3*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,19 +267,19 @@ func TestForgetDropsWhatMaxAgeKeptThoughRedisIsFull(t *testing.T) {
 	f.foreignLease("k", time.Hour)
 	f.client().ConfigSet(ctx, "maxmemory", "1")
 	_ = f.groups[0].Forget(ctx, "k") // may say that Redis is full
-	if n := f.client().Exists(ctx, "fleetcall:{k}:latest").Val(); n != 0 {
+	if n := f.client().Exists(ctx, "fleetcall:test:{k}:latest").Val(); n != 0 {
 		t.Error("the kept value is still there")
 	}
 }
 
-type panickingCodec struct{ coalesce.Codec }
+type panickingCodec struct{ coalesce.Codec[string] }
 
-func (panickingCodec) Marshal(any) ([]byte, error) { panic("marshal") }
+func (panickingCodec) Marshal(string) ([]byte, error) { panic("marshal") }
 
-func (panickingCodec) Unmarshal([]byte, any) error { panic("unmarshal") }
+func (panickingCodec) Unmarshal([]byte) (string, error) { panic("unmarshal") }
 
 func TestACodecThatPanicsHurtsNoCaller(t *testing.T) {
-	f := newFleet[string](t, 2, distributed.WithCodec(panickingCodec{coalesce.JSON}))
+	f := newFleet[string](t, 2, distributed.WithCodec[string](panickingCodec{coalesce.JSON[string]()}))
 	for _, a := range f.overlapping(2, "marshal", value) {
 		if a.val != "v" || a.err != nil {
 			t.Errorf("marshal: %+v", a)
@@ -365,63 +293,10 @@ func TestACodecThatPanicsHurtsNoCaller(t *testing.T) {
 		done <- a
 	}()
 	f.waitFollowers("unmarshal", 1)
-	f.client().Publish(context.Background(), "fleetcall:{unmarshal}", foreignOutcome("json", `"old"`))
+	f.client().Publish(context.Background(), "fleetcall:test:{unmarshal}", foreignOutcome("json", `"old"`))
 	if a := <-done; a.val != "v" || a.role != coalesce.Fallback || a.err != nil {
 		t.Errorf("unmarshal: %+v", a)
 	}
-}
-
-func TestASecondCloseMayForceTheFirst(t *testing.T) {
-	f := newFleet[string](t, 1)
-	started := make(chan struct{})
-	called := make(chan error, 1)
-	go func() {
-		_, _, err := f.groups[0].Do(context.Background(), "k", func(ctx context.Context) (string, error) {
-			close(started)
-			<-ctx.Done()
-			return "", ctx.Err()
-		})
-		called <- err
-	}()
-	<-started
-	patient := make(chan error, 1)
-	go func() { patient <- f.groups[0].Close(context.Background()) }()
-	eventually(t, "the patient Close has begun", func() bool {
-		_, _, err := f.groups[0].Do(context.Background(), "other", value)
-		return errors.Is(err, coalesce.ErrClosed)
-	})
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := f.groups[0].Close(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("the forcing Close: %v", err)
-	}
-	if err := <-called; !errors.Is(err, coalesce.ErrClosed) {
-		t.Errorf("the caller: %v", err)
-	}
-	if err := <-patient; err != nil {
-		t.Errorf("the patient Close: %v", err)
-	}
-}
-
-func TestCloseDoesNotWaitForARedisThatHangs(t *testing.T) {
-	server := redisrig.Start(t)
-	server.Freeze()
-	client := redis.NewClient(&redis.Options{Addr: server.Addr})
-	g, err := distributed.New[string](client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _, _ = g.Do(context.Background(), "k", value)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := g.Close(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Close: %v", err)
-	}
-	server.Thaw()
-	if err := g.Close(context.Background()); err != nil {
-		t.Errorf("Close again: %v", err)
-	}
-	client.Close()
 }
 
 // TestACallerLeavesThoughItsJoinHangs has callers leave a Redis that hangs: one

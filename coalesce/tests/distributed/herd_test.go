@@ -41,7 +41,7 @@ func TestFollowersDoNotWaitForTheLeadersHerd(t *testing.T) {
 	var worked atomic.Int64
 	before := make(chan int64, 1)
 	client.AddHook(onFinish(func() { before <- worked.Load() }))
-	g, err := distributed.New[string](client, distributed.WithRedisTimeout(10*time.Second))
+	g, err := open[string](client, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func TestALostLeaseIsCountedAndItsOutcomeStillGoesToThoseWhoJoined(t *testing.T)
 		})
 		// The follower may look now and find its flight gone: it joins the
 		// new holder's, which ends here.
-		f.client().Del(context.Background(), "fleetcall:{k}:lease")
+		f.client().Del(context.Background(), "fleetcall:test:{k}:lease")
 		return "v", nil
 	})
 	for _, a := range answers {
@@ -54,7 +54,7 @@ func TestALostLeaseIsCountedAndItsOutcomeStillGoesToThoseWhoJoined(t *testing.T)
 // TestALeaseThatAShortFunctionLosesIsCountedOnce has functions that end before
 // their lease is to be renewed: the release tells.
 func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
-	const lease = "fleetcall:{k}:lease"
+	const lease = "fleetcall:test:{k}:lease"
 	for name, tt := range map[string]struct {
 		ttl  time.Duration
 		lose func(f *fleet[string])
@@ -77,7 +77,7 @@ func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &leases{}
-			f := newFleet[string](t, 2, distributed.WithLeaseTTL(tt.ttl), distributed.WithObserver(w))
+			f := newFleet[string](t, 2, distributed.WithLeaseTTL(tt.ttl), distributed.WithHooks(w))
 			if _, role, err := f.groups[0].Do(context.Background(), "k", func(context.Context) (string, error) {
 				tt.lose(f)
 				return "v", nil
@@ -96,16 +96,16 @@ func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
 // TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted is about a process that is
 // stopped for a while. Another has led since, and has ended before this one.
 func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
-	const ttl = 300 * time.Millisecond
+	const ttl = time.Second
 	ended := make(chan struct{})
 	hook := &meddler{arguments: renewArguments, do: func() { <-ended }}
 	hook.times.Store(1)
-	g, server := newPrompt(t, nil, hook, distributed.WithRedisTimeout(5*time.Second), distributed.WithLeaseTTL(ttl))
+	g, server := newPrompt(t, nil, hook, distributed.WithRedisTimeout(ttl), distributed.WithLeaseTTL(ttl))
 	client := server.Client()
 	if _, role, err := g.Do(t.Context(), "k", func(ctx context.Context) (string, error) {
 		time.Sleep(ttl) // by this process's clock, too
-		eventually(t, "the lease has run out", func() bool { return client.Exists(ctx, "fleetcall:{k}:lease").Val() == 0 })
-		return "v", client.Del(ctx, "fleetcall:{k}:attempts").Err() // as the other's finish does
+		eventually(t, "the lease has run out", func() bool { return client.Exists(ctx, "fleetcall:test:{k}:lease").Val() == 0 })
+		return "v", client.Del(ctx, "fleetcall:test:{k}:attempts").Err() // as the other's finish does
 	}); role != coalesce.Leader || err != nil {
 		t.Errorf("%v, %v", role, err)
 	}
@@ -124,24 +124,11 @@ func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
 func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
 	const ttl = 500 * time.Millisecond
 	nothing := func(*fleet[string]) func() { return func() {} }
-	leads := func(f *fleet[string]) (done func()) {
-		leads, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(ended)
-			_, _, _ = f.groups[0].Do(context.Background(), "k", func(context.Context) (string, error) {
-				close(leads)
-				<-end
-				return "next", nil
-			})
-		}()
-		<-leads
-		return func() { close(end); <-ended }
-	}
 	for name, tt := range map[string]struct {
 		during, between func(f *fleet[string]) (done func())
 	}{
 		"nobody leads since":  {nothing, nothing},
-		"another leads since": {nothing, leads},
+		"another leads since": {nothing, leadUntilDone},
 		"another has ended since": {nothing, func(f *fleet[string]) func() {
 			if _, _, err := f.groups[0].Do(context.Background(), "k", value); err != nil {
 				f.t.Error(err)
@@ -152,7 +139,7 @@ func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
 			if err := f.groups[0].Forget(context.Background(), "k"); err != nil {
 				f.t.Error(err)
 			}
-			done := leads(f)
+			done := leadUntilDone(f)
 			time.Sleep(50 * time.Millisecond) // by both clocks before the function's end
 			return done
 		}, nothing},
@@ -161,38 +148,55 @@ func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
 			return func() {}
 		}, nothing},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFleet[string](t, 1)
-			client := redis.NewClient(&redis.Options{Addr: f.server.Addr})
-			defer client.Close()
-			repeated := make(chan error, 1)
-			var done, doneBefore func()
-			client.AddHook(twice{func() { done = tt.between(f) }, repeated})
-			w := &leases{}
-			g, err := distributed.New[string](client, distributed.WithRedisTimeout(5*time.Second), distributed.WithObserver(w), distributed.WithLeaseTTL(ttl))
-			if err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "scripts are loaded", func() bool { return f.commands()["script|load"] >= 2*7 })
-			if _, role, err := g.Do(context.Background(), "k", func(context.Context) (string, error) {
-				doneBefore = tt.during(f)
-				return "v", nil
-			}); role != coalesce.Leader || err != nil {
-				t.Errorf("%v, %v", role, err)
-			}
-			if err := <-repeated; err != nil {
-				t.Error(err)
-			}
-			eventually(t, "the lease has been released", func() bool { return w.told(distributed.LeaseReleased) == 1 })
-			done()
-			doneBefore()
-			if err := g.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
-			if n := g.Stats().Distributed.LeaseLost; n != 0 || w.told(distributed.LeaseLost) != 0 {
-				t.Errorf("%d leases lost", n)
-			}
+		t.Run(name, func(t *testing.T) { finishTwice(t, ttl, tt.during, tt.between) })
+	}
+}
+
+// leadUntilDone lets the fleet's first replica lead a flight until done is called.
+func leadUntilDone(f *fleet[string]) (done func()) {
+	leads, end, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _, _ = f.groups[0].Do(context.Background(), "k", func(context.Context) (string, error) {
+			close(leads)
+			<-end
+			return "next", nil
 		})
+	}()
+	<-leads
+	return func() { close(end); <-ended }
+}
+
+// finishTwice lets a client send a flight's finish twice. during is called while
+// the flight's function runs, and between after the first finish.
+func finishTwice(t *testing.T, ttl time.Duration, during, between func(f *fleet[string]) (done func())) {
+	t.Helper()
+	f := newFleet[string](t, 1)
+	client := redis.NewClient(&redis.Options{Addr: f.server.Addr})
+	defer client.Close()
+	repeated := make(chan error, 1)
+	var done, doneBefore func()
+	client.AddHook(twice{func() { done = between(f) }, repeated})
+	w := &leases{}
+	g := openCalm[string](t, client, distributed.WithHooks(w), distributed.WithLeaseTTL(ttl))
+	eventually(t, "scripts are loaded", func() bool { return f.commands()["script|load"] >= 2*7 })
+	if _, role, err := g.Do(context.Background(), "k", func(context.Context) (string, error) {
+		doneBefore = during(f)
+		return "v", nil
+	}); role != coalesce.Leader || err != nil {
+		t.Errorf("%v, %v", role, err)
+	}
+	if err := <-repeated; err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the lease has been released", func() bool { return w.told(distributed.LeaseReleased) == 1 })
+	done()
+	doneBefore()
+	if err := g.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if n := g.Stats().Distributed.LeaseLost; n != 0 || w.told(distributed.LeaseLost) != 0 {
+		t.Errorf("%d leases lost", n)
 	}
 }
 
@@ -222,7 +226,6 @@ func (h twice) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 
 // leases counts what became of them.
 type leases struct {
-	distributed.NoObserver
 	mu sync.Mutex
 	n  map[distributed.LeaseState]int
 }

@@ -33,7 +33,7 @@ func (l *toldLog) add(line string) {
 
 type toldKey struct{}
 
-func (o told) Flight(ctx context.Context, _ string) (context.Context, string, func(distributed.Flight)) {
+func (o told) Flight(ctx context.Context, _ distributed.FlightStart) (context.Context, string, func(distributed.Flight)) {
 	o.log.add(o.name + " flight")
 	before, _ := ctx.Value(toldKey{}).(string)
 	return context.WithValue(ctx, toldKey{}, before+o.name), "", func(f distributed.Flight) {
@@ -62,8 +62,8 @@ func (o told) Run(ctx context.Context, _ distributed.Run) (context.Context, func
 
 func TestEveryObserverIsToldInTheOrderTheyWereAdded(t *testing.T) {
 	var log toldLog
-	f := newFleet[string](t, 1, distributed.WithObserver(told{"a", &log}),
-		distributed.WithObserver(told{"b", &log}), distributed.WithObserver(told{"c", &log}))
+	f := newFleet[string](t, 1, distributed.WithHooks(told{"a", &log}),
+		distributed.WithHooks(told{"b", &log}), distributed.WithHooks(told{"c", &log}))
 	value, role, err := f.groups[0].Do(t.Context(), "key", func(ctx context.Context) (string, error) {
 		seen, _ := ctx.Value(toldKey{}).(string)
 		return seen, nil
@@ -88,9 +88,13 @@ func TestEveryObserverIsToldInTheOrderTheyWereAdded(t *testing.T) {
 	}
 }
 
+// callOnly is a hook of one method.
+type callOnly struct{}
+
+func (callOnly) Called(context.Context, distributed.Call) {}
+
 // watcher notes flights and whom they followed.
 type watcher struct {
-	distributed.NoObserver
 	trace string
 
 	mu       sync.Mutex
@@ -98,7 +102,7 @@ type watcher struct {
 	followed []distributed.Followed
 }
 
-func (w *watcher) Flight(ctx context.Context, _ string) (context.Context, string, func(distributed.Flight)) {
+func (w *watcher) Flight(ctx context.Context, _ distributed.FlightStart) (context.Context, string, func(distributed.Flight)) {
 	return ctx, w.trace, func(f distributed.Flight) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -141,8 +145,8 @@ func TestAFollowersObserverIsToldTheLeadersTraceAndTheLag(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			leads, follows := &watcher{trace: tt.trace}, &watcher{trace: "not the leader's"}
 			f := newFleet[string](t, 0)
-			leader := f.join(distributed.WithObserver(leads), distributed.WithReplicaID(tt.replica))
-			follower := f.join(distributed.WithObserver(distributed.NoObserver{}), distributed.WithObserver(follows))
+			leader := f.join(distributed.WithHooks(leads), distributed.WithReplicaID(tt.replica))
+			follower := f.join(distributed.WithHooks(callOnly{}), distributed.WithHooks(follows))
 			const after = 30 * time.Millisecond
 			joined := make(chan struct{})
 			done := make(chan error, 2)
@@ -178,7 +182,7 @@ func TestAFollowersObserverIsToldTheLeadersTraceAndTheLag(t *testing.T) {
 				got.Lag < 0 || got.Lag > got.Wait {
 				t.Errorf("the follower's observer was told %+v", got)
 			}
-			if len(followed) != 1 || followed[0] != (distributed.Followed{Key: "k", Flight: led[0].Flight, Trace: tt.want}) {
+			if len(followed) != 1 || followed[0] != (distributed.Followed{Group: "test", Key: "k", Flight: led[0].Flight, Trace: tt.want}) {
 				t.Errorf("it followed %q, want the trace %q of %q", followed, tt.want, led[0].Flight)
 			}
 		})
@@ -200,7 +204,7 @@ func TestLagIsMeasuredByRedisClock(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &watcher{}
-			f := newFleet[string](t, 1, distributed.WithObserver(w))
+			f := newFleet[string](t, 1, distributed.WithHooks(w))
 			f.foreignLease("k", 10*time.Second)
 			done := make(chan error, 1)
 			go func() {
@@ -216,7 +220,7 @@ func TestLagIsMeasuredByRedisClock(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := time.Now()
-			f.client().Publish(context.Background(), "fleetcall:{k}", foreignOutcomeAt(tt.finished(now), "json", `"theirs"`))
+			f.client().Publish(context.Background(), "fleetcall:test:{k}", foreignOutcomeAt(tt.finished(now), "json", `"theirs"`))
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
@@ -236,8 +240,8 @@ func TestLagIsMeasuredByRedisClock(t *testing.T) {
 func TestAForeignTraceIsNone(t *testing.T) {
 	for _, trace := range []string{"\n" + strings.Repeat("x", 129), "\nwith space", "\n\xff", "\n\n", "\n" + traceparent + "\n"} {
 		w := &watcher{}
-		f := newFleet[string](t, 1, distributed.WithObserver(w))
-		f.set("fleetcall:{k}:lease", "0"+foreignFlight+" 1 0 elsewhere"+trace, 100*time.Millisecond)
+		f := newFleet[string](t, 1, distributed.WithHooks(w))
+		f.set("fleetcall:test:{k}:lease", "0"+foreignFlight+" 1 0 elsewhere"+trace, 100*time.Millisecond)
 		v, _, err := f.groups[0].Do(t.Context(), "k", func(context.Context) (string, error) { return "own", nil })
 		if v != "own" || err != nil {
 			t.Errorf("%q: %q, %v", trace, v, err)
@@ -251,7 +255,7 @@ func TestAForeignTraceIsNone(t *testing.T) {
 
 func TestAFlightsObserverIsToldHowItEnded(t *testing.T) {
 	w := &watcher{}
-	f := newFleet[string](t, 1, distributed.WithObserver(w), distributed.WithRedisTimeout(2*time.Second))
+	f := newFleet[string](t, 1, distributed.WithHooks(w), distributed.WithRedisTimeout(2*time.Second))
 	g := f.groups[0]
 	failed := errors.New("failed")
 	for _, fn := range []func(context.Context) (string, error){
@@ -306,13 +310,29 @@ func TestTotalsOutliveAReset(t *testing.T) {
 	f.server.Kill()
 	do()
 	g.ResetStats()
-	failures := g.Totals().Distributed
-	if failures.RedisErrors == 0 || len(failures.RedisErrorsBy) == 0 || failures.Requests != 2 || failures.Fallbacks != 1 {
+	failures, redis := g.Totals().Distributed, g.fleet.Totals().Redis
+	if redis.Errors == 0 || len(redis.ErrorsBy) == 0 || failures.Requests != 2 || failures.Fallbacks != 1 {
 		t.Errorf("totals are %+v", failures)
 	}
 	for kind, n := range g.Stats().Distributed.RedisErrorsBy {
 		if n == 0 {
 			t.Errorf("%s is said to have failed 0 times", kind)
 		}
+	}
+}
+
+// leaseOnly is a hook that has nothing to tell of a local tier.
+type leaseOnly struct{}
+
+func (leaseOnly) Lease(distributed.Lease) {}
+
+func TestObservedRefusesHooksThatWouldNeverBeTold(t *testing.T) {
+	for want, hook := range map[string]distributed.Hook{"is nil": nil, "neither a CallHook nor a RunHook": leaseOnly{}} {
+		if _, err := distributed.Observed(coalesce.Off[int]{}, "off", hook); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v", hook, err)
+		}
+	}
+	if _, err := distributed.Observed(coalesce.Off[int]{}, "off", callOnly{}); err != nil {
+		t.Error(err)
 	}
 }

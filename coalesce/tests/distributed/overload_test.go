@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,19 +57,13 @@ func TestTenThousandWaitersOfAFunctionThatHangsAllGetTheFlightTimeout(t *testing
 			answered.Add(1)
 		})
 	}
-	waiting := func() (n int64) {
-		for _, g := range f.groups {
-			n += g.Stats().Local.Waiting
-		}
-		return n
-	}
-	eventually(t, "all wait, or have been answered", func() bool { return waiting()+answered.Load() >= int64(waiters) })
+	eventually(t, "all wait, or have been answered", func() bool { return f.waiting()+answered.Load() >= int64(waiters) })
 	if answered.Load() == 0 {
 		t.Logf("a waiter costs %d bytes, its goroutine's stack included", (memory()-before)/int64(waiters))
 	}
 	wg.Wait()
 
-	if n := waiting(); n != 0 {
+	if n := f.waiting(); n != 0 {
 		t.Errorf("%d still wait", n)
 	}
 	hung := running.Load()
@@ -85,6 +78,14 @@ func TestTenThousandWaitersOfAFunctionThatHangsAllGetTheFlightTimeout(t *testing
 	if v, _, err := f.groups[1].Do(context.Background(), "k", value); v != "v" || err != nil {
 		t.Errorf("afterwards: %q, %v", v, err)
 	}
+}
+
+// waiting returns the number of callers that wait in local flights.
+func (f *fleet[V]) waiting() (n int64) {
+	for _, g := range f.groups {
+		n += g.Stats().Local.Waiting
+	}
+	return n
 }
 
 // memory returns the bytes that goroutines and live objects use.
@@ -190,7 +191,7 @@ func TestASlowSubscriberLosesItsConnectionNotItsAnswer(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, Dialer: conns.dial})
 	defer client.Close()
 	client.AddHook(f)
-	slow, err := distributed.New[string](client, distributed.WithRedisTimeout(5*time.Second))
+	slow, err := open[string](client, distributed.WithRedisTimeout(3*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +206,7 @@ func TestASlowSubscriberLosesItsConnectionNotItsAnswer(t *testing.T) {
 		return "v", nil
 	}
 	answers := make(chan answer[string], 2)
-	do := func(g *distributed.Group[string]) {
+	do := func(g *replica[string]) {
 		var a answer[string]
 		a.val, a.role, a.err = g.Do(ctx, "k", fn)
 		answers <- a
@@ -216,11 +217,9 @@ func TestASlowSubscriberLosesItsConnectionNotItsAnswer(t *testing.T) {
 	f.waitFollowers("k", 1)
 	subscriber := conns.subscriber(t)
 	subscriber.close()
-	dropped := func() bool { return f.numSub("k") == 0 }
-	big := strings.Repeat("x", 256<<10)
 	eventually(t, "Redis drops the slow subscriber", func() bool {
-		admin.Publish(ctx, "fleetcall:{k}", big)
-		return dropped()
+		admin.Publish(ctx, "fleetcall:test:{k}", strings.Repeat("x", 256<<10))
+		return f.numSub("k") == 0
 	})
 	close(release) // its message has nobody to go to
 	f.quiet()
@@ -239,194 +238,5 @@ func TestASlowSubscriberLosesItsConnectionNotItsAnswer(t *testing.T) {
 	// What it read before may have made it look, and answer, before this.
 	eventually(t, "the lost connection is counted", func() bool {
 		return slow.Stats().Distributed.RedisErrorsBy["subscription"] > 0
-	})
-}
-
-// batches is a redis.Hook that keeps the goroutines that send busy, so that
-// what comes meanwhile is sent together.
-type batches struct {
-	mu      sync.Mutex
-	release chan struct{} // closed: nobody is kept
-	kept    int
-	largest int   // number of scripts that were sent together
-	first   []any // a command that goes before the first of them
-}
-
-// DialHook makes batches a redis.Hook.
-func (b *batches) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-// ProcessHook makes batches a redis.Hook that keeps the joins of busy keys.
-func (b *batches) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if scriptOf(cmd) == "join" && strings.HasPrefix(cmd.Args()[3].(string), "fleetcall:{busy-") {
-			b.mu.Lock()
-			b.kept++
-			release := b.release
-			b.mu.Unlock()
-			<-release
-		}
-		return next(ctx, cmd)
-	}
-}
-
-// ProcessPipelineHook makes batches a redis.Hook.
-func (b *batches) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if scriptOf(cmds[0]) == "" { // a connection that is being made
-			return next(ctx, cmds)
-		}
-		b.mu.Lock()
-		b.largest = max(b.largest, len(cmds))
-		if b.first != nil {
-			cmds = append([]redis.Cmder{redis.NewCmd(ctx, b.first...)}, cmds...)
-			b.first = nil
-		}
-		b.mu.Unlock()
-		return next(ctx, cmds)
-	}
-}
-
-// together makes one call for each key, whose joins are sent together after the
-// command.
-func (b *batches) together(t *testing.T, g *distributed.Group[string], keys []string, command ...any) []answer[string] {
-	t.Helper()
-	b.mu.Lock()
-	b.release, b.kept, b.largest, b.first = make(chan struct{}), 0, 0, command
-	b.mu.Unlock()
-	var wg sync.WaitGroup
-	for i := range 2 { // as many goroutines send
-		wg.Go(func() { _, _, _ = g.Do(context.Background(), "busy-"+strconv.Itoa(i), value) })
-		eventually(t, "a goroutine is kept busy", func() bool {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			return b.kept > i
-		})
-	}
-	answers := make([]answer[string], len(keys))
-	for i, key := range keys {
-		wg.Go(func() {
-			a := &answers[i]
-			a.val, a.role, a.err = g.Do(context.Background(), key, func(context.Context) (string, error) { return "of " + key, nil })
-		})
-	}
-	eventually(t, "all have come", func() bool { return g.Stats().Distributed.ActiveFlights == int64(2+len(keys)) })
-	close(b.release)
-	wg.Wait()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.largest < 2 {
-		t.Errorf("at most %d scripts were sent together: nothing was tested", b.largest)
-	}
-	return answers
-}
-
-// batched starts a replica whose scripts can be kept.
-func (f *fleet[V]) batched(b *batches, opts ...distributed.Option) *distributed.Group[V] {
-	f.t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: f.server.Addr})
-	client.AddHook(b)
-	g, err := distributed.New[V](client, append([]distributed.Option{distributed.WithRedisTimeout(20 * time.Second)}, opts...)...)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(func() {
-		if err := g.Close(context.Background()); err != nil {
-			f.t.Errorf("Close: %v", err)
-		}
-		_ = client.Close()
-	})
-	f.groups = append(f.groups, g)
-	f.waitSubscribed(len(f.groups))
-	f.scriptsLoaded()
-	return g
-}
-
-func numbered(prefix string, n int) (keys []string) {
-	for i := range n {
-		keys = append(keys, prefix+strconv.Itoa(i))
-	}
-	return keys
-}
-
-func TestScriptsThatAreSentTogetherEachGetTheirOwnReply(t *testing.T) {
-	var b batches
-	f := newFleet[string](t, 0)
-	g := f.batched(&b, distributed.WithMaxAge(time.Hour))
-	keys := numbered("k-", 200) // more than are sent together
-	for _, role := range []coalesce.Role{coalesce.Leader, coalesce.Cached} {
-		for i, a := range b.together(t, g, keys) {
-			if a.val != "of "+keys[i] || a.role != role || a.err != nil {
-				t.Errorf("%s: %+v, want %v", keys[i], a, role)
-			}
-		}
-		f.quiet()
-	}
-	if s := g.Stats().Distributed; s.RedisErrors != 0 {
-		t.Errorf("%+v", s)
-	}
-}
-
-func TestAScriptThatFailsHurtsNoneOfThoseItIsSentWith(t *testing.T) {
-	var b batches
-	f := newFleet[string](t, 0)
-	g := f.batched(&b)
-	keys := append(numbered("first-", 20), "forbidden")
-	keys = append(keys, numbered("last-", 20)...)
-	for i, a := range b.together(t, g, keys, "ACL", "SETUSER", "default", "resetkeys",
-		"~fleetcall:{busy*", "~fleetcall:{first*", "~fleetcall:{last*") {
-		want := coalesce.Leader
-		if keys[i] == "forbidden" {
-			want = coalesce.Fallback
-		}
-		if a.val != "of "+keys[i] || a.role != want || a.err != nil {
-			t.Errorf("%s: %+v, want %v", keys[i], a, want)
-		}
-	}
-}
-
-func TestScriptsThatRedisForgotAreLoadedAgainForAllThatAreSentTogether(t *testing.T) {
-	var b batches
-	f := newFleet[string](t, 0)
-	g := f.batched(&b)
-	keys := numbered("k-", 20)
-	for i, a := range b.together(t, g, keys, "SCRIPT", "FLUSH") {
-		if a.val != "of "+keys[i] || a.role != coalesce.Leader || a.err != nil {
-			t.Errorf("%s: %+v", keys[i], a)
-		}
-	}
-	f.quiet()
-	if s := g.Stats().Distributed; s.RedisErrors != 0 {
-		t.Errorf("%+v", s)
-	}
-}
-
-// TestCommandsThatHangForeverDoNotKeepOthersFromRedis stalls as many
-// connections as there are goroutines that send.
-func TestCommandsThatHangForeverDoNotKeepOthersFromRedis(t *testing.T) {
-	f := newFleet[string](t, 0)
-	stalled := make(chan struct{})
-	defer close(stalled)
-	var hanging atomic.Int32
-	g := f.joinHeld(func(b []byte) {
-		if strings.Contains(string(b), "{stuck-") {
-			hanging.Add(1)
-			<-stalled
-		}
-	}, distributed.WithRedisTimeout(500*time.Millisecond), distributed.WithFlightTimeout(time.Minute))
-	ctx := context.Background()
-	calls := 0
-	eventually(t, "commands hang", func() bool {
-		calls++
-		if v, role, err := g.Do(ctx, "stuck-"+strconv.Itoa(calls), value); v != "v" || role != coalesce.Fallback || err != nil {
-			t.Errorf("%q, %v, %v", v, role, err)
-		}
-		return hanging.Load() >= 2
-	})
-	eventually(t, "another call has its way to Redis", func() bool {
-		v, role, err := g.Do(ctx, "k", value)
-		if v != "v" || err != nil {
-			t.Errorf("%q, %v", v, err)
-		}
-		return role == coalesce.Leader
 	})
 }

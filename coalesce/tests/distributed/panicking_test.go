@@ -15,7 +15,6 @@ import (
 
 // panicking panics where it is told to.
 type panicking struct {
-	distributed.NoObserver
 	where string
 }
 
@@ -25,7 +24,7 @@ func (p panicking) at(where string) {
 	}
 }
 
-func (p panicking) Flight(ctx context.Context, _ string) (context.Context, string, func(distributed.Flight)) {
+func (p panicking) Flight(ctx context.Context, _ distributed.FlightStart) (context.Context, string, func(distributed.Flight)) {
 	p.at("flight")
 	return ctx, "", func(distributed.Flight) { p.at("landed") }
 }
@@ -76,20 +75,24 @@ func (l *logged) String() string {
 
 // TestAnObserversPanicEndsOneCallOnce has an observer that panics, wherever it
 // may: the call ends, for everybody who counts it, once.
+// panics is a place where the observer panics, and the call during which it does.
+type panics struct {
+	where  string
+	fn     func(context.Context) (string, error)
+	leaves bool // the caller does
+	hangs  bool // Redis does
+	panics bool // what its caller sees
+}
+
+const panicTimeout = 300 * time.Millisecond // of the flight
+
 func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
-	const timeout = 300 * time.Millisecond
 	returns := func(context.Context) (string, error) { return "v", nil }
 	waits := func(ctx context.Context) (string, error) {
 		<-ctx.Done()
 		return "", ctx.Err()
 	}
-	for name, tt := range map[string]struct {
-		where  string
-		fn     func(context.Context) (string, error)
-		leaves bool // the caller does
-		hangs  bool // Redis does
-		panics bool // what its caller sees
-	}{
+	for name, tt := range map[string]panics{
 		"as the flight begins":           {where: "flight", fn: returns, panics: true},
 		"as Redis has answered the join": {where: "join", fn: returns, panics: true},
 		"as the lease is taken":          {where: "taken", fn: returns, panics: true},
@@ -108,45 +111,16 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log logged
-			opts := []distributed.Option{distributed.WithObserver(panicking{where: tt.where}), distributed.WithFlightTimeout(timeout), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil)))}
-			if tt.hangs {
-				opts = append(opts, distributed.WithRedisTimeout(100*time.Millisecond), distributed.WithFlightTimeout(10*time.Second))
-			}
-			if strings.HasPrefix(tt.where, "renew") {
-				opts = append(opts, distributed.WithLeaseTTL(timeout/2))
-			}
-			f := newFleet[string](t, 1, opts...)
+			f := newFleet[string](t, 1, append(tt.options(), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))...)
 			g := f.groups[0]
-			ctx := context.Background()
-			if tt.leaves {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, timeout/3)
-				defer cancel()
-			}
-			if tt.hangs {
-				f.server.Freeze()
-			}
-			func() {
-				defer func() {
-					if tt.hangs {
-						f.server.Thaw()
-					}
-					panicked, _ := recover().(*coalesce.PanicError)
-					if (panicked != nil) != tt.panics || panicked != nil && panicked.Value != "observer" {
-						t.Errorf("the caller's panic is %v", panicked)
-					}
-				}()
-				if _, _, err := g.Do(ctx, "k", tt.fn); tt.leaves && !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("the caller got %v", err)
-				}
-			}()
+			tt.call(t, f)
 			eventually(t, "the call has ended", func() bool { return g.Stats().Distributed.ActiveFlights == 0 })
 			closing, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			defer cancel()
 			if err := g.Close(closing); err != nil {
 				t.Errorf("Close: %v", err)
 			}
-			if left := f.server.Client().Exists(context.Background(), "fleetcall:{k}:lease", "fleetcall:{k}:attempts").Val(); left != 0 {
+			if left := f.server.Client().Exists(context.Background(), "fleetcall:test:{k}:lease", "fleetcall:test:{k}:attempts").Val(); left != 0 {
 				t.Errorf("%d of its lease and attempts are left", left)
 			}
 			if tt.panics && strings.Contains(log.String(), "panic") {
@@ -159,6 +133,43 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 	}
 }
 
+func (p panics) options() []distributed.Option {
+	opts := []distributed.Option{distributed.WithHooks(panicking{where: p.where}), distributed.WithFlightTimeout(panicTimeout)}
+	if p.hangs {
+		opts = append(opts, distributed.WithRedisTimeout(100*time.Millisecond), distributed.WithFlightTimeout(10*time.Second))
+	}
+	if strings.HasPrefix(p.where, "renew") {
+		opts = append(opts, distributed.WithLeaseTTL(panicTimeout/2))
+	}
+	return opts
+}
+
+// call calls once, and fails the test unless the caller sees the panic if it should.
+func (p panics) call(t *testing.T, f *fleet[string]) {
+	t.Helper()
+	ctx := context.Background()
+	if p.leaves {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, panicTimeout/3)
+		defer cancel()
+	}
+	if p.hangs {
+		f.server.Freeze()
+	}
+	defer func() {
+		if p.hangs {
+			f.server.Thaw()
+		}
+		panicked, _ := recover().(*coalesce.PanicError)
+		if (panicked != nil) != p.panics || panicked != nil && panicked.Value != "observer" {
+			t.Errorf("the caller's panic is %v", panicked)
+		}
+	}()
+	if _, _, err := f.groups[0].Do(ctx, "k", p.fn); p.leaves && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller got %v", err)
+	}
+}
+
 // TestAnObserversPanicBesideAllCallsEndsNothing is about what the breaker does, which
 // is nobody's call.
 func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
@@ -166,7 +177,7 @@ func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
 		t.Run(where, func(t *testing.T) {
 			t.Parallel() // they wait for the breaker
 			var log logged
-			f := newFleet[string](t, 1, distributed.WithObserver(panicking{where: where}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+			f := newFleet[string](t, 1, distributed.WithHooks(panicking{where: where}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 			f.scriptsLoaded()
 			f.memory("1")
 			if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
@@ -184,7 +195,7 @@ func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
 // panic at that, while the call waits for the answer to its abandon.
 func TestCloseWaitsForTheAbandonThatAPanicMeets(t *testing.T) {
 	const lease, redisTimeout = 3 * time.Second, 400 * time.Millisecond
-	f := newFleet[string](t, 1, distributed.WithObserver(panicking{where: "failed renew"}), distributed.WithLeaseTTL(lease), distributed.WithRedisTimeout(redisTimeout))
+	f := newFleet[string](t, 1, distributed.WithHooks(panicking{where: "failed renew"}), distributed.WithLeaseTTL(lease), distributed.WithRedisTimeout(redisTimeout))
 	g := f.groups[0]
 	runs, ends := make(chan struct{}), make(chan struct{})
 	ctx, leave := context.WithCancel(context.Background())

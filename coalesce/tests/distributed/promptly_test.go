@@ -48,7 +48,7 @@ func (*meddler) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 
 // newPrompt returns a group whose callers send their first command themselves,
 // unless change makes the client one that may keep them.
-func newPrompt(t *testing.T, change func(*redis.Options), hook redis.Hook, opts ...distributed.Option) (*distributed.Group[string], *redisrig.Server) {
+func newPrompt(t *testing.T, change func(*redis.Options), hook redis.Hook, opts ...distributed.Option) (*replica[string], *redisrig.Server) {
 	t.Helper()
 	f := &fleet[string]{t: t, server: redisrig.Start(t)}
 	o := &redis.Options{Addr: f.server.Addr, ContextTimeoutEnabled: true, MaxRetries: -1}
@@ -59,7 +59,7 @@ func newPrompt(t *testing.T, change func(*redis.Options), hook redis.Hook, opts 
 	if hook != nil {
 		client.AddHook(hook)
 	}
-	g, err := distributed.New[string](client, opts...)
+	g, err := open[string](client, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestAClusterThatHangsKeepsNoCaller(t *testing.T) {
 		node.Freeze()
 		defer node.Thaw()
 	}
-	g, err := distributed.New[string](client, distributed.WithRedisTimeout(200*time.Millisecond))
+	g, err := open[string](client, distributed.WithRedisTimeout(200*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestACallerDoesNotWaitForTheFinishBeforeItsFlight(t *testing.T) {
 	release := make(chan struct{})
 	slow := &meddler{arguments: finishArguments, do: func() { <-release }}
 	slow.times.Store(1)
-	g, _ := newPrompt(t, nil, slow, distributed.WithRedisTimeout(10*time.Second))
+	g, _ := newPrompt(t, nil, slow, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(10*time.Second))
 	defer close(release)
 	if _, _, err := g.Do(t.Context(), "k", value); err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func TestAFunctionDoesNotRunForACallerWhoLeftDuringItsJoin(t *testing.T) {
 			begun, release := make(chan struct{}), make(chan struct{})
 			slow := &meddler{arguments: joinArguments, do: func() { close(begun); <-release }}
 			slow.times.Store(1)
-			g, _ := newPrompt(t, nil, slow, distributed.WithRedisTimeout(10*time.Second))
+			g, _ := newPrompt(t, nil, slow, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(10*time.Second))
 			var ran atomic.Int32
 			fn := func(context.Context) (string, error) {
 				ran.Add(1)

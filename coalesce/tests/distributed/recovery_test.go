@@ -1,17 +1,13 @@
 package distributed_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
@@ -64,131 +60,29 @@ func TestAnOutcomeFromBeforeAHangOfRedisGoesToNobodyAfterIt(t *testing.T) {
 				}
 			}
 			f.quiet()
-			eventually(t, "the breakers have closed, and each replica leads", func() bool {
-				for _, g := range f.groups {
-					v, role, err := g.Do(ctx, "k", value)
-					if v != "v" || err != nil {
-						t.Errorf("%q, %v", v, err)
-					}
-					if role != coalesce.Leader {
-						return false
-					}
-					f.quiet()
-				}
-				return true
-			})
-			if n := f.client().Exists(ctx, "fleetcall:{k}:attempts").Val(); n != 0 {
+			eventually(t, "the breakers have closed, and each replica leads", func() bool { return everyReplicaLeads(f) })
+			if n := f.client().Exists(ctx, "fleetcall:test:{k}:attempts").Val(); n != 0 {
 				t.Error("an attempt is left: the key is on its way to be poisoned")
 			}
 		})
 	}
 }
 
-// heldConn keeps writes back while hold says so.
-type heldConn struct {
-	net.Conn
-	hold func(b []byte)
-}
-
-func (c heldConn) Write(b []byte) (int, error) {
-	c.hold(b)
-	return c.Conn.Write(b)
-}
-
-// joinHeld makes a replica whose every write passes hold first.
-func (f *fleet[V]) joinHeld(hold func(b []byte), opts ...distributed.Option) *distributed.Group[V] {
+// everyReplicaLeads calls on one replica after the other, and reports whether all
+// of them led.
+func everyReplicaLeads(f *fleet[string]) bool {
 	f.t.Helper()
-	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-		return heldConn{conn, hold}, err
-	}})
-	client.AddHook(f)
-	g, err := distributed.New[V](client, opts...)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	f.t.Cleanup(func() {
-		if err := g.Close(context.Background()); err != nil {
-			f.t.Errorf("Close: %v", err)
+	for _, g := range f.groups {
+		v, role, err := g.Do(context.Background(), "k", value)
+		if v != "v" || err != nil {
+			f.t.Errorf("%q, %v", v, err)
 		}
-		_ = client.Close()
-	})
-	f.groups = append(f.groups, g)
-	f.waitSubscribed(len(f.groups))
-	f.scriptsLoaded()
-	return g
-}
-
-// TestAResultThatWasHeldUpGoesToNobodyWhoCameAfterItsEnd stalls the leader's
-// way to Redis when its function has ended, for longer than its Redis timeout
-// and less than its lease.
-func TestAResultThatWasHeldUpGoesToNobodyWhoCameAfterItsEnd(t *testing.T) {
-	f := newFleet[string](t, 1, distributed.WithLeaseTTL(time.Minute))
-	ctx := context.Background()
-	stalled := make(chan struct{}) // closed when the way is free again
-	var ended atomic.Bool
-	leader := f.joinHeld(func([]byte) {
-		if ended.Load() {
-			<-stalled
+		if role != coalesce.Leader {
+			return false
 		}
-	}, distributed.WithRedisTimeout(200*time.Millisecond), distributed.WithLeaseTTL(time.Minute))
-	if v, _, err := leader.Do(ctx, "k", func(context.Context) (string, error) {
-		ended.Store(true)
-		return "old", nil
-	}); v != "old" || err != nil {
-		t.Fatal(v, err)
+		f.quiet()
 	}
-	eventually(t, "a finish has failed", func() bool { return -f.failFinishes.Load() >= 2 })
-	joins := f.joins.Load()
-	late := make(chan answer[string], 1)
-	go func() {
-		var a answer[string]
-		a.val, a.role, a.err = f.groups[0].Do(ctx, "k", func(context.Context) (string, error) { return "new", nil })
-		late <- a
-	}()
-	eventually(t, "the late caller has joined", func() bool { return f.joins.Load() > joins })
-	f.waitFollowers("k", 1)
-	time.Sleep(300 * time.Millisecond) // it is stalled for longer than any finish says that it was on its way
-	close(stalled)
-	if a := <-late; a.val != "new" || a.err != nil {
-		t.Errorf("who came after the end: %+v", a)
-	}
-	f.quiet()
-}
-
-func TestAJoinThatArrivesAfterItsFlightEndedLeavesNoLease(t *testing.T) {
-	f := newFleet[string](t, 1, distributed.WithMaxTakeovers(0))
-	ctx := context.Background()
-	stalled := make(chan struct{})
-	var join string // its SHA
-	for source, name := range scriptNames() {
-		if name == "join" && len(source) == 40 {
-			join = source
-		}
-	}
-	g := f.joinHeld(func(b []byte) {
-		if bytes.Contains(b, []byte(join)) {
-			<-stalled
-		}
-	}, distributed.WithRedisTimeout(200*time.Millisecond), distributed.WithLeaseTTL(time.Minute))
-	if v, role, err := g.Do(ctx, "k", value); v != "v" || role != coalesce.Fallback || err != nil {
-		t.Fatal(v, role, err)
-	}
-	eventually(t, "Redis has the end of the flight", func() bool {
-		return f.commands()["evalsha"] > 0
-	})
-	joins := f.joins.Load()
-	close(stalled)
-	eventually(t, "Redis has the join", func() bool { return f.joins.Load() > joins })
-	if names := f.client().Keys(ctx, "fleetcall:{k}:[la]*").Val(); len(names) != 0 {
-		t.Errorf("left in Redis: %q", names)
-	}
-	// A lease that nobody releases would keep this caller for a minute.
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if v, role, err := f.groups[0].Do(ctx, "k", value); v != "v" || role != coalesce.Leader || err != nil {
-		t.Errorf("%q, %v, %v", v, role, err)
-	}
+	return true
 }
 
 func TestThoseWhoJoinALateTakeoverGetALeaderNotItsTimeout(t *testing.T) {
@@ -245,7 +139,7 @@ func TestACallerWaitsForTheEndOfItsReplicasFlightNotForTheNextTryToTellRedis(t *
 func TestAnAbandonThatRedisDidNotTakeIsRepeated(t *testing.T) {
 	server := redisrig.Start(t)
 	var failures atomic.Int32
-	w := &wire{t: t, server: server, before: func(script string, _ []any) error {
+	w := &tap{t: t, server: server, before: func(script string, _ []any) error {
 		if script == "abandon" && failures.Add(1) <= 2 {
 			return errors.New("broken pipe")
 		}
@@ -263,7 +157,7 @@ func TestAnAbandonThatRedisDidNotTakeIsRepeated(t *testing.T) {
 	}
 	client := server.Client()
 	eventually(t, "the lease and the attempt are gone", func() bool {
-		return failures.Load() > 2 && client.Exists(context.Background(), "fleetcall:{k}:lease", "fleetcall:{k}:attempts").Val() == 0
+		return failures.Load() > 2 && client.Exists(context.Background(), "fleetcall:test:{k}:lease", "fleetcall:test:{k}:attempts").Val() == 0
 	})
 }
 
@@ -274,7 +168,7 @@ func TestACallerRunsItsOwnWhenRedisHangsBeforeTheEndOfItsReplicasFlight(t *testi
 	server := redisrig.Start(t)
 	ended, joined := make(chan struct{}), make(chan struct{})
 	var finishes, joins atomic.Int32
-	w := &wire{
+	w := &tap{
 		t: t, server: server,
 		before: func(script string, _ []any) error {
 			if script == "finish" && finishes.Add(1) == 1 {
@@ -317,7 +211,7 @@ func (h callingHandler) Handle(context.Context, slog.Record) error {
 }
 
 func TestALogHandlerMayUseTheGroupWhoseBreakerChanges(t *testing.T) {
-	var group atomic.Pointer[distributed.Group[string]]
+	var group atomic.Pointer[replica[string]]
 	var handled, inside atomic.Int32
 	handler := callingHandler{slog.DiscardHandler, func() {
 		g := group.Load()
@@ -358,26 +252,14 @@ func (enabled) Enabled(context.Context, slog.Level) bool { return true }
 
 func TestResettingTheCountsDuringAFlightLeavesThemAndTheGaugesTrue(t *testing.T) {
 	f := newFleet[string](t, 2)
-	ctx := context.Background()
 	const callers = 5
 	all := int64(callers * len(f.groups))
-	gauges := func() (active, waiting int64) {
-		for _, g := range f.groups {
-			s := g.Stats()
-			active += s.Distributed.ActiveFlights
-			waiting += s.Local.Waiting
-			if s.Local.ActiveFlights != s.Distributed.ActiveFlights {
-				return -1, -1 // a flight begins or ends
-			}
-		}
-		return active, waiting
-	}
 	answers := f.overlapping(callers, "k", func(context.Context) (string, error) {
 		f.waitFollowers("k", 1)
 		for _, g := range f.groups {
 			g.ResetStats()
 		}
-		if active, waiting := gauges(); active != 2 || waiting != all {
+		if active, waiting := f.gauges(); active != 2 || waiting != all {
 			t.Errorf("in flight: %d flights, %d waiting; want 2, %d", active, waiting, all)
 		}
 		return "v", nil
@@ -385,7 +267,7 @@ func TestResettingTheCountsDuringAFlightLeavesThemAndTheGaugesTrue(t *testing.T)
 	if n := roles(answers); n[coalesce.Leader] != 1 || n[coalesce.RemoteFollower] != 1 {
 		t.Fatalf("roles %v", n)
 	}
-	if active, waiting := gauges(); active != 0 || waiting != 0 {
+	if active, waiting := f.gauges(); active != 0 || waiting != 0 {
 		t.Errorf("afterwards: %d flights, %d waiting", active, waiting)
 	}
 	for i, g := range f.groups {
@@ -399,8 +281,25 @@ func TestResettingTheCountsDuringAFlightLeavesThemAndTheGaugesTrue(t *testing.T)
 			t.Errorf("replica %d: %+v", i, d)
 		}
 	}
+}
 
-	// Any moment is as good as that one.
+// gauges returns the sums of the flights and of the callers that wait, or -1 while a
+// flight begins or ends.
+func (f *fleet[V]) gauges() (active, waiting int64) {
+	for _, g := range f.groups {
+		s := g.Stats()
+		active += s.Distributed.ActiveFlights
+		waiting += s.Local.Waiting
+		if s.Local.ActiveFlights != s.Distributed.ActiveFlights {
+			return -1, -1
+		}
+	}
+	return active, waiting
+}
+
+func TestResettingTheCountsAtAnyMomentLeavesThemTrue(t *testing.T) {
+	f := newFleet[string](t, 2)
+	ctx := context.Background()
 	var wg sync.WaitGroup
 	var stop atomic.Bool
 	for i := range 8 {
@@ -415,28 +314,33 @@ func TestResettingTheCountsDuringAFlightLeavesThemAndTheGaugesTrue(t *testing.T)
 	for range 500 {
 		for _, g := range f.groups {
 			g.ResetStats()
-			s := g.Stats()
-			for name, n := range map[string]uint64{
-				"leaders": s.Local.Leaders, "followers": s.Local.Followers, "requests": s.Local.Requests,
-				"distributed requests": s.Distributed.Requests, "distributed leaders": s.Distributed.Leaders, "distributed followers": s.Distributed.Followers,
-			} {
-				if n > 1<<32 {
-					t.Fatalf("%s: %d", name, n)
-				}
-			}
-			if s.Local.Waiting < 0 || s.Local.ActiveFlights < 0 || s.Distributed.ActiveFlights < 0 {
-				t.Fatalf("%+v", s)
-			}
+			expectNoNegativeCount(t, g)
 		}
 	}
 	stop.Store(true)
 	wg.Wait()
-	if active, waiting := gauges(); active != 0 || waiting != 0 {
+	if active, waiting := f.gauges(); active != 0 || waiting != 0 {
 		t.Errorf("at the end: %d flights, %d waiting", active, waiting)
 	}
 	for i, g := range f.groups {
 		if s := g.Stats().Distributed; s.Leaders+s.Followers+s.Cached+s.Fallbacks > s.Requests {
 			t.Errorf("replica %d: more roles than requests: %+v", i, s)
 		}
+	}
+}
+
+func expectNoNegativeCount(t *testing.T, g *replica[string]) {
+	t.Helper()
+	s := g.Stats()
+	for name, n := range map[string]uint64{
+		"leaders": s.Local.Leaders, "followers": s.Local.Followers, "requests": s.Local.Requests,
+		"distributed requests": s.Distributed.Requests, "distributed leaders": s.Distributed.Leaders, "distributed followers": s.Distributed.Followers,
+	} {
+		if n > 1<<32 {
+			t.Fatalf("%s: %d", name, n)
+		}
+	}
+	if s.Local.Waiting < 0 || s.Local.ActiveFlights < 0 || s.Distributed.ActiveFlights < 0 {
+		t.Fatalf("%+v", s)
 	}
 }

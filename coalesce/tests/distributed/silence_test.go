@@ -63,12 +63,12 @@ func TestAFollowerThatCannotSubscribeAgainRunsItsOwn(t *testing.T) {
 	}})
 	defer client.Close()
 	var peeks atomic.Int64
-	client.AddHook(&wire{t: t, server: f.server, after: func(script string, _ []any, _ any, _ time.Duration) {
+	client.AddHook(&tap{t: t, server: f.server, after: func(script string, _ []any, _ any, _ time.Duration) {
 		if script == "peek" {
 			peeks.Add(1)
 		}
 	}})
-	g, err := distributed.New[string](client, distributed.WithRedisTimeout(time.Second),
+	g, err := open[string](client, distributed.WithRedisTimeout(time.Second),
 		distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(20*time.Second))
 	if err != nil {
 		t.Fatal(err)
@@ -118,15 +118,15 @@ func TestAConnectionThatLosesMessagesIsReplaced(t *testing.T) {
 	f := newFleet[string](t, 1, distributed.WithLeaseTTL(time.Second))
 	ctx := context.Background()
 	var peeks atomic.Int64 // of a flight that runs
-	w := &wire{t: t, server: f.server, after: func(script string, _ []any, reply any, _ time.Duration) {
+	w := &tap{t: t, server: f.server, after: func(script string, _ []any, reply any, _ time.Duration) {
 		if list, _ := reply.([]any); script == "peek" && len(list) > 0 && list[0] == "running" {
 			peeks.Add(1)
 		}
 	}}
-	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, Dialer: deafTo("fleetcall:{k}")})
+	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, Dialer: deafTo("fleetcall:test:{k}")})
 	defer client.Close()
 	client.AddHook(w)
-	follower, err := distributed.New[string](client, distributed.WithRedisTimeout(5*time.Second), distributed.WithFlightTimeout(20*time.Second))
+	follower, err := open[string](client, distributed.WithRedisTimeout(3*time.Second), distributed.WithFlightTimeout(20*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestAConnectionThatLosesMessagesIsReplaced(t *testing.T) {
 	var runs atomic.Int32
 	leads, follows := make(chan answer[string], 1), make(chan answer[string], 1)
 	started := make(chan struct{})
-	do := func(g *distributed.Group[string], answers chan<- answer[string]) {
+	do := func(g *replica[string], answers chan<- answer[string]) {
 		var a answer[string]
 		a.val, a.role, a.err = g.Do(ctx, "k", func(context.Context) (string, error) {
 			runs.Add(1)
@@ -162,7 +162,14 @@ func TestAConnectionThatLosesMessagesIsReplaced(t *testing.T) {
 		t.Errorf("%d executions", n)
 	}
 	f.quiet()
+	expectNextMessage(t, f, follower, before)
+}
 
+// expectNextMessage fails the test unless the follower has replaced its connection,
+// and receives a message on the new one.
+func expectNextMessage(t *testing.T, f *fleet[string], follower *replica[string], before []string) {
+	t.Helper()
+	ctx, admin := context.Background(), f.client()
 	// Only a message can end the next flight: its lease outlives its follower.
 	f.foreignLease("k", time.Minute)
 	joined := make(chan answer[string], 1)
@@ -176,7 +183,7 @@ func TestAConnectionThatLosesMessagesIsReplaced(t *testing.T) {
 		return len(now) == 1 && !slices.Equal(now, before)
 	})
 	eventually(t, "a message arrives", func() bool {
-		admin.Publish(ctx, "fleetcall:{k}", foreignOutcome("json", `"theirs"`))
+		admin.Publish(ctx, "fleetcall:test:{k}", foreignOutcome("json", `"theirs"`))
 		return len(joined) > 0
 	})
 	if a := <-joined; a.val != "theirs" || a.role != coalesce.RemoteFollower || a.err != nil {

@@ -3,6 +3,7 @@ package local_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strconv"
 	"sync"
@@ -156,60 +157,15 @@ func TestGaugesReturnToZeroWhenCallersLeaveAsTheFlightEnds(t *testing.T) {
 // one another, so whoever has seen a result before it calls must get a higher
 // one.
 func TestLateCallerNeverGetsAResultSomeoneAlreadyHas(t *testing.T) {
-	const (
-		keys    = 2
-		callers = 24
-		calls   = 1500
-	)
-	var (
-		g        local.Group[int, int64]
-		runs     [keys]atomic.Int64 // executions started
-		seen     [keys]atomic.Int64 // the latest that anyone got
-		roles    [2]atomic.Uint64   // leaders, followers
-		executed atomic.Uint64
-		left     atomic.Uint64
-	)
+	const callers, calls = 24, 1500
+	var c lateCalls
 	var wg sync.WaitGroup
 	for caller := range callers {
 		wg.Go(func() {
 			for i := range calls {
-				key := (caller + i) % keys
-				ctx, cancel := context.Background(), context.CancelFunc(func() {})
-				if kind := (caller + i/7) % 4; kind > 0 {
-					ctx, cancel = context.WithCancel(ctx)
-					if kind == 3 {
-						go cancel()
-					}
-				}
-				before := seen[key].Load()
-				got, role, err := g.Do(ctx, key, func(context.Context) (int64, error) {
-					executed.Add(1)
-					run := runs[key].Add(1)
-					if run%3 == 0 {
-						runtime.Gosched()
-					}
-					return run, nil
-				})
-				cancel()
-				switch {
-				case errors.Is(err, context.Canceled):
-					left.Add(1)
-				case err != nil:
+				if err := c.call(caller, i); err != nil {
 					t.Error(err)
 					return
-				case got <= before:
-					t.Errorf("got the result of execution %d after %d was known to have ended", got, before)
-					return
-				default:
-					for latest := seen[key].Load(); latest < got && !seen[key].CompareAndSwap(latest, got); {
-						latest = seen[key].Load()
-					}
-				}
-				switch role {
-				case coalesce.Leader:
-					roles[0].Add(1)
-				case coalesce.LocalFollower:
-					roles[1].Add(1)
 				}
 			}
 		})
@@ -218,23 +174,74 @@ func TestLateCallerNeverGetsAResultSomeoneAlreadyHas(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	for g.Stats().ActiveFlights != 0 {
+	for c.group.Stats().ActiveFlights != 0 {
 		runtime.Gosched()
 	}
-	st := g.Stats()
+	st := c.group.Stats()
 	want := local.Stats{
-		Requests:  roles[0].Load() + roles[1].Load(),
-		Leaders:   roles[0].Load(),
-		Followers: roles[1].Load(),
+		Requests:  c.leaders.Load() + c.followers.Load(),
+		Leaders:   c.leaders.Load(),
+		Followers: c.followers.Load(),
 	}
-	if st != want || st.Leaders != executed.Load() {
-		t.Errorf("%+v, callers counted %+v, %d executions", st, want, executed.Load())
+	if st != want || st.Leaders != c.executed.Load() {
+		t.Errorf("%+v, callers counted %+v, %d executions", st, want, c.executed.Load())
 	}
 	// A caller without a role is one whose context had ended before it called.
-	if refused := callers*calls - int(st.Requests); refused < 0 || refused > int(left.Load()) {
-		t.Errorf("%d of %d calls have no role, %d left", refused, callers*calls, left.Load())
+	if refused := callers*calls - int(st.Requests); refused < 0 || refused > int(c.left.Load()) {
+		t.Errorf("%d of %d calls have no role, %d left", refused, callers*calls, c.left.Load())
 	}
 	if st.Followers == 0 {
 		t.Error("nobody followed: nothing was tested")
 	}
+}
+
+// lateCalls counts calls to a group. Each result is the number of its execution.
+type lateCalls struct {
+	group local.Group[int, int64]
+	runs  [2]atomic.Int64 // executions started, by key
+	seen  [2]atomic.Int64 // the latest execution whose result a caller has, by key
+
+	executed, left, leaders, followers atomic.Uint64
+}
+
+// call calls once, and returns an error if the result is one that another caller
+// had before this one called. Some callers leave.
+func (c *lateCalls) call(caller, i int) error {
+	key := (caller + i) % len(c.runs)
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if kind := (caller + i/7) % 4; kind > 0 {
+		ctx, cancel = context.WithCancel(ctx)
+		if kind == 3 {
+			go cancel()
+		}
+	}
+	before := c.seen[key].Load()
+	got, role, err := c.group.Do(ctx, key, func(context.Context) (int64, error) {
+		c.executed.Add(1)
+		run := c.runs[key].Add(1)
+		if run%3 == 0 {
+			runtime.Gosched()
+		}
+		return run, nil
+	})
+	cancel()
+	switch {
+	case errors.Is(err, context.Canceled):
+		c.left.Add(1)
+	case err != nil:
+		return err
+	case got <= before:
+		return fmt.Errorf("got the result of execution %d after %d was known to have ended", got, before)
+	default:
+		for latest := c.seen[key].Load(); latest < got && !c.seen[key].CompareAndSwap(latest, got); {
+			latest = c.seen[key].Load()
+		}
+	}
+	switch role {
+	case coalesce.Leader:
+		c.leaders.Add(1)
+	case coalesce.LocalFollower:
+		c.followers.Add(1)
+	}
+	return nil
 }

@@ -26,42 +26,8 @@ const (
 var reason = regexp.MustCompile(`(?m)^// long: \S.*`)
 
 // long are the files, and the functions by their folder, that are too long today,
-// without a reason. It must become empty.
-var long = []string{
-	"bench.measureHerdOfReplicas",
-	"bench.measureKeys",
-	"cmd/fleetcall.TestMetricsAgreeWithStatsInEveryMode",
-	"cmd/fleetcall.demoCmd.load",
-	"cmd/fleetcall.loadCmd.Run",
-	"cmd/fleetcall.newReplica",
-	"cmd/fleetcall/replica.go",
-	"coalesce/distributed/distributed.go",
-	"coalesce/distributed/flight.go",
-	"coalesce/distributed/leader.go",
-	"coalesce/distributed/subscriptions.go",
-	"coalesce/local/local.go",
-	"coalesce/tests/coalesceprom.TestMetricsAgreeWithStats",
-	"coalesce/tests/distributed.TestAConnectionThatLosesMessagesIsReplaced",
-	"coalesce/tests/distributed.TestAFinishThatItsClientRepeatsLosesNoLease",
-	"coalesce/tests/distributed.TestASlowSubscriberLosesItsConnectionNotItsAnswer",
-	"coalesce/tests/distributed.TestAfterForgetNobodyReadsWhatWasThereBefore",
-	"coalesce/tests/distributed.TestAnObserversPanicEndsOneCallOnce",
-	"coalesce/tests/distributed.TestAnOutcomeFromBeforeAHangOfRedisGoesToNobodyAfterIt",
-	"coalesce/tests/distributed.TestNoCallerGetsAResultThatEndedBeforeItCame",
-	"coalesce/tests/distributed.TestResettingTheCountsDuringAFlightLeavesThemAndTheGaugesTrue",
-	"coalesce/tests/distributed.TestTenThousandWaitersOfAFunctionThatHangsAllGetTheFlightTimeout",
-	"coalesce/tests/distributed.guarded.take",
-	"coalesce/tests/distributed.testLimits",
-	"coalesce/tests/distributed/acl_test.go",
-	"coalesce/tests/distributed/cluster_test.go",
-	"coalesce/tests/distributed/failopen_test.go",
-	"coalesce/tests/distributed/overload_test.go",
-	"coalesce/tests/distributed/protocol_test.go",
-	"coalesce/tests/distributed/recovery_test.go",
-	"coalesce/tests/distributed/staleness_test.go",
-	"coalesce/tests/local.TestLateCallerNeverGetsAResultSomeoneAlreadyHas",
-	"internal/proof/chaos.TestAWaitIsCountedFromWhenNobodyRanForIt",
-}
+// without a reason. It stays empty.
+var long = []string{}
 
 // lengths returns what is longer than it may be, and a sentence for each; and
 // sentences for each reason that nothing needs.

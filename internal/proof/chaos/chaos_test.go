@@ -142,62 +142,69 @@ func TestMangledTextsAreNoOutcomes(t *testing.T) {
 // ms is a moment of a made-up history.
 func ms(n int64) int64 { return n * int64(time.Millisecond) }
 
+// beganAt and those below are records of a made-up history of the key k, at moments in
+// milliseconds.
+func beganAt(at int64, process, execution, role, cause string) history.Record {
+	return history.Record{At: ms(at), Kind: history.Started, Process: process, Key: "k", Execution: execution, Role: role, Cause: cause}
+}
+
+func endedAt(at int64, process, execution string) history.Record {
+	return history.Record{At: ms(at), Kind: history.Ended, Process: process, Key: "k", Execution: execution}
+}
+
+func calledAt(at int64, process, call string) history.Record {
+	return history.Record{At: ms(at), Kind: history.Called, Process: process, Key: "k", Call: call}
+}
+
+func returnedAt(at int64, process, call, execution, role string) history.Record {
+	return history.Record{At: ms(at), Kind: history.Returned, Process: process, Key: "k", Call: call, Execution: execution, Role: role}
+}
+
+var waitCases = []struct {
+	name           string
+	fault          string
+	target         string
+	effects        *history.Effects
+	records        []history.Record
+	wait, arriving time.Duration // 0: none
+}{
+	{
+		name: "a takeover counts from the kill", fault: "leader killed", target: "r1.1", effects: &history.Effects{Kills: true},
+		records: []history.Record{
+			beganAt(10, "r1.1", "e1", "leader", ""), calledAt(20, "r2.1", "c1"),
+			beganAt(400, "r2.1", "e2", "leader", ""), returnedAt(500, "r2.1", "c1", "e2", "leader"),
+		},
+		wait: 300 * time.Millisecond,
+	},
+	{
+		name: "an answer counts from the execution's end", fault: "messages lost", target: "r2.1", effects: &history.Effects{},
+		records: []history.Record{
+			beganAt(10, "r1.1", "e1", "leader", ""), calledAt(20, "r2.1", "c1"),
+			endedAt(300, "r1.1", "e1"), returnedAt(550, "r2.1", "c1", "e1", "remote-follower"),
+		},
+		wait: 250 * time.Millisecond,
+	},
+	{
+		name: "a fallback counts from the fault though the leader runs on", fault: "Redis killed", effects: &history.Effects{},
+		records: []history.Record{
+			beganAt(10, "r1.1", "e1", "leader", ""), calledAt(20, "r2.1", "c1"),
+			beganAt(180, "r2.1", "e2", "fallback", "timeout"), returnedAt(190, "r2.1", "c1", "e2", "fallback"), endedAt(900, "r1.1", "e1"),
+		},
+		wait: 80 * time.Millisecond,
+	},
+	{
+		name: "a caller that comes counts from its coming", fault: "Redis killed", effects: &history.Effects{},
+		records: []history.Record{
+			calledAt(150, "r2.1", "c1"), beganAt(250, "r2.1", "e2", "fallback", "timeout"), returnedAt(290, "r2.1", "c1", "e2", "fallback"),
+		},
+		arriving: 100 * time.Millisecond,
+	},
+}
+
 func TestAWaitIsCountedFromWhenNobodyRanForIt(t *testing.T) {
-	kills := &history.Effects{Kills: true}
-	began := func(at int64, process, execution, role, cause string) history.Record {
-		return history.Record{At: ms(at), Kind: history.Started, Process: process, Key: "k", Execution: execution, Role: role, Cause: cause}
-	}
-	ended := func(at int64, process, execution string) history.Record {
-		return history.Record{At: ms(at), Kind: history.Ended, Process: process, Key: "k", Execution: execution}
-	}
-	called := func(at int64, process, call string) history.Record {
-		return history.Record{At: ms(at), Kind: history.Called, Process: process, Key: "k", Call: call}
-	}
-	returned := func(at int64, process, call, execution, role string) history.Record {
-		return history.Record{At: ms(at), Kind: history.Returned, Process: process, Key: "k", Call: call, Execution: execution, Role: role}
-	}
-	for _, c := range []struct {
-		name           string
-		fault          string
-		target         string
-		effects        *history.Effects
-		records        []history.Record
-		wait, arriving time.Duration // 0: none
-	}{
-		{
-			name: "a takeover counts from the kill", fault: "leader killed", target: "r1.1", effects: kills,
-			records: []history.Record{
-				began(10, "r1.1", "e1", "leader", ""), called(20, "r2.1", "c1"),
-				began(400, "r2.1", "e2", "leader", ""), returned(500, "r2.1", "c1", "e2", "leader"),
-			},
-			wait: 300 * time.Millisecond,
-		},
-		{
-			name: "an answer counts from the execution's end", fault: "messages lost", target: "r2.1", effects: &history.Effects{},
-			records: []history.Record{
-				began(10, "r1.1", "e1", "leader", ""), called(20, "r2.1", "c1"),
-				ended(300, "r1.1", "e1"), returned(550, "r2.1", "c1", "e1", "remote-follower"),
-			},
-			wait: 250 * time.Millisecond,
-		},
-		{
-			name: "a fallback counts from the fault though the leader runs on", fault: "Redis killed", effects: &history.Effects{},
-			records: []history.Record{
-				began(10, "r1.1", "e1", "leader", ""), called(20, "r2.1", "c1"),
-				began(180, "r2.1", "e2", "fallback", "timeout"), returned(190, "r2.1", "c1", "e2", "fallback"), ended(900, "r1.1", "e1"),
-			},
-			wait: 80 * time.Millisecond,
-		},
-		{
-			name: "a caller that comes counts from its coming", fault: "Redis killed", effects: &history.Effects{},
-			records: []history.Record{
-				called(150, "r2.1", "c1"), began(250, "r2.1", "e2", "fallback", "timeout"), returned(290, "r2.1", "c1", "e2", "fallback"),
-			},
-			arriving: 100 * time.Millisecond,
-		},
-	} {
+	for _, c := range waitCases {
 		t.Run(c.name, func(t *testing.T) {
-			records := append(c.records,
+			records := append(slices.Clone(c.records),
 				history.Record{At: ms(100), Kind: history.FaultBegin, Fault: c.fault, Target: c.target, Key: "k", Effects: c.effects},
 				history.Record{At: ms(700), Kind: history.FaultEnd, Fault: c.fault, Target: c.target, Key: "k"})
 			slices.SortStableFunc(records, func(a, b history.Record) int { return int(a.At - b.At) })

@@ -20,7 +20,7 @@ const (
 
 	queryDelay = 500 * time.Millisecond
 	poolWait   = 2 * time.Second
-	herdSize   = 30
+	burstSize  = 30
 	// recoveryLimit is when a fleet whose database is back must answer.
 	recoveryLimit = 30 * time.Second
 )
@@ -33,7 +33,7 @@ type programs struct {
 	row      Row
 }
 
-// killDatabase kills the database of a fleet of the program under its herds, a
+// killDatabase kills the database of a fleet of the program under bursts of requests, a
 // number of times, and returns what it saw.
 func (c *campaign) killDatabase(ctx context.Context, times int) (row Row, err error) {
 	p := &programs{postgres: postgresrig.Start(c.host), client: &http.Client{Timeout: recoveryLimit}}
@@ -68,11 +68,11 @@ func (c *campaign) killDatabase(ctx context.Context, times int) (row Row, err er
 	return p.row, nil
 }
 
-// episode kills the database while a herd waits for a query of it, sends a herd
+// episode kills the database while a burst waits for a query of it, sends a burst
 // while it is gone, and one when it is back.
 func (p *programs) episode(ctx context.Context, product int, after time.Duration) error {
 	p.row.Injected++
-	waiting := p.herd(ctx, product)
+	waiting := p.burst(ctx, product)
 	select {
 	case <-time.After(after):
 	case <-ctx.Done():
@@ -81,20 +81,20 @@ func (p *programs) episode(ctx context.Context, product int, after time.Duration
 	p.postgres.Stop()
 	// On a slow machine its query may have been answered before.
 	p.judge(<-waiting, killed, &p.row.Waits, http.StatusOK, http.StatusServiceUnavailable)
-	p.judge(<-p.herd(ctx, product), time.Time{}, &p.row.Arriving, http.StatusServiceUnavailable)
+	p.judge(<-p.burst(ctx, product), time.Time{}, &p.row.Arriving, http.StatusServiceUnavailable)
 	p.postgres.Start()
 	back := time.Now()
 	for answered := false; !answered; {
 		if time.Since(back) > recoveryLimit {
 			return fmt.Errorf("chaos: %v after the database came back, no replica answers", recoveryLimit)
 		}
-		answered = !slices.ContainsFunc(<-p.herd(ctx, product), func(a answer) bool { return a.status != http.StatusOK })
+		answered = !slices.ContainsFunc(<-p.burst(ctx, product), func(a answer) bool { return a.status != http.StatusOK })
 	}
-	p.judge(<-p.herd(ctx, product), time.Time{}, nil, http.StatusOK)
+	p.judge(<-p.burst(ctx, product), time.Time{}, nil, http.StatusOK)
 	return ctx.Err()
 }
 
-// answer is one of a herd's.
+// answer is the answer to one request of a burst.
 type answer struct {
 	status   int // 0: none
 	role     string
@@ -102,10 +102,10 @@ type answer struct {
 	answered time.Time
 }
 
-// herd asks every replica for a product, many at once.
-func (p *programs) herd(ctx context.Context, product int) <-chan []answer {
+// burst asks every replica for a product, many at once.
+func (p *programs) burst(ctx context.Context, product int) <-chan []answer {
 	replicas := p.fleet.Replicas()
-	answers := make([]answer, herdSize)
+	answers := make([]answer, burstSize)
 	var asking sync.WaitGroup
 	for i := range answers {
 		url := fmt.Sprintf("%s/product/coalesced/%d", replicas[i%len(replicas)].URL, product)
@@ -137,7 +137,7 @@ func (p *programs) ask(ctx context.Context, url string) answer {
 	return a
 }
 
-// judge counts a herd, and how long its callers waited since then or since they
+// judge counts a burst, and how long its callers waited since then or since they
 // came. A caller is hurt when it gets another status than the
 // database's state calls for, or no answer.
 func (p *programs) judge(answers []answer, since time.Time, waits *[]time.Duration, right ...int) {

@@ -57,7 +57,7 @@ func mangled(text string, random *rand.Rand) string {
 		}
 	case 1:
 		if len(b) > 1 {
-			b[0] = byte(2 + random.IntN(254))
+			b[0] += byte(1 + random.IntN(254)) // any version but the real one
 			return string(b)
 		}
 	case 2:
@@ -165,7 +165,7 @@ func (e episode) publishGarbage(random *rand.Rand) error {
 		if flight := e.flightOn(ctx, channel); flight != "" {
 			// An outcome of the flight that somebody waits for, by a replica
 			// of another version.
-			pipe.Publish(ctx, channel, string([]byte{2, 1})+flight+"\x00\x00\x00\x00\x00\x00\x00\x00\x04json\"a value\"")
+			pipe.Publish(ctx, channel, string([]byte{0xff, 1})+flight+"\x00\x00\x00\x00\x00\x00\x00\x00\x04json\"a value\"")
 		}
 	}
 	_, err = pipe.Exec(ctx)

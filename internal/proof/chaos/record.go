@@ -13,13 +13,18 @@ import (
 	"github.com/fleetcall/fleetcall/internal/proof/history"
 )
 
-// recorder writes down what a replica's group tells its observer.
+// recorder is the hook that writes down what a replica's group does.
 type recorder struct {
-	distributed.NoObserver
 	history    *history.Writer
 	process    string
 	executions atomic.Uint64
 }
+
+var (
+	_ distributed.CallHook  = (*recorder)(nil)
+	_ distributed.RunHook   = (*recorder)(nil)
+	_ distributed.LeaseHook = (*recorder)(nil)
+)
 
 // executionKey is of a function's context: the execution's name.
 type executionKey struct{}

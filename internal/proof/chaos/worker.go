@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -89,16 +90,10 @@ func serve(config workerConfig) error {
 	}})
 	redis.SetLogger(silence{})
 	client := newClient(config.Commands, config.Messages)
-	group, err := distributed.New[string](client,
-		distributed.WithNamespace(config.Namespace), distributed.WithReplicaID(config.Process),
-		distributed.WithLeaseTTL(leaseTTL), distributed.WithFlightTimeout(flightTimeout),
-		distributed.WithRedisTimeout(redisTimeout), distributed.WithMaxTakeovers(maxTakeovers),
-		distributed.WithMaxAge(config.MaxAge), distributed.WithInlineLimit(inlineLimit),
-		distributed.WithPayloadLimit(payloadLimit), distributed.WithObserver(w.recorder))
+	fleet, err := w.open(client)
 	if err != nil {
 		return err
 	}
-	w.group = config.Broken.wrap(group, w.recorder)
 	fmt.Println("ready")
 
 	var callers sync.WaitGroup
@@ -109,13 +104,33 @@ func serve(config workerConfig) error {
 	w.recorder.write(history.Record{Kind: history.Closing})
 	closing, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	_ = group.Close(closing) // its error says that the grace period was too short: a call's outcome says so too
+	_ = fleet.Close(closing) // its error says that the grace period was too short: a call's outcome says so too
 	callers.Wait()
 	if err := client.close(); err != nil {
 		return err
 	}
 	w.recorder.write(history.Record{Kind: history.Exit})
 	return nil
+}
+
+// open makes the worker's group, in a fleet of its own.
+func (w *worker) open(client redis.UniversalClient) (*distributed.Fleet, error) {
+	fleet, err := distributed.Open(client,
+		distributed.WithNamespace(w.config.Namespace), distributed.WithReplicaID(w.config.Process),
+		distributed.WithLeaseTTL(leaseTTL), distributed.WithFlightTimeout(flightTimeout),
+		distributed.WithRedisTimeout(redisTimeout), distributed.WithMaxTakeovers(maxTakeovers),
+		distributed.WithMaxAge(w.config.MaxAge), distributed.WithInlineLimit(inlineLimit),
+		distributed.WithPayloadLimit(payloadLimit), distributed.WithHooks(w.recorder),
+		distributed.WithLogger(slog.New(slog.DiscardHandler))) // the history says more
+	if err != nil {
+		return nil, err
+	}
+	group, err := distributed.NewGroup[string](fleet, "chaos")
+	if err != nil {
+		return nil, err
+	}
+	w.group = w.config.Broken.wrap(group, w.recorder)
+	return fleet, nil
 }
 
 // call goes through a caller's steps until ctx ends.

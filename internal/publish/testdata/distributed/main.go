@@ -13,13 +13,17 @@ import (
 
 func main() {
 	client := redis.NewClient(&redis.Options{Addr: os.Getenv("REDIS_ADDR")})
-	products, err := distributed.New[string](client, distributed.WithNamespace("products"))
+	fleet, err := distributed.Open(client)
+	if err != nil {
+		panic(err)
+	}
+	products, err := distributed.NewGroup[string](fleet, "products")
 	if err != nil {
 		panic(err)
 	}
 	name, role, err := products.Do(context.Background(), "7", func(context.Context) (string, error) { return "Teapot", nil })
 	fmt.Println(name, role, err)
-	if err := products.Close(context.Background()); err != nil {
+	if err := fleet.Close(context.Background()); err != nil {
 		panic(err)
 	}
 }

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+
+	"github.com/fleetcall/fleetcall/api"
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/internal/product"
+)
+
+// groupName is the name of the one Group that a replica has.
+const groupName = "product"
+
+// group returns the tier of the mode.
+func (r *replica) group() (coalesce.Group[product.Product], error) {
+	hooks, err := r.hooks()
+	if err != nil {
+		return nil, err
+	}
+	switch r.mode {
+	case modeDistributed:
+		return r.distributed(hooks)
+	case modeLocal:
+		r.local = &local.Group[string, product.Product]{}
+		r.metrics.registry.MustRegister(coalesceprom.NewLocalCollector(groupName, r.local.Totals))
+		return distributed.Observed(withFlightTimeout(local.Tier(r.local), r.set.FlightTimeout), groupName, hooks...)
+	}
+	return distributed.Observed[product.Product](coalesce.Off[product.Product]{}, groupName, hooks...)
+}
+
+// hooks are those of every mode.
+func (r *replica) hooks() ([]distributed.Hook, error) {
+	hooks := []distributed.Hook{r.metrics.calls}
+	if r.traces != nil {
+		spans, err := r.traces.hook()
+		if err != nil {
+			return nil, err
+		}
+		hooks = append(hooks, spans)
+	}
+	return hooks, nil
+}
+
+// distributed opens the replica's part in the fleet.
+func (r *replica) distributed(hooks []distributed.Hook) (coalesce.Group[product.Product], error) {
+	r.leases = newLeases(r.set.LeaseTTL)
+	fleet, err := distributed.Open(r.redis,
+		distributed.WithNamespace(r.set.Namespace),
+		distributed.WithReplicaID(r.id),
+		distributed.WithRedisTimeout(r.set.RedisTimeout),
+		distributed.WithLeaseTTL(r.set.LeaseTTL),
+		distributed.WithFlightTimeout(r.set.FlightTimeout),
+		distributed.WithMaxAge(r.set.MaxAge),
+		distributed.WithLogger(r.plain),
+		distributed.WithHooks(&fallbackLog{log: r.log}, r.leases),
+		distributed.WithHooks(hooks...),
+	)
+	if err != nil {
+		return nil, err
+	}
+	r.fleet = fleet
+	r.metrics.registry.MustRegister(coalesceprom.NewCollector(fleet.Totals))
+	return distributed.NewGroup[product.Product](fleet, groupName)
+}
+
+// requested is told of each request.
+func (r *replica) requested(request api.Request) {
+	r.metrics.requested(request)
+	if r.traces != nil {
+		r.traces.requested(request)
+	}
+}
+
+func (r *replica) redisStatus(ctx context.Context) api.RedisStatus {
+	if r.redis == nil {
+		return api.RedisDisabled
+	}
+	if r.fleet != nil && r.fleet.Stats().Redis.Breaker == "open" {
+		return api.RedisDegraded
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.set.RedisTimeout)
+	defer cancel()
+	if r.redis.Ping(ctx).Err() != nil {
+		return api.RedisDegraded
+	}
+	return api.RedisConnected
+}
+
+func (r *replica) tiers() api.Tiers {
+	switch {
+	case r.local != nil:
+		return api.Tiers{Local: localTier(r.local.Stats())}
+	case r.fleet != nil:
+		st := r.fleet.Stats()
+		return api.Tiers{Local: localTier(st.Local), Distributed: distributedTier(st.Distributed, st.Redis)}
+	}
+	return api.Tiers{}
+}
+
+func (r *replica) resetTiers() {
+	if r.local != nil {
+		r.local.ResetStats()
+	}
+	if r.fleet != nil {
+		r.fleet.ResetStats()
+	}
+}
+
+func localTier(st local.Stats) *api.LocalTier {
+	return &api.LocalTier{
+		Requests:      st.Requests,
+		Leaders:       st.Leaders,
+		Followers:     st.Followers,
+		Errors:        st.Errors,
+		ActiveFlights: st.ActiveFlights,
+		Waiting:       st.Waiting,
+	}
+}
+
+func distributedTier(st distributed.TierStats, redis distributed.RedisStats) *api.DistributedTier {
+	return &api.DistributedTier{
+		Requests:      st.Requests,
+		Leaders:       st.Leaders,
+		Followers:     st.Followers,
+		Cached:        st.Cached,
+		Fallbacks:     st.Fallbacks,
+		Takeovers:     st.Takeovers,
+		LeaseLost:     st.LeaseLost,
+		Errors:        st.Errors,
+		Incompatible:  st.Incompatible,
+		RedisErrors:   redis.Errors,
+		RedisErrorsBy: redis.ErrorsBy,
+		Garbage:       redis.Garbage,
+		ActiveFlights: st.ActiveFlights,
+		Breaker:       redis.Breaker,
+	}
+}

@@ -1,0 +1,239 @@
+package distributed
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
+	"github.com/fleetcall/fleetcall/coalesce/internal/pubsub"
+	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
+	"github.com/fleetcall/fleetcall/coalesce/internal/timers"
+	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
+	"github.com/fleetcall/fleetcall/coalesce/internal/workers"
+)
+
+// Fleet is one process's part in a fleet: the replicas that share a Redis and a
+// namespace. It has one subscription connection (on a Redis Cluster, one for each
+// shard), one sender of commands and one set of counts, whatever the number of its
+// Groups. A process needs one Fleet for each Redis.
+type Fleet struct {
+	set      fleetSettings
+	instance string // tells this Fleet's own notices from those of others
+	link     *redislink.Link
+	subs     *pubsub.Subscriptions
+	workers  workers.Pool
+	expiries timers.List // of the calls that have not ended
+	renewals timers.List
+	inflight inflight
+	garbage  atomic.Uint64
+
+	groupsMu sync.Mutex
+	groups   map[string]member
+
+	resetMu sync.Mutex
+	before  RedisStats // the counts at the last ResetStats; guarded by resetMu
+
+	connectedOnce bool // used by the subscription loop alone
+
+	abandon                chan struct{} // closed when Close waits no longer
+	down                   chan struct{} // closed when nothing goes on any more
+	abandonOnce, closeOnce sync.Once
+}
+
+// member is a Group as its Fleet sees it, whatever its results are.
+type member interface {
+	resultType() reflect.Type
+	forgetHere(key string)
+	forgetAllHere()
+	totals() Stats
+	stats() Stats
+	resetStats()
+}
+
+// Open returns a Fleet that talks to the client's Redis. It returns at once, whether
+// Redis is there or not. The client stays the caller's: Close does not close it.
+//
+// A GroupOption given to Open is the default of all Groups. Open refuses a nil client,
+// and options that make no sense, with an error that says what to do.
+//
+// With a redis.Client whose ContextTimeoutEnabled is set, a caller sends its
+// flight's first command itself, which spares a wake-up. The client's hooks must
+// then obey the command's context, too: they would keep that caller.
+func Open(client redis.UniversalClient, opts ...Option) (*Fleet, error) {
+	if err := redislink.Check(client); err != nil {
+		return nil, fmt.Errorf("fleetcall: Open: %w", err)
+	}
+	f := &Fleet{
+		set:      defaults(),
+		instance: rand.Text(),
+		groups:   map[string]member{},
+		inflight: newInflight(),
+		abandon:  make(chan struct{}),
+		down:     make(chan struct{}),
+	}
+	for i, opt := range opts {
+		if opt == nil {
+			return nil, fmt.Errorf("fleetcall: Open: option %d is nil; leave it out", i+1)
+		}
+		if err := opt.applyToFleet(&f.set); err != nil {
+			return nil, err
+		}
+	}
+	if f.set.log == nil {
+		f.set.log = slog.Default()
+	}
+	if err := f.set.group.check(f.set.redisTimeout); err != nil {
+		return nil, fmt.Errorf("fleetcall: Open: %w", err)
+	}
+	f.link = redislink.New(client, redislink.Config{
+		Namespace: f.set.namespace,
+		Timeout:   f.set.redisTimeout,
+		OnCommand: f.set.hooks.commandSent,
+		OnChange:  f.breakerChanged,
+		OnOpen:    func() { f.subs.WakeAll() },
+		Survive:   f.survive,
+	})
+	f.subs = pubsub.Open(client, pubsub.Config{
+		Control:   protocol.ControlChannel(f.set.namespace),
+		Beat:      f.set.group.leaseTTL / 3,
+		Timeout:   f.set.redisTimeout,
+		OnControl: f.control,
+		OnConnect: f.connected,
+		OnFailure: func() { f.link.Count(redislink.FailureKind(redislink.ErrUnconfirmed)) },
+		OnGarbage: func() { f.garbage.Add(1) },
+	})
+	return f, nil
+}
+
+// Close lets calls end that have started, and refuses new ones with
+// coalesce.ErrClosed. When ctx ends first, it gives up the flights that this
+// replica leads, so that others take over at once, and returns ctx.Err(); the
+// callers left here get coalesce.ErrClosed. Close may be called again, with a
+// context that ends sooner.
+func (f *Fleet) Close(ctx context.Context) error {
+	f.inflight.close()
+	f.closeOnce.Do(func() {
+		go func() {
+			<-f.inflight.idle
+			f.subs.Close()
+			f.link.Close()
+			f.workers.Close()
+			f.expiries.Close()
+			f.renewals.Close()
+			close(f.down)
+		}()
+	})
+	select {
+	case <-f.down:
+		return nil
+	case <-ctx.Done():
+	}
+	var err error
+	select {
+	case <-f.inflight.idle:
+	default:
+		err = ctx.Err()
+	}
+	f.abandonOnce.Do(f.abandonAll)
+	// What is left waits for Redis alone, as any command does. A client that is
+	// dialling a server that hangs, and a codec or an error's method that does not
+	// return, are not waited for.
+	limit := time.NewTimer(f.set.redisTimeout)
+	defer limit.Stop()
+	select {
+	case <-f.down:
+	case <-limit.C:
+		err = ctx.Err()
+	}
+	return err
+}
+
+// abandonAll ends every call, whatever it waits for.
+func (f *Fleet) abandonAll() {
+	close(f.abandon) // a call that is not in the list yet will look
+	for _, c := range f.expiries.Owners() {
+		go c.(interface{ handle(event) bool }).handle(closing)
+	}
+}
+
+// control hears a message on the control channel.
+func (f *Fleet) control(message string) {
+	notice, err := wire.DecodeForget(message)
+	if err != nil {
+		f.garbage.Add(1)
+		return
+	}
+	if notice.Instance == f.instance {
+		return // Forget did it before it returned; again would split the new flight
+	}
+	f.groupsMu.Lock()
+	group := f.groups[notice.Group]
+	f.groupsMu.Unlock()
+	if group != nil {
+		group.forgetHere(notice.Key)
+	}
+}
+
+// connected loads the scripts, which a restart of Redis loses, and forgets what
+// a Forget may have named while the connection was lost.
+func (f *Fleet) connected() {
+	if f.connectedOnce {
+		for _, group := range f.members() {
+			group.forgetAllHere()
+		}
+	}
+	f.connectedOnce = true
+	if f.inflight.enter() == nil {
+		go func() {
+			defer f.inflight.leave()
+			f.link.Load(context.Background())
+		}()
+	}
+}
+
+func (f *Fleet) members() map[string]member {
+	f.groupsMu.Lock()
+	defer f.groupsMu.Unlock()
+	all := make(map[string]member, len(f.groups))
+	for name, group := range f.groups {
+		all[name] = group
+	}
+	return all
+}
+
+func (f *Fleet) breakerChanged(from, to redislink.State, why error) {
+	level := slog.LevelWarn
+	switch {
+	case to == redislink.Closed:
+		level = slog.LevelInfo
+	case from != redislink.Closed: // a try, or its failure
+		level = slog.LevelDebug
+	}
+	attrs := []any{"replica", f.set.replicaID, "from", string(from), "to", string(to)}
+	if why != nil {
+		attrs = append(attrs, "kind", redislink.FailureKind(why), "error", why)
+	}
+	f.set.log.Log(context.Background(), level, "fleetcall: Redis breaker changed", attrs...)
+	f.set.hooks.breakerChanged(string(from), string(to))
+}
+
+// survive is deferred where there is no call: a hook's or a log handler's panic
+// must not end the program.
+func (f *Fleet) survive() {
+	value := recover()
+	if value == nil {
+		return
+	}
+	defer func() { _ = recover() }() // of the log handler again
+	f.set.log.Error("fleetcall: panic beside all calls", "replica", f.set.replicaID, "error", &coalesce.PanicError{Value: value, Stack: debug.Stack()})
+}

@@ -1,0 +1,170 @@
+package distributed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
+	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
+	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
+)
+
+// joining asks for the key's lease.
+type joining[V any] struct {
+	fresh bool // what MaxAge has kept is of no use
+}
+
+func (s joining[V]) run(c *call[V]) state[V] {
+	g, f := c.g, c.g.fleet
+	if c.over.Load() {
+		return nil // it was ended while its goroutine was in foreign code
+	}
+	if err := c.local.Err(); err != nil {
+		return c.end(result[V]{}, err)
+	}
+	if c.deadline.Err() != nil {
+		return c.endLate()
+	}
+	if c.waiter == nil {
+		c.waiter = f.subs.Existing(c.names.Channel())
+	}
+	permit, err := f.link.Ask()
+	if err != nil {
+		return c.withoutRedis(err)
+	}
+	request := protocol.JoinRequest{Names: c.names, Settings: &g.args, Fresh: s.fresh}
+	if g.hooks.traces() {
+		request.Trace = "+" + c.told.trace
+	}
+	a := &joined[V]{ended: g.finishing.on(c.names.Channel())}
+	a.sent = f.link.NewRequest(c.ctx, request.Command(), permit)
+	a.sent.Then = func() { f.workers.Run(func() { c.proceed(a) }) }
+	c.mayHold = true
+	if !f.link.SendHere(a.sent) {
+		return nil
+	}
+	return a.run(c)
+}
+
+// joined goes on when the join has been answered.
+type joined[V any] struct {
+	sent  *redislink.Request
+	ended []*endedFlight // of this replica, when it was sent
+}
+
+func (s *joined[V]) run(c *call[V]) state[V] {
+	g, sent := c.g, s.sent.SentAt()
+	reply, err := protocol.ParseJoin(g.fleet.link.Result(s.sent))
+	if err != nil {
+		c.mayHold = !redislink.NeverSent(err)
+		return c.withoutRedis(err)
+	}
+	c.mayHold = reply.Answer == protocol.Leads
+	switch reply.Answer {
+	case protocol.Leads:
+		taken := time.Now()
+		c.leaseIs(LeaseTaken, sent)
+		return leading[V]{lease{
+			attempt: reply.Lead.Attempt, start: reply.Lead.Start, taken: taken,
+			clock: protocol.NewClock(reply.Lead.Start, sent, taken),
+		}}
+	case protocol.Follows:
+		return s.follow(c, reply.Follow)
+	case protocol.TakesKept:
+		return s.keep(c, reply.Kept)
+	}
+	if g.poisoned.allow() {
+		g.fleet.set.log.ErrorContext(c.ctx, "fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", reply.Poisoned))...)
+	}
+	return c.end(result[V]{}, coalesce.ErrPoisoned)
+}
+
+func (s *joined[V]) follow(c *call[V], reply protocol.Follow) state[V] {
+	for _, e := range s.ended {
+		if e.flight == reply.Flight {
+			return awaiting[V]{e}
+		}
+	}
+	c.role.Store(uint32(coalesce.RemoteFollower))
+	next := &following[V]{leader: reply.Flight, ttl: reply.TTL}
+	if h := c.g.hooks; h.traces() {
+		next.clock = protocol.NewClock(reply.Now, s.sent.SentAt(), time.Now())
+		h.follow(c.ctx, Followed{Group: c.g.name, Key: c.key, Flight: reply.Flight, Trace: traceOf(reply.Trace)})
+	}
+	return next
+}
+
+// keep takes what MaxAge has kept.
+func (s *joined[V]) keep(c *call[V], reply protocol.Kept) state[V] {
+	o, err := wire.Decode(reply.Outcome)
+	if err != nil || o.Kind != wire.KindValue {
+		c.g.fleet.garbage.Add(1)
+		return joining[V]{fresh: true}
+	}
+	c.told.kept = traceOf(reply.Trace)
+	return &receiving[V]{
+		outcome: o, role: coalesce.Cached, flight: strings.Clone(o.Flight), finished: finishedAt(s.sent.SentAt(), reply.Age),
+	}
+}
+
+// finishedAt turns the age that an outcome had in Redis into a moment of this
+// process's clock. Counted from before the question was sent, it is never
+// later than the true one.
+func finishedAt(sent time.Time, age time.Duration) time.Time { return sent.Add(-age) }
+
+// awaiting waits until the flight that this replica has ended is ended in
+// Redis too. Its result went to callers who had come before; this one must not
+// get it. Redis answers again: if it did not take the release before, it may
+// now.
+type awaiting[V any] struct{ own *endedFlight }
+
+func (s awaiting[V]) run(c *call[V]) state[V] {
+	wanted, released := c.g.finishing.wait(s.own)
+	select {
+	case wanted <- struct{}{}:
+	default: // another caller has asked
+	}
+	timeout := time.NewTimer(c.g.fleet.set.redisTimeout)
+	defer timeout.Stop()
+	for {
+		select {
+		case <-released:
+			return joining[V]{}
+		case <-timeout.C:
+			// A codec that takes its time, or a large outcome, may need more.
+			if left := c.g.finishing.left(s.own); left > 0 {
+				timeout.Reset(left)
+				continue
+			}
+			return c.withoutRedis(fmt.Errorf("%w: %w", coalesce.ErrUnavailable, context.DeadlineExceeded))
+		case <-c.local.Done():
+			return c.end(result[V]{}, c.local.Err())
+		case <-c.deadline.Done():
+			return c.endLate()
+		case <-c.g.fleet.abandon:
+			return c.end(result[V]{}, coalesce.ErrClosed)
+		}
+	}
+}
+
+// withoutRedis goes on when Redis cannot be used.
+func (c *call[V]) withoutRedis(err error) state[V] {
+	if !c.g.set.failClosed {
+		return fallback[V]{redislink.FailureKind(err)}
+	}
+	c.releaseUnsure()
+	if !errors.Is(err, coalesce.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", coalesce.ErrUnavailable, err)
+	}
+	return c.end(result[V]{refused: true}, err)
+}
+
+// endLate ends a call whose flight timeout has passed.
+func (c *call[V]) endLate() state[V] {
+	return c.end(result[V]{late: true}, coalesce.ErrFlightTimeout)
+}

@@ -1,0 +1,130 @@
+package distributed
+
+import (
+	"time"
+
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
+	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
+	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
+)
+
+// renewAfter has the lease renewed when a third of its TTL has passed since then. A
+// flight that is shorter costs nothing.
+func (c *call[V]) renewAfter(then time.Time) {
+	c.g.fleet.renewals.Set(&c.running.renewal, c, then.Add(c.g.set.leaseTTL/3))
+}
+
+func (c *call[V]) renew() {
+	g, e := c.g, &c.running
+	e.mu.Lock()
+	if e.over {
+		e.mu.Unlock()
+		c.encodeInTime()
+		return
+	}
+	g.fleet.inflight.add()
+	e.mu.Unlock()
+	defer g.fleet.inflight.leave()
+
+	asked := time.Now()
+	held, err := protocol.Renew(c.ctx, g.fleet.link, c.names, &g.args)
+
+	e.mu.Lock()
+	over := e.over
+	if !over && (err == nil && held || err != nil && !redislink.NeverSent(err)) {
+		e.renewed = time.Now() // or may have been
+	}
+	if !over && (held || err != nil) {
+		c.renewAfter(time.Now())
+	}
+	e.mu.Unlock()
+	switch {
+	case over:
+		// A finish that overtook this renewal released the lease, or tells that
+		// it was lost.
+	case err == nil && held:
+		c.leaseIs(LeaseRenewed, asked)
+	case err == nil:
+		c.loseLease(asked)
+	}
+}
+
+// loseLease tells that the lease has been lost, once.
+func (c *call[V]) loseLease(asked time.Time) {
+	e := &c.running
+	e.mu.Lock()
+	before := e.lost
+	e.lost = true
+	e.mu.Unlock()
+	if before {
+		return
+	}
+	c.g.leaseLost.Add(1)
+	c.leaseIs(LeaseLost, asked)
+	c.g.fleet.set.log.WarnContext(c.ctx, "fleetcall: lease lost", c.attrs()...)
+}
+
+// abandon gives the flight up. Unless forced, it does not when a follower
+// waits, and says so by false. When Redis cannot tell, no other replica is known to
+// wait, and Redis is told once it can be, while the lease may live.
+func (c *call[V]) abandon(forced bool) bool {
+	asked := time.Now()
+	abandoned, err := c.sendAbandon(forced)
+	if abandoned || err != nil {
+		c.g.fleet.renewals.Stop(&c.running.renewal)
+	}
+	switch {
+	case err != nil:
+		c.background(func() {
+			_ = c.retryRelease(c.g.set.leaseTTL, nil, asked, err, func() error {
+				_, err := c.sendAbandon(true)
+				return err
+			})
+		})
+		return true
+	case abandoned:
+		c.leaseIs(LeaseReleased, asked)
+	}
+	return abandoned
+}
+
+func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
+	f := c.g.fleet
+	return protocol.Abandon(c.ctx, f.link, protocol.AbandonRequest{
+		Names: c.names, Settings: &c.g.args,
+		Message: wire.Outcome{Kind: wire.KindAbandoned, Flight: c.flight()}.Encode(),
+		Publish: f.subs.PublishCommand(), Forced: forced,
+	})
+}
+
+// retryRelease sends a step that releases the lease until Redis takes it, for up to
+// limit after the first try, which was asked then and ended with err. It tries
+// again at once when a caller waits for the ended flight, which may be nil.
+func (c *call[V]) retryRelease(limit time.Duration, ended *endedFlight, asked time.Time, err error, send func() error) error {
+	g := c.g
+	began := asked
+	for wait := g.fleet.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
+		if err == nil {
+			c.leaseIs(LeaseReleased, asked)
+			return nil
+		}
+		var wanted <-chan struct{}
+		if ended != nil {
+			wanted, _ = g.finishing.wait(ended)
+		}
+		if g.fleet.inflight.closing() {
+			limit = min(limit, g.set.leaseTTL)
+		}
+		if time.Since(began) > limit {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-wanted:
+		case <-g.fleet.abandon:
+			return err
+		}
+		asked = time.Now()
+		err = send()
+	}
+}

@@ -1,0 +1,178 @@
+package redislink
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
+)
+
+// fakeRedis is a hook that answers instead of a server. Answer gets the commands of
+// one round trip, and sets what each has for a reply.
+type fakeRedis struct {
+	answer func(trip []*redis.Cmd)
+
+	mu    sync.Mutex
+	trips [][]*redis.Cmd
+	ctx   context.Context // of the last one
+}
+
+// DialHook makes fakeRedis a redis.Hook that connects to nothing.
+func (*fakeRedis) DialHook(redis.DialHook) redis.DialHook {
+	return func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no network") }
+}
+
+// ProcessHook makes fakeRedis a redis.Hook.
+func (f *fakeRedis) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		f.take(ctx, cmd)
+		return cmd.Err()
+	}
+}
+
+// ProcessPipelineHook makes fakeRedis a redis.Hook.
+func (f *fakeRedis) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		f.take(ctx, cmds...)
+		return nil
+	}
+}
+
+func (f *fakeRedis) take(ctx context.Context, cmds ...redis.Cmder) {
+	trip := make([]*redis.Cmd, len(cmds))
+	for i, cmd := range cmds {
+		trip[i] = cmd.(*redis.Cmd)
+	}
+	f.mu.Lock()
+	f.trips, f.ctx = append(f.trips, trip), ctx
+	f.mu.Unlock()
+	f.answer(trip)
+}
+
+// sizes returns how many commands each round trip had so far.
+func (f *fakeRedis) sizes() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make([]int, len(f.trips))
+	for i, trip := range f.trips {
+		all[i] = len(trip)
+	}
+	return all
+}
+
+// keys returns the first key of each command that was sent.
+func (f *fakeRedis) keys() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, trip := range f.trips {
+		for _, cmd := range trip {
+			all = append(all, cmd.Args()[3].(string))
+		}
+	}
+	return all
+}
+
+func succeed(trip []*redis.Cmd) {
+	for _, cmd := range trip {
+		cmd.SetVal(int64(1))
+	}
+}
+
+var errNetwork = errors.New("connection reset")
+
+func fail(trip []*redis.Cmd) {
+	for _, cmd := range trip {
+		cmd.SetErr(errNetwork)
+	}
+}
+
+// hold returns an answer that waits for release, and what receives once for each
+// round trip that has begun.
+func hold() (answer func([]*redis.Cmd), begun <-chan struct{}, release func()) {
+	started, released := make(chan struct{}, 1000), make(chan struct{})
+	answer = func(trip []*redis.Cmd) {
+		started <- struct{}{}
+		<-released
+		succeed(trip)
+	}
+	return answer, started, func() { close(released) }
+}
+
+const timeout = time.Minute
+
+// newLink returns a link to a fake that answers so. Functions that config leaves
+// out do nothing.
+func newLink(t *testing.T, config Config, answer func([]*redis.Cmd)) (*Link, *fakeRedis) {
+	t.Helper()
+	if config.Timeout == 0 {
+		config.Timeout = timeout
+	}
+	if config.OnCommand == nil {
+		config.OnCommand = func(string, time.Duration, string) {}
+	}
+	if config.OnChange == nil {
+		config.OnChange = func(State, State, error) {}
+	}
+	if config.OnOpen == nil {
+		config.OnOpen = func() {}
+	}
+	if config.Survive == nil {
+		config.Survive = func() {}
+	}
+	config.Namespace = "ns"
+	fake := &fakeRedis{answer: answer}
+	client := redis.NewClient(&redis.Options{})
+	client.AddHook(fake)
+	t.Cleanup(func() { _ = client.Close() })
+	return New(client, config), fake
+}
+
+var settings = protocol.SettingsOf("replica", time.Second, time.Minute, 1, time.Second, 0)
+
+// join is a small command, and lease the first of its keys.
+func join(key string) protocol.Command {
+	r := protocol.JoinRequest{Names: protocol.NewNames("ns:g", key), Settings: &settings}
+	return r.Command()
+}
+
+func lease(key string) string { return "ns:g:{" + key + "}:lease" }
+
+// finish is a command that moves so many bytes.
+func finish(key string, bytes int) protocol.Command {
+	r := protocol.FinishRequest{Names: protocol.NewNames("ns:g", key), Settings: &settings, Outcome: make([]byte, bytes)}
+	return r.Command()
+}
+
+// request is one whose answer a test can wait for.
+type request struct {
+	*Request
+	answered chan struct{}
+}
+
+func newRequest(l *Link, command protocol.Command) request {
+	r := request{l.NewRequest(context.Background(), command, l.Must()), make(chan struct{})}
+	r.Then = func() { close(r.answered) }
+	return r
+}
+
+func send(l *Link, command protocol.Command) request {
+	r := newRequest(l, command)
+	l.Send(r.Request)
+	return r
+}
+
+// taken says whether Then has been called.
+func (r request) taken() bool {
+	select {
+	case <-r.answered:
+		return true
+	default:
+		return false
+	}
+}
