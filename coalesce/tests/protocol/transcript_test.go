@@ -1,0 +1,340 @@
+package protocol_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
+)
+
+// The flights of every transcript. The id of the first is random: the transcript
+// shows its name instead.
+const (
+	this    = "this-flight-is-22chars"
+	another = "another-flight-22chars"
+)
+
+// The key that every transcript is about.
+const (
+	space  = "fleetcall:products"
+	prefix = space + ":{p1}"
+)
+
+// stage is a Redis on which situations are played, each on an empty database.
+type stage struct {
+	t       *testing.T
+	server  *redisrig.Server
+	client  *redis.Client
+	scripts map[string]string // names of the steps, by SHA
+	source  func(step, source string) string
+
+	names protocol.Names
+	now   int64 // of Redis' clock, when the situation began, in µs
+}
+
+// newStage starts a Redis that has the scripts.
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	server := redisrig.Start(t)
+	s := &stage{t: t, server: server, client: server.Client(), scripts: map[string]string{}}
+	if err := protocol.Load(context.Background(), s.client); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s.everyCommand() {
+		s.scripts[c.Cmd(context.Background()).Args()[1].(string)] = c.Step()
+	}
+	return s
+}
+
+// everyCommand returns one command of each step.
+func (s *stage) everyCommand() []protocol.Command {
+	names := protocol.NewNames(space, "p1")
+	join := protocol.JoinRequest{Names: names, Settings: &settings}
+	finish := protocol.FinishRequest{Names: names, Settings: &settings}
+	all := recorder{join.Command(), finish.Command(), protocol.ForgetRequest{Names: names}.Command(), protocol.Probe("fleetcall", time.Second)}
+	_, _ = protocol.Peek(context.Background(), &all, protocol.PeekRequest{Names: names})
+	_, _ = protocol.Renew(context.Background(), &all, names, &settings)
+	_, _ = protocol.Abandon(context.Background(), &all, protocol.AbandonRequest{Names: names, Settings: &settings})
+	return all
+}
+
+// recorder keeps the commands that it is given, and sends none.
+type recorder []protocol.Command
+
+func (r *recorder) Do(_ context.Context, c protocol.Command) (any, error) {
+	*r = append(*r, c)
+	return int64(0), nil
+}
+
+// Do makes stage a protocol.Doer.
+func (s *stage) Do(ctx context.Context, c protocol.Command) (any, error) {
+	cmd := c.Cmd(ctx)
+	if s.source != nil {
+		cmd = c.CmdWithSource(ctx)
+		cmd.Args()[1] = s.source(c.Step(), cmd.Args()[1].(string))
+	}
+	_ = s.client.Process(ctx, cmd)
+	return cmd.Result()
+}
+
+// begin empties the database for a situation.
+func (s *stage) begin() {
+	s.t.Helper()
+	s.do("FLUSHALL")
+	s.names = protocol.NewNames(space, "p1")
+	now, err := s.client.Time(context.Background()).Result()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.now = now.UnixMicro()
+}
+
+func (s *stage) do(args ...any) any {
+	s.t.Helper()
+	reply, err := s.client.Do(context.Background(), args...).Result()
+	if err != nil {
+		s.t.Fatalf("%v: %v", args, err)
+	}
+	return reply
+}
+
+// real returns a text with the id of this flight where it has its name, and the time of
+// a minute ago where it has <start>.
+func (s *stage) real(text string) string {
+	return strings.NewReplacer(this, s.names.Flight(), "<start>", strconv.FormatInt(s.at(-time.Minute), 10)).Replace(text)
+}
+
+// at is the time of Redis' clock so long after the situation began.
+func (s *stage) at(d time.Duration) int64 { return s.now + d.Microseconds() }
+
+// What a situation can begin with. Lifetimes are whole minutes, for which see
+// stable.
+
+// set stores a string at one of the key's names, such as "lease".
+func (s *stage) set(name, value string, ttl time.Duration) {
+	s.t.Helper()
+	s.do("SET", s.real(prefix+":"+name), s.real(value))
+	if ttl > 0 {
+		s.do("PEXPIRE", s.real(prefix+":"+name), ttl.Milliseconds())
+	}
+}
+
+// wrongType stores a list where the protocol has something else.
+func (s *stage) wrongType(name string) {
+	s.t.Helper()
+	s.do("RPUSH", s.real(prefix+":"+name), "a list")
+}
+
+// lease is one that a flight took a minute ago.
+func (s *stage) lease(flight string, joined byte) {
+	s.t.Helper()
+	s.leaseFrom(flight, joined, -time.Minute)
+}
+
+// leaseFrom is one that began so long after the situation does.
+func (s *stage) leaseFrom(flight string, joined byte, start time.Duration) {
+	s.t.Helper()
+	replica := map[string]string{this: "replica-a", another: "replica-b"}[flight]
+	s.set("lease", fmt.Sprintf("%c%s 1 %d %s\n", joined, flight, s.at(start), replica), leaseTTL)
+}
+
+func (s *stage) attempts(n string) {
+	s.t.Helper()
+	s.set("attempts", n, flightTimeout)
+}
+
+// result stores fields of a flight's result, each after its name.
+func (s *stage) result(flight string, fields ...any) {
+	s.t.Helper()
+	key := s.real(prefix + ":result:" + flight)
+	s.do(append([]any{"HSET", key}, fields...)...)
+	s.do("PEXPIRE", key, handoffTTL.Milliseconds())
+}
+
+// kept is an outcome that MaxAge keeps, which another flight came to.
+func (s *stage) kept(finished time.Duration) {
+	s.t.Helper()
+	s.set("latest", another, maxAge)
+	s.result(another, "finished", s.at(finished), "earliest", s.at(finished), "outcome", "outcome of another")
+}
+
+// stable returns a text without what differs from run to run: the flight's id is
+// replaced by its name, and a time of Redis' clock by how many minutes it is from the
+// beginning. Situations differ by whole minutes, so that a slow machine is no
+// difference.
+func (s *stage) stable(text string) string {
+	text = strings.ReplaceAll(text, s.names.Flight(), this)
+	return clockTime.ReplaceAllStringFunc(text, func(number string) string {
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		switch d := (time.Duration(n-s.now) * time.Microsecond).Round(time.Minute) / time.Minute; {
+		case d < 0:
+			return fmt.Sprintf("<now-%dm>", -d)
+		case d > 0:
+			return fmt.Sprintf("<now+%dm>", d)
+		}
+		return "<now>"
+	})
+}
+
+var clockTime = regexp.MustCompile(`\b1[6-9]\d{14}\b`) // µs, from 2020 to 2033
+
+// lifetime is a TTL or an age, which may have gone on a bit.
+func lifetime(d time.Duration) string {
+	if d > 1000*time.Hour {
+		return "since 1970"
+	}
+	return d.Round(time.Minute).String()
+}
+
+// keys lists what the database has.
+func (s *stage) keys() string {
+	s.t.Helper()
+	var all []string
+	for _, key := range s.do("KEYS", "*").([]any) {
+		value := ""
+		switch kind := s.do("TYPE", key); kind {
+		case "string":
+			value = fmt.Sprintf("string  %q", s.do("GET", key))
+		case "hash":
+			fields, err := s.client.HGetAll(context.Background(), key.(string)).Result()
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			value = "hash   "
+			for _, field := range slices.Sorted(maps.Keys(fields)) {
+				value += fmt.Sprintf(" %s=%q", field, fields[field])
+			}
+		default:
+			value = fmt.Sprintf("%s    %v", kind, s.do("LRANGE", key, 0, -1))
+		}
+		ttl := "for ever"
+		if ms := s.do("PTTL", key).(int64); ms >= 0 {
+			ttl = "for " + lifetime(time.Duration(ms)*time.Millisecond)
+		}
+		all = append(all, s.stable(fmt.Sprintf("  %s\n    %s\n    %s\n", key, value, ttl)))
+	}
+	if len(all) == 0 {
+		return "  none\n"
+	}
+	slices.Sort(all)
+	return strings.Join(all, "")
+}
+
+// monitor begins to read what Redis is sent. What it returns gives the commands of
+// clients' scripts, and those that the scripts called, until then.
+func (s *stage) monitor() (stop func() string) {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.server.Addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	lines := bufio.NewReader(conn)
+	read := func() string {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return strings.TrimRight(line, "\r\n")
+	}
+	if _, err := fmt.Fprint(conn, "MONITOR\r\n"); err != nil || read() != "+OK" {
+		s.t.Fatalf("MONITOR is refused: %v", err)
+	}
+	return func() string {
+		defer conn.Close()
+		const end = "end of the transcript"
+		s.do("ECHO", end)
+		var all strings.Builder
+		for {
+			client, command := s.monitored(read())
+			switch {
+			case strings.EqualFold(command[0], "echo") && command[1] == end:
+				return all.String()
+			case client == "lua":
+				all.WriteString("    " + s.called(command) + "\n")
+			case strings.EqualFold(command[0], "evalsha"):
+				all.WriteString(s.evalsha(command))
+			}
+		}
+	}
+}
+
+// monitored takes a line of MONITOR apart: +time [database client] "word" "word"…
+func (s *stage) monitored(line string) (client string, command []string) {
+	s.t.Helper()
+	_, rest, found := strings.Cut(line, " [0 ")
+	client, rest, found2 := strings.Cut(rest, "] ")
+	if !found || !found2 {
+		s.t.Fatalf("MONITOR says %q", line)
+	}
+	for rest != "" {
+		word, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			s.t.Fatalf("MONITOR says %q: %v", line, err)
+		}
+		rest = strings.TrimPrefix(rest[len(word):], " ")
+		word, err = strconv.Unquote(word)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		command = append(command, word)
+	}
+	return client, command
+}
+
+// called is a command that a script called. A lifetime that it read before is
+// rounded.
+func (s *stage) called(command []string) string {
+	line := strings.ToUpper(command[0])
+	for i, word := range command[1:] {
+		before := strings.ToUpper(command[i])
+		if ms, err := strconv.Atoi(word); err == nil && (before == "PX" || i == 1 && strings.EqualFold(command[0], "PEXPIRE")) {
+			word = strconv.FormatInt((time.Duration(ms) * time.Millisecond).Round(time.Minute).Milliseconds(), 10)
+		}
+		line += " " + s.word(word)
+	}
+	return line
+}
+
+func (s *stage) evalsha(command []string) string {
+	step, known := s.scripts[command[1]]
+	if !known {
+		s.t.Fatalf("a script of another package: %q", command)
+	}
+	keys, err := strconv.Atoi(command[2])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text := "  EVALSHA " + step + "\n"
+	for i, word := range command[3:] {
+		list := "KEYS"
+		if i >= keys {
+			list, i = "ARGV", i-keys
+		}
+		text += fmt.Sprintf("    %s[%d]  %s\n", list, i+1, s.word(word))
+	}
+	return text + "  which calls\n"
+}
+
+// word is one as redis-cli takes it.
+func (s *stage) word(word string) string {
+	word = s.stable(word)
+	if quoted := strconv.Quote(word); word == "" || quoted != `"`+word+`"` || strings.Contains(word, " ") {
+		return quoted
+	}
+	return word
+}
