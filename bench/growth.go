@@ -196,7 +196,7 @@ func manyKeys(addr string, n int) ([]time.Duration, int) {
 			var ran time.Duration
 			_, _, err := group.Do(background(), fmt.Sprintf("many-%d", i), func(context.Context) ([]byte, error) {
 				began := time.Now()
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond) // the work that is shared
 				ran = time.Since(began)
 				return nil, nil
 			})
@@ -230,7 +230,7 @@ func memoryPerCall(addr string, n int, key func(i int) string) float64 {
 		})
 	}
 	for group.Stats().Local.Waiting < int64(n) {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // no event announces that all wait
 	}
 	time.Sleep(settle) // the last joins
 	used := memory() - before

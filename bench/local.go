@@ -218,7 +218,7 @@ func burst(do doLocal, n int) float64 {
 	release, gathered := make(chan struct{}), make(chan struct{})
 	fn := newJob(func() (int, error) {
 		<-gathered
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // the work that is shared
 		return 42, nil
 	})
 	var wg sync.WaitGroup

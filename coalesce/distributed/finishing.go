@@ -42,8 +42,8 @@ func marshal[V any](codec coalesce.Codec[V], v V) (b []byte, err error) {
 }
 
 // finish releases the lease and publishes the outcome. While Redis does not
-// take it, it tries again: for as long as the flight timeout, because until it
-// is released the flight counts as one whose leader died; when the fleet is
+// take it, it tries again: for as long as the flight timeout, and the lease, because
+// until it is released the flight counts as one whose leader died; when the fleet is
 // closing, for as long as the lease.
 //
 // A try that fails may leave the lease for others to join, though the function

@@ -58,8 +58,10 @@ type call[V any] struct {
 
 	running execution[V]
 	role    atomic.Uint32 // a coalesce.Role: what the call is so far
-	foreign atomic.Bool   // its goroutine runs a codec, which may not return
-	over    atomic.Bool   // its callers have been told, or are about to be
+	// foreign: its goroutine runs a codec, which may not return. The goroutine that
+	// sets it to false goes on with the call.
+	foreign atomic.Bool
+	over    atomic.Bool // its callers have been told, or are about to be
 }
 
 // told is what the hooks are told at the end.

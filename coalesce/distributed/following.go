@@ -166,7 +166,9 @@ func (s *receiving[V]) value(c *call[V], r result[V]) state[V] {
 	}
 	c.foreign.Store(true)
 	val, err := unmarshal(g.codec, o.Payload)
-	c.foreign.Store(false)
+	if !c.foreign.CompareAndSwap(true, false) {
+		return nil // the call was ended meanwhile
+	}
 	if err != nil {
 		g.fleet.garbage.Add(1)
 		return s.useless(c, causeGarbage, err)

@@ -99,6 +99,7 @@ func (f *Fleet) sendAll(ctx context.Context, commands []protocol.Command) []erro
 	for i, r := range requests {
 		func() {
 			defer f.survive()
+			_, errs[i] = r.Reply() // if a hook panics
 			_, errs[i] = f.link.Result(r)
 		}()
 	}

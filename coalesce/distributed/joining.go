@@ -21,9 +21,6 @@ type joining[V any] struct {
 
 func (s joining[V]) run(c *call[V]) state[V] {
 	g, f := c.g, c.g.fleet
-	if c.over.Load() {
-		return nil // it was ended while its goroutine was in foreign code
-	}
 	if err := c.local.Err(); err != nil {
 		return c.end(result[V]{}, err)
 	}

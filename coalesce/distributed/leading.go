@@ -101,9 +101,6 @@ type execution[V any] struct {
 // do not wait for it past the flight timeout: then the call ends while this
 // goroutine still runs.
 func (c *call[V]) execute(role coalesce.Role) state[V] {
-	if c.over.Load() {
-		return nil // it was ended while its goroutine was in foreign code
-	}
 	e := &c.running
 	e.role = role
 	c.role.Store(uint32(role))
@@ -163,7 +160,8 @@ func (c *call[V]) handle(ev event) (over bool) {
 			over = true
 		}
 	}()
-	if c.foreign.Load() && ev&(late|closing) != 0 && c.leaveForeign(ev) {
+	if ev&(late|closing) != 0 && c.foreign.CompareAndSwap(true, false) {
+		c.leaveForeign(ev)
 		return true
 	}
 	e.mu.Lock()
@@ -197,11 +195,12 @@ func (c *call[V]) handle(ev event) (over bool) {
 }
 
 // leaveForeign ends a call whose goroutine may never come back from a codec.
-func (c *call[V]) leaveForeign(ev event) bool {
+func (c *call[V]) leaveForeign(ev event) {
 	if ev == late {
-		return c.endWith(result[V]{late: true}, coalesce.ErrFlightTimeout, true)
+		c.endLate()
+		return
 	}
-	return c.endWith(result[V]{}, coalesce.ErrClosed, true)
+	c.end(result[V]{}, coalesce.ErrClosed)
 }
 
 // stopped ends what goes on while the function runs, and says if that has begun.
