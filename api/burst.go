@@ -32,7 +32,6 @@ const (
 	burstWriteMargin = 10 * time.Second // to write the response
 
 	askRollCall = "roll-call"
-	askBurst    = "burst " // followed by the plan as JSON
 )
 
 // BurstRequest is the body of POST /burst.
@@ -63,7 +62,7 @@ type BurstResponse struct {
 type BurstShare struct {
 	Replica  string      `json:"replica"`
 	Instance string      `json:"instance"`
-	State    string      `json:"state"`    // ran, busy (with another burst) or silent (it did not answer)
+	State    string      `json:"state"`    // ran, busy (with another burst), refused (the order) or silent (it did not answer)
 	Requests int         `json:"requests"` // that this replica was to send
 	Flights  int         `json:"flights"`
 	Queries  int         `json:"queries"`
@@ -80,9 +79,10 @@ type BurstCall struct {
 
 // The states of a BurstShare.
 const (
-	shareRan    = "ran"
-	shareBusy   = "busy"
-	shareSilent = "silent"
+	shareRan     = "ran"
+	shareBusy    = "busy"
+	shareRefused = "refused"
+	shareSilent  = "silent"
 )
 
 // member is what a replica answers to a roll call.
@@ -137,6 +137,9 @@ func (s *Server) burst(c echo.Context) error {
 		share.Requests = p.Shares[m.Instance]
 		response.add(share)
 		busy = busy || share.State == shareBusy
+		if share.State == shareRefused && response.Note == "" {
+			response.Note = noteRefused
+		}
 	}
 	if busy && response.Requests == 0 {
 		// Another replica's burst came between the roll call and the plan.
@@ -165,13 +168,17 @@ func (s *Server) callRoll(ctx context.Context) (members []member, note string, e
 // shares by instance. A replica that missed the roll call has no share, so nobody waits
 // for it.
 func (s *Server) askForShares(ctx context.Context, p plan, members int) (shares map[string]BurstShare, note string, err error) {
-	question, err := json.Marshal(p)
+	raw, err := json.Marshal(p)
 	if err != nil {
 		return nil, "", fmt.Errorf("fleetcall: encoding a burst's plan: %w", err)
 	}
+	question, err := s.newOrder(orderBurst + string(raw))
+	if err != nil {
+		return nil, "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, burstTimeout)
 	defer cancel()
-	answers, _, note, err := s.ask(ctx, askBurst+string(question), members)
+	answers, _, note, err := s.ask(ctx, question, members)
 	if err != nil {
 		return nil, "", err
 	}
@@ -232,11 +239,12 @@ func (a *BurstResponse) add(share BurstShare) {
 	}
 }
 
-// runPlan runs this replica's share of a burst. If the plan has no share for this
-// instance, runPlan returns no answer at all, because the asker does not expect one.
-func (s *Server) runPlan(ctx context.Context, question string) ([]byte, error) {
+// runPlan runs this replica's share of a burst, unless the order is refused. If the plan
+// has no share for this instance, runPlan returns no answer at all, because the asker does
+// not expect one.
+func (s *Server) runPlan(ctx context.Context, text string, refused func() bool) ([]byte, error) {
 	var p plan
-	if err := json.Unmarshal([]byte(question), &p); err != nil {
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
 		return nil, err
 	}
 	requests, planned := p.Shares[s.instance]
@@ -244,10 +252,12 @@ func (s *Server) runPlan(ctx context.Context, question string) ([]byte, error) {
 		return nil, nil
 	}
 	share := BurstShare{Replica: s.config.Replica, Instance: s.instance, State: shareRan, Calls: []BurstCall{}}
-	// The number is bounded again here, because any client that may publish in Redis
-	// can send a plan.
+	// The number is bounded again here, because without a token any client that may
+	// publish in Redis can send a plan.
 	n := max(0, min(requests, maxBurst))
 	switch {
+	case refused():
+		share.State = shareRefused
 	case n == 0:
 	case !s.sharing.CompareAndSwap(false, true):
 		share.State = shareBusy

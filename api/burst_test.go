@@ -149,7 +149,7 @@ type concurrentFleet struct {
 func (f *concurrentFleet) Ask(ctx context.Context, question string, expected int) ([][]byte, int, error) {
 	answers := make([][]byte, len(f.servers))
 	var all sync.WaitGroup
-	isBurst := strings.HasPrefix(question, "burst")
+	isBurst := strings.HasPrefix(question, "order")
 	if isBurst {
 		f.expected.Store(int64(expected))
 	}
@@ -326,7 +326,7 @@ func TestAPlanOfAnotherReplicaIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for requests, want := range map[string]int{"1000000000": 1000, "-5": 0, "0": 0, "3": 3} {
-		raw, err := server.Answer(t.Context(), `burst {"id":"x","product":1,"shares":{"`+me.Instance+`":`+requests+`}}`)
+		raw, err := server.Answer(t.Context(), ordered(t, "order of "+requests, `burst {"id":"x","product":1,"shares":{"`+me.Instance+`":`+requests+`}}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,11 +334,11 @@ func TestAPlanOfAnotherReplicaIsBounded(t *testing.T) {
 			t.Errorf("%s: %d requests, want %d", requests, len(share.Calls), want)
 		}
 	}
-	if raw, err := server.Answer(t.Context(), `burst {"id":"x","product":1,"shares":{"another":3}}`); raw != nil || err != nil {
+	if raw, err := server.Answer(t.Context(), ordered(t, "another's", `burst {"id":"x","product":1,"shares":{"another":3}}`)); raw != nil || err != nil {
 		t.Errorf("a plan of others is answered with %q, %v: the asker would count it as an expected answer", raw, err)
 	}
 	for _, garbage := range []string{"burst ", "burst {", "burst []", `burst {"shares":7}`} {
-		if _, err := server.Answer(t.Context(), garbage); err == nil {
+		if _, err := server.Answer(t.Context(), ordered(t, garbage, garbage)); err == nil {
 			t.Errorf("%q is answered", garbage)
 		}
 	}

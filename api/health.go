@@ -12,10 +12,25 @@ import (
 // usual health probe.
 const healthTimeout = 2 * time.Second
 
+// Readiness is the status in the body of /readyz.
+type Readiness string
+
+const (
+	Ready    Readiness = "ready"
+	Starting Readiness = "starting" // the database has not been asked yet
+	Refused  Readiness = "refused"  // the database does not take this replica's queries
+	Stopping Readiness = "stopping" // Drain was called
+)
+
+// ReadinessResponse is the body that /readyz returns.
+type ReadinessResponse struct {
+	Status Readiness `json:"status"`
+}
+
 // Health is the body that /health returns.
 type Health struct {
 	Status   string      `json:"status"`   // healthy, degraded (Redis is down) or unhealthy (the database is down)
-	Database string      `json:"database"` // connected or disconnected
+	Database string      `json:"database"` // connected, disconnected or refused (it does not take this replica's queries)
 	Redis    RedisStatus `json:"redis"`
 	Mode     string      `json:"mode"`
 	Replica  string      `json:"replica"`
@@ -35,6 +50,10 @@ func (s *Server) health(c echo.Context) error {
 	if err != nil {
 		s.log.DebugContext(contextOf(c), "the database does not answer", "error", err)
 		answer.Status, answer.Database = "unhealthy", "disconnected"
+		status = http.StatusServiceUnavailable
+	}
+	if s.config.Readiness() == Refused {
+		answer.Status, answer.Database = "unhealthy", "refused"
 		status = http.StatusServiceUnavailable
 	}
 	return c.JSON(status, answer)
@@ -62,10 +81,15 @@ func (s *Server) livez(c echo.Context) error {
 
 // readyz reports whether this replica takes requests. It says yes even when the
 // database or Redis is down: all replicas share them, so that sending the requests to
-// another replica would not help.
+// another replica would not help. A database that refuses may refuse this replica alone.
 func (s *Server) readyz(c echo.Context) error {
+	readiness := s.config.Readiness()
 	if s.draining.Load() {
-		return c.JSON(http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
+		readiness = Stopping
 	}
-	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
+	status := http.StatusOK
+	if readiness != Ready {
+		status = http.StatusServiceUnavailable
+	}
+	return c.JSON(status, ReadinessResponse{readiness})
 }

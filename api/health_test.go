@@ -101,3 +101,26 @@ func TestHealth(t *testing.T) {
 		})
 	}
 }
+
+func TestReadinessIsWhatTheProgramSaysUntilTheServerDrains(t *testing.T) {
+	readiness := api.Starting
+	f := start(t, &store{}, func(c *api.Config) { c.Readiness = func() api.Readiness { return readiness } })
+	expect := func(status int, want api.Readiness) {
+		t.Helper()
+		a := f.get(t, "/readyz")
+		if got := decode[api.ReadinessResponse](t, a); a.status != status || got.Status != want {
+			t.Errorf("status %d, %+v, want %d, %s", a.status, got, status, want)
+		}
+	}
+	expect(http.StatusServiceUnavailable, api.Starting)
+	readiness = api.Refused
+	expect(http.StatusServiceUnavailable, api.Refused)
+	a := f.get(t, "/health")
+	if got := decode[api.Health](t, a); a.status != http.StatusServiceUnavailable || got.Status != "unhealthy" || got.Database != "refused" {
+		t.Errorf("status %d, %+v", a.status, got)
+	}
+	readiness = api.Ready
+	expect(http.StatusOK, api.Ready)
+	f.Drain()
+	expect(http.StatusServiceUnavailable, api.Stopping)
+}

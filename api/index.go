@@ -51,7 +51,7 @@ var endpoints = []Endpoint{
 	{"POST", "/burst", "up to 1,000 requests for one product at once, on all replicas, and what became of each", ""},
 	{"GET", "/assets/{name}", "what the page is made of", "/assets/page.js"},
 	{"GET", "/livez", "200 while the process runs", "/livez"},
-	{"GET", "/readyz", "200 while requests are welcome, 503 during shutdown", "/readyz"},
+	{"GET", "/readyz", "200 while requests are welcome, 503 while the database refuses and during shutdown", "/readyz"},
 	{"GET", "/docs", "this API, for people", "/docs"},
 	{"GET", "/openapi.json", "this API, as OpenAPI 3.1", "/openapi.json"},
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"golang.org/x/time/rate"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/local"
@@ -81,6 +82,7 @@ type Config struct {
 	Tiers      func() Tiers                      // nil: no tier is on
 	ResetTiers func()                            // nil: nothing to reset
 	Redis      func(context.Context) RedisStatus // nil: RedisDisabled
+	Readiness  func() Readiness                  // nil: Ready
 	Fleet      Fleet                             // nil: this replica answers alone
 	Metrics    http.Handler                      // serves /metrics; nil: 404
 
@@ -91,8 +93,9 @@ type Config struct {
 	Around func(http.Handler) http.Handler
 	Leases func() Leases // nil: there is no distributed tier
 
-	// AdminToken is the bearer token that POST endpoints require. If it is empty, they
-	// require none.
+	// AdminToken is the bearer token that POST endpoints require, and with which replicas
+	// sign what they order each other to do. If it is empty, they require none, and do not
+	// sign.
 	AdminToken string
 	// WriteTimeout bounds the time from the end of a request's header to the end of the
 	// response. It must be longer than the longest query and its wait for a connection.
@@ -124,6 +127,8 @@ type Server struct {
 	snapshots *broadcast.Broadcast // of the fleet, for the watchers of /events
 	bursting  atomic.Bool          // this replica runs a client's burst
 	sharing   atomic.Bool          // this replica runs its share of a burst
+	orders    orders               // of this replica and to it
+	refusals  rate.Sometimes       // log lines about orders that are refused
 }
 
 // New returns a Server that does not serve yet. It returns an error if a required field
@@ -147,11 +152,15 @@ func New(config Config) (*Server, error) {
 	if config.Redis == nil {
 		config.Redis = func(context.Context) RedisStatus { return RedisDisabled }
 	}
+	if config.Readiness == nil {
+		config.Readiness = func() Readiness { return Ready }
+	}
 	if config.Around == nil {
 		config.Around = func(api http.Handler) http.Handler { return api }
 	}
 	s := &Server{config: config, log: config.Logger, echo: echo.New(), started: time.Now(),
-		commonHeaders: httpheader.Common(), instance: rand.Text(), hot: hot.New[int32](hotWindow)}
+		commonHeaders: httpheader.Common(), instance: rand.Text(), hot: hot.New[int32](hotWindow),
+		orders: orders{token: config.AdminToken}, refusals: rate.Sometimes{First: 1, Interval: time.Second}}
 	s.commonHeaders.Set("X-Replica", config.Replica)
 	s.snapshots = broadcast.New(broadcast.Config{Message: s.event, Interval: snapshotEvery, MaxWatchers: maxWatchers})
 	s.routes()

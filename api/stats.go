@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -150,21 +151,17 @@ const (
 	scopeFleet   = "fleet"
 
 	askStats = "stats"
-	askReset = "reset"
 )
 
 // Answer answers a question that a replica asked through its Fleet. It returns no bytes
 // and no error if the question is not for this replica.
 func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
-	if burst, ok := strings.CutPrefix(question, askBurst); ok {
-		return s.runPlan(ctx, burst)
+	if order, ok := strings.CutPrefix(question, askOrder); ok {
+		return s.obey(ctx, order)
 	}
 	switch question {
 	case askStats:
 		return json.Marshal(s.Stats())
-	case askReset:
-		s.ResetStats()
-		return json.Marshal(s.config.Replica)
 	case askLive:
 		return json.Marshal(s.replicaSnapshot())
 	case askRollCall:
@@ -299,6 +296,7 @@ type ResetResponse struct {
 	Scope    string   `json:"scope"`
 	Replicas []string `json:"replicas"`          // those that were reset
 	Missing  *int     `json:"missing,omitempty"` // live replicas that did not answer; over a fleet
+	Refused  []string `json:"refused,omitempty"` // those that refused the order; over a fleet
 	Note     string   `json:"note,omitempty"`
 }
 
@@ -313,18 +311,27 @@ func (s *Server) reset(c echo.Context) error {
 			Message: "Statistics of this replica are reset.", Scope: scope, Replicas: []string{s.config.Replica},
 		})
 	}
-	answers, missing, note, err := s.ask(c.Request().Context(), askReset, allReplicas)
+	question, err := s.newOrder(orderReset)
+	if err != nil {
+		return err
+	}
+	answers, missing, note, err := s.ask(c.Request().Context(), question, allReplicas)
 	if err != nil {
 		return err
 	}
 	answer := ResetResponse{Scope: scope, Replicas: []string{}, Note: note}
 	for _, a := range answers {
 		var replica string
-		if json.Unmarshal(a, &replica) != nil {
+		var other refusal
+		switch {
+		case json.Unmarshal(a, &replica) == nil:
+			answer.Replicas = append(answer.Replicas, replica)
+		case json.Unmarshal(a, &other) == nil && other.Refused != "":
+			answer.Refused = append(answer.Refused, other.Refused)
+			answer.Note = cmp.Or(note, noteRefused)
+		default:
 			missing++
-			continue
 		}
-		answer.Replicas = append(answer.Replicas, replica)
 	}
 	answer.Missing = &missing
 	answer.Message = fmt.Sprintf("Statistics of %d replicas are reset.", len(answer.Replicas))

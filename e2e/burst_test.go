@@ -1,14 +1,11 @@
 package e2e_test
 
 import (
-	"fmt"
-	"net/http"
-	"path"
 	"runtime"
-	"strconv"
 	"syscall"
 	"testing"
 
+	"github.com/fleetcall/fleetcall/internal/fleet"
 	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
@@ -17,19 +14,23 @@ func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
 	const requests = 1000
 	pg := database(t)
 	redis := redisrig.Start(t)
-	// A shared query must last until the last of a thousand requests has arrived, even
-	// on a slow machine with the race detector. The timeouts of Redis must be long
-	// enough for the same reason.
-	shared := []string{"QUERY_DELAY=5s", "COALESCE_REDIS_TIMEOUT=3s", "COALESCE_LEASE_TTL=9s"}
 	for _, mode := range []struct {
 		name      string
 		low, high int
-		env       []string
-	}{{"off", requests, requests, []string{"QUERY_DELAY=100ms"}}, {"local", 1, 3, shared}, {"distributed", 1, 1, shared}} {
+		send      func(*testing.T, *fleet.Fleet) *load.Result
+	}{
+		{"off", requests, requests, func(t *testing.T, f *fleet.Fleet) *load.Result { return sendBurst(t, f, requests) }},
+		{"local", 1, 3, func(t *testing.T, f *fleet.Fleet) *load.Result {
+			return together{fleet: f, postgres: pg, requests: requests, connect: true}.send(t, func() {})
+		}},
+		{"distributed", 1, 1, func(t *testing.T, f *fleet.Fleet) *load.Result {
+			return together{fleet: f, postgres: pg, requests: requests, connect: true}.sendJoined(t)
+		}},
+	} {
 		t.Run(mode.name, func(t *testing.T) {
-			f := start(t, setup{mode: mode.name, postgres: pg, redisURL: redis.URL(), env: mode.env})
+			f := start(t, setup{mode: mode.name, postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
 			pg.ResetQueries()
-			r := sendBurst(t, f, requests)
+			r := mode.send(t, f)
 			n := pg.Queries()
 			t.Logf("%d queries, %.2f s, p50 %v, p99 %v, roles %v, replicas %v", n, r.Duration.Seconds(), r.Latency.P50, r.Latency.P99, r.Roles, r.Replicas)
 
@@ -84,34 +85,12 @@ func TestTenThousandRequestsForAHundredProductsCostAHundredQueries(t *testing.T)
 	}
 	pg := database(t)
 	redis := redisrig.Start(t)
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{
-		// The last request has to arrive before the first query is done, and each query
-		// needs a connection.
-		"QUERY_DELAY=35s", "DB_POOL_MAX=100",
-		// Ten thousand connections keep two cores busy.
-		"COALESCE_REDIS_TIMEOUT=5s", "COALESCE_LEASE_TTL=15s", "COALESCE_FLIGHT_TIMEOUT=90s",
-	}})
-	replicas := replicaIDs(f)
+	// Each query needs a connection.
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{quickQuery, "DB_POOL_MAX=100"}})
 	pg.ResetQueries()
-	var urls []string
-	for id := range keys {
-		urls = append(urls, fmt.Sprintf("%s/product/coalesced/%d", f.URL(), id+1))
-	}
-	r, err := load.Run(t.Context(), load.Config{
-		// Each connection sends its request at once. If it waited for all the others,
-		// it would be idle for longer than nginx allows.
-		URLs: urls, Requests: requests, Concurrency: requests,
-		Check: func(url string, header http.Header, body []byte) error {
-			id, err := strconv.Atoi(path.Base(url))
-			if err != nil {
-				return err
-			}
-			return checkProduct(int32(id), replicas, header, body)
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	// Each connection sends its request at once. If it waited for all the others, it would
+	// be idle for longer than nginx allows.
+	r := together{fleet: f, postgres: pg, requests: requests, products: keys}.sendJoined(t)
 	n := pg.Queries()
 	t.Logf("%d requests, %d queries, %.2f s, p50 %v, p99 %v, roles %v", requests, n, r.Duration.Seconds(), r.Latency.P50, r.Latency.P99, r.Roles)
 	if n != keys {

@@ -62,12 +62,16 @@ type setup struct {
 	env      []string
 }
 
+// impatient has the program's own timeouts of Redis, for tests of what a replica does when
+// Redis or a leader does not answer. All others have timeouts that no busy machine reaches.
+var impatient = []string{"COALESCE_REDIS_TIMEOUT=250ms", "COALESCE_LEASE_TTL=3s"}
+
 // environment sets all variables, so that a test does not depend on the environment in
 // which it runs.
 func environment(more ...string) []string {
 	return append([]string{
-		"QUERY_DELAY=500ms", "DB_POOL_MIN=5", "DB_POOL_MAX=10", "COALESCE_NAMESPACE=fleetcall", "COALESCE_LEASE_TTL=3s",
-		"COALESCE_FLIGHT_TIMEOUT=30s", "COALESCE_MAX_AGE=0s", "COALESCE_REDIS_TIMEOUT=250ms", "ADMIN_TOKEN=", "LOG_LEVEL=info", "LOG_FORMAT=text",
+		"QUERY_DELAY=500ms", "DB_POOL_MIN=5", "DB_POOL_MAX=10", "COALESCE_NAMESPACE=fleetcall", "COALESCE_LEASE_TTL=30s",
+		"COALESCE_FLIGHT_TIMEOUT=5m", "COALESCE_MAX_AGE=0s", "COALESCE_REDIS_TIMEOUT=30s", "ADMIN_TOKEN=", "LOG_LEVEL=info", "LOG_FORMAT=text",
 	}, more...)
 }
 
@@ -89,8 +93,9 @@ func start(t *testing.T, s setup) *fleet.Fleet {
 	f, err := fleet.Start(t.Context(), fleet.Config{
 		Binary: s.binary, Replicas: s.replicas, Mode: s.mode, Balancer: s.balancer,
 		DatabaseURL: databaseURL, RedisURL: s.redisURL, Env: environment(s.env...),
-		Logs:   logs,
-		Report: func(sentence string) { t.Error(sentence) },
+		StartTimeout: 2 * time.Minute,
+		Logs:         logs,
+		Report:       func(sentence string) { t.Error(sentence) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -185,10 +190,10 @@ func health(t *testing.T, base string) (status int, h struct{ Status, Database, 
 // eventually waits until ready returns true.
 func eventually(t *testing.T, what string, ready func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ready() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 20 s", what)
+			t.Fatalf("%s: not within 2 min", what)
 		}
 		time.Sleep(20 * time.Millisecond) // no event announces it
 	}

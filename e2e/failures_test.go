@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/fleet"
-	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/loopback"
 	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
@@ -63,8 +61,10 @@ func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
 func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
 	pg.ResetQueries()
+	release := pg.Hold()
+	defer release()
 	var wg sync.WaitGroup
 	running := f.Replicas()
 	answers := make([]response, len(running))
@@ -72,6 +72,8 @@ func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 	for i, r := range running {
 		wg.Go(func() { answers[i], errs[i] = get(t.Context(), r.URL+"/product/coalesced/999999") })
 	}
+	eventually(t, "every replica having joined", func() bool { return joins(t, f) == len(running) })
+	release()
 	wg.Wait()
 	for i := range answers {
 		if errs[i] != nil {
@@ -119,7 +121,7 @@ func TestADatabaseThatIsDownIsReportedAndRecoveredFrom(t *testing.T) {
 		return true
 	})
 	pg.ResetQueries()
-	sendBurst(t, f, 30)
+	together{fleet: f, postgres: pg, requests: 30, connect: true}.sendJoined(t)
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("%d queries after recovery, want 1", n)
 	}
@@ -130,7 +132,7 @@ func TestADatabaseThatIsDownIsReportedAndRecoveredFrom(t *testing.T) {
 func expectDegraded(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
 	t.Helper()
 	pg.ResetQueries()
-	sendBurst(t, f, 150)
+	together{fleet: f, postgres: pg, requests: 150, connect: true}.send(t, func() {})
 	if n := pg.Queries(); n < 1 || n > 3 {
 		t.Errorf("PostgreSQL saw %d queries, want at most one a replica", n)
 	}
@@ -141,8 +143,13 @@ func expectDegraded(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
 	}
 }
 
-// slowQuery is long enough for a burst to arrive in, even on a busy machine.
-const slowQuery = "QUERY_DELAY=2s"
+const (
+	// quickQuery is for tests that hold the queries until they may go on.
+	quickQuery = "QUERY_DELAY=1ms"
+	// slowQuery is for bursts that cannot be held. They arrive within it even on a busy
+	// machine, unless it is very busy.
+	slowQuery = "QUERY_DELAY=5s"
+)
 
 func TestRedisDownAtStart(t *testing.T) {
 	t.Parallel() // most of its time is spent waiting
@@ -151,7 +158,7 @@ func TestRedisDownAtStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: fmt.Sprintf("redis://127.0.0.1:%d", port), env: []string{slowQuery}})
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: fmt.Sprintf("redis://127.0.0.1:%d", port), env: []string{quickQuery}})
 	expectDegraded(t, f, pg)
 }
 
@@ -164,16 +171,16 @@ func TestRedisRefusesThePassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong.User = url.UserPassword("", "wrong")
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: wrong.String(), env: []string{slowQuery}})
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: wrong.String(), env: []string{quickQuery}})
 	expectDegraded(t, f, pg)
 }
 
 func TestRedisDownLaterAndBackAgain(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
 	pg.ResetQueries()
-	sendBurst(t, f, 150)
+	together{fleet: f, postgres: pg, requests: 150, connect: true}.sendJoined(t)
 	if n := pg.Queries(); n != 1 {
 		t.Errorf("PostgreSQL saw %d queries, want 1", n)
 	}
@@ -193,30 +200,15 @@ func TestRedisDownLaterAndBackAgain(t *testing.T) {
 	// The breaker may use the first flight as its probe.
 	eventually(t, "one query a fleet again", func() bool {
 		pg.ResetQueries()
-		sendBurst(t, f, 150)
+		before := joins(t, f)
+		together{fleet: f, postgres: pg, requests: 150, connect: true}.send(t, func() {
+			joined := time.Now().Add(2 * time.Second)
+			for joins(t, f)-before < len(f.Replicas()) && time.Now().Before(joined) {
+				time.Sleep(20 * time.Millisecond) // no event announces it
+			}
+		})
 		return pg.Queries() == 1
 	})
-}
-
-// awaitActive waits until a coalesced request is under way on the replica. It may be
-// called from any goroutine.
-func awaitActive(t *testing.T, r *fleet.Replica) {
-	for range 200 {
-		var s load.Stats
-		a, err := get(t.Context(), r.URL+"/stats")
-		if err == nil {
-			err = json.Unmarshal(a.body, &s)
-		}
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if s.Active > 0 {
-			return
-		}
-		time.Sleep(10 * time.Millisecond) // no event announces it
-	}
-	t.Errorf("%s got no request", r.ID)
 }
 
 func TestRedisDiesOrHangsDuringAFlight(t *testing.T) {
@@ -227,17 +219,9 @@ func TestRedisDiesOrHangsDuringAFlight(t *testing.T) {
 		t.Run(failure.name, func(t *testing.T) {
 			pg := database(t)
 			redis := redisrig.Start(t)
-			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{slowQuery}})
+			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: append([]string{quickQuery}, impatient...)})
 			pg.ResetQueries()
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				for _, r := range f.Replicas() {
-					awaitActive(t, r)
-				}
-				failure.fail(redis)
-			})
-			sendBurst(t, f, 150)
-			wg.Wait()
+			together{fleet: f, postgres: pg, requests: 150, connect: true}.send(t, func() { failure.fail(redis) })
 			if n := pg.Queries(); n < 1 || n > 3 {
 				t.Errorf("PostgreSQL saw %d queries, want at most one a replica", n)
 			}

@@ -13,9 +13,11 @@ import (
 func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
-	f := start(t, setup{mode: "distributed", replicas: 2, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=6s"}})
+	f := start(t, setup{mode: "distributed", replicas: 2, postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
 	early := f.Replicas()
 	pg.ResetQueries()
+	release := pg.Hold()
+	defer release()
 
 	var wg sync.WaitGroup
 	answers := make([]response, 3)
@@ -34,6 +36,8 @@ func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 	}
 	ask(1, late.URL)
 	ask(2, early[1].URL)
+	eventually(t, "all three having joined", func() bool { return joins(t, f) == 3 })
+	release()
 	wg.Wait()
 
 	for i, want := range []string{"leader", "remote-follower", "remote-follower"} {
@@ -63,9 +67,7 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 			pg := database(t)
 			redis := redisrig.Start(t)
 			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), balancer: balancer,
-				// The timeout allows for two cores that run everything with the race
-				// detector.
-				env: []string{"QUERY_DELAY=" + delay.String(), "COALESCE_REDIS_TIMEOUT=3s"}})
+				env: []string{"QUERY_DELAY=" + delay.String()}})
 			replicas := replicaIDs(f)
 			running := f.Replicas()
 			pg.ResetQueries()
@@ -111,7 +113,7 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 func TestFollowersTakeOverWhenTheLeadingReplicaIsKilled(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s", "COALESCE_LEASE_TTL=1s"}})
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=5s", "COALESCE_LEASE_TTL=3s", "COALESCE_REDIS_TIMEOUT=3s"}})
 	running := f.Replicas()
 	pg.ResetQueries()
 

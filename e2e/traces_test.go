@@ -22,7 +22,7 @@ func TestAFollowersTraceLinksToTheLeadersOnAnotherReplica(t *testing.T) {
 	receiver := otlprig.Start(t)
 	f := start(t, setup{
 		mode: "distributed", replicas: 2, postgres: database(t), redisURL: redisrig.Start(t).URL(),
-		env: []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + receiver.URL, "OTEL_BSP_SCHEDULE_DELAY=100"},
+		env: []string{"QUERY_DELAY=3s", "OTEL_EXPORTER_OTLP_ENDPOINT=" + receiver.URL, "OTEL_BSP_SCHEDULE_DELAY=100"},
 	})
 	askWithTraces(t, f.URL()+"/product/coalesced/1", firstTrace, secondTrace)
 	named := func(name string, more func(otlprig.Span) bool) []otlprig.Span {

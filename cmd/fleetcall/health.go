@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/fleetcall/fleetcall/api"
 )
 
 // healthCmd lets a container without a shell check itself.
@@ -36,8 +40,12 @@ func (c *healthCmd) Run(ctx context.Context) error {
 		return fmt.Errorf("fleetcall: asking the server for its health: %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	var answer api.ReadinessResponse
+	if json.NewDecoder(io.LimitReader(resp.Body, 1024)).Decode(&answer) != nil || answer.Status == "" {
 		return errors.New("fleetcall: the server is not ready: " + resp.Status)
 	}
-	return nil
+	return fmt.Errorf("fleetcall: the server is not ready: %s (its log says more)", answer.Status)
 }

@@ -150,6 +150,7 @@ var wrongCalls = []struct {
 	{args: "serve", env: [2]string{"PPROF_ADDR", "example.com:6060"}, code: 2, want: []string{"PPROF_ADDR", "loopback"}},
 	{args: "serve --listen 127.0.0.1:0", env: [2]string{"REDIS_URL", "redis://:hun/ter2@localhost"}, code: 1, want: []string{"REDIS_URL"}},
 	{args: "serve --listen 127.0.0.1:0", env: [2]string{"DATABASE_URL", "mysql://root:hunter2@localhost/x"}, code: 1, want: []string{"DATABASE_URL"}},
+	{args: "serve --listen 127.0.0.1:0", env: [2]string{"DATABASE_URL", "sqlite:///dev/null/products.db"}, code: 1, want: []string{"embedded database"}},
 	{args: "initdb", code: 1, want: []string{"DATABASE_URL"}},
 	{args: "nonsense", code: 2, want: []string{"nonsense"}},
 }

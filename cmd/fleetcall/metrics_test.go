@@ -138,10 +138,7 @@ func (r *running) reset(t *testing.T, st api.Stats, families map[string]*dto.Met
 
 func TestMetricsAgreeWithStatsInEveryMode(t *testing.T) {
 	database, redis := postgresrig.Start(t), redisrig.Start(t)
-	var out output
-	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
-		t.Fatal(out.String())
-	}
+	fill(t, database.URL())
 	for _, mode := range []string{"off", "local", "distributed"} {
 		t.Run(mode, func(t *testing.T) {
 			var replicas []*running
@@ -217,6 +214,7 @@ func TestMetricsOfADatabaseInMemoryHaveNoPool(t *testing.T) {
 // everything, and no other.
 func TestTheManualHasExactlyTheMetrics(t *testing.T) {
 	database, redis := postgresrig.Start(t), redisrig.Start(t)
+	fill(t, database.URL())
 	r := start(t, "--redis-url="+redis.URL(), "--database-url="+database.URL())
 	var served []string
 	for name, family := range r.scrape(t) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,7 @@ type replica struct {
 	mode     string
 	database string // its kind, for the log
 	store    store
+	ready    *readiness
 	redis    redis.UniversalClient                 // nil without Redis
 	watch    *redisWatch                           // nil without Redis
 	fleet    *distributed.Fleet                    // nil unless the mode is distributed
@@ -141,6 +143,7 @@ func (r *replica) openStore(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	r.ready = newReadiness(r.store.Check, r.log)
 	r.metrics.registry.MustRegister(databaseOf(r.store))
 	return nil
 }
@@ -155,6 +158,7 @@ func (r *replica) config(group coalesce.Group[product.Product]) api.Config {
 		Tiers:      r.tiers,
 		ResetTiers: r.resetTiers,
 		Redis:      r.redisStatus,
+		Readiness:  r.ready.load,
 		Metrics:    r.metrics.handler(),
 		Requested:  r.requested,
 		AdminToken: r.set.AdminToken,
@@ -212,18 +216,15 @@ func (r *replica) connectRedis() error {
 
 // run serves until ctx ends, and then closes the replica.
 func (r *replica) run(ctx context.Context) error {
-	if r.rollcall != nil {
-		joining := time.NewTimer(joinLimit)
-		select {
-		case <-r.rollcall.Ready():
-		case <-joining.C:
-		case <-ctx.Done():
-		}
-		joining.Stop()
-	}
+	checking, stopChecking := context.WithCancel(ctx)
+	var checks sync.WaitGroup
+	checks.Go(func() { r.ready.run(checking) })
+	defer checks.Wait()
+	defer stopChecking()
+	r.await(ctx)
 	served := make(chan error, 1)
 	go func() { served <- r.server.Serve(r.listener) }()
-	r.plain.Info("ready", "address", r.listener.Addr().String(), "replica", r.id, "mode", r.mode,
+	r.plain.Info(r.ready.announce(), "address", r.listener.Addr().String(), "replica", r.id, "mode", r.mode,
 		"database", r.database, "redis", string(r.redisStatus(ctx)), "version", buildVersion())
 	var err error
 	select {
@@ -246,6 +247,24 @@ func (r *replica) run(ctx context.Context) error {
 		r.log.Info("stopped")
 	}
 	return err
+}
+
+// await waits until the database has been asked and the other replicas know this one,
+// but no longer than joinLimit.
+func (r *replica) await(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, joinLimit)
+	defer cancel()
+	select {
+	case <-r.ready.checked:
+	case <-ctx.Done():
+	}
+	if r.rollcall == nil {
+		return
+	}
+	select {
+	case <-r.rollcall.Ready():
+	case <-ctx.Done():
+	}
 }
 
 // close closes the parts that exist. A part is closed before those that it uses.

@@ -28,8 +28,17 @@ type running struct {
 	done   chan error
 }
 
-// start starts a replica with serve's flags and stops it with the test.
+// start starts a replica with serve's flags, waits until it is ready, and stops it with
+// the test.
 func start(t *testing.T, args ...string) *running {
+	t.Helper()
+	r := launch(t, args...)
+	eventually(t, "ready", func() bool { return strings.Contains(r.log.String(), "msg=ready") })
+	return r
+}
+
+// launch is start without the wait.
+func launch(t *testing.T, args ...string) *running {
 	t.Helper()
 	set := parse(t, append([]string{"--listen=127.0.0.1:0", "--query-delay=1ms", "--redis-timeout=500ms"}, args...)...)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -51,8 +60,16 @@ func start(t *testing.T, args ...string) *running {
 			t.Errorf("stopping: %v\n%s", err, r.log)
 		}
 	})
-	eventually(t, "ready", func() bool { return strings.Contains(r.log.String(), "msg=ready") })
 	return r
+}
+
+// fill makes the table products in a database.
+func fill(t *testing.T, address string) {
+	t.Helper()
+	var out output
+	if err := (&initdbCmd{DatabaseURL: address}).Run(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // stop does what SIGTERM does, and returns what the replica returned.
@@ -112,11 +129,7 @@ func (r *running) expect(t *testing.T, path string, status int) http.Header {
 
 func TestPostgresSeesTheQueriesThatEachModePromises(t *testing.T) {
 	database, redis := postgresrig.Start(t), redisrig.Start(t)
-	var out output
-	t.Chdir(t.TempDir())
-	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
-		t.Fatal(out.String())
-	}
+	fill(t, database.URL())
 	const replicas, each = 3, 20
 	for mode, most := range map[string]int{"off": replicas * each, "local": replicas, "distributed": 1} {
 		t.Run(mode, func(t *testing.T) {
@@ -257,11 +270,7 @@ func TestWrongRedisPasswordIsDegradedAndStaysSecret(t *testing.T) {
 
 func TestDatabaseThatIsDownAtStartOrLaterIs503AndComesBack(t *testing.T) {
 	database := postgresrig.Start(t)
-	var out output
-	t.Chdir(t.TempDir())
-	if code := run(t.Context(), []string{"initdb", "--database-url", database.URL()}, &out, &out); code != 0 {
-		t.Fatal(out.String())
-	}
+	fill(t, database.URL())
 	database.Stop()
 	r := start(t, "--database-url", database.URL())
 	down := func() {

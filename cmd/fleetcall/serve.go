@@ -30,7 +30,7 @@ type serveCmd struct {
 	FlightTimeout time.Duration `name:"flight-timeout" env:"COALESCE_FLIGHT_TIMEOUT" default:"30s" help:"How long a shared query may take."`
 	MaxAge        time.Duration `name:"max-age" env:"COALESCE_MAX_AGE" default:"0s" help:"How old a result may be that another replica left; 0: only results of queries that still run."`
 	RedisTimeout  time.Duration `name:"redis-timeout" env:"COALESCE_REDIS_TIMEOUT" default:"250ms" help:"How long a Redis command may take."`
-	AdminToken    string        `name:"admin-token" env:"ADMIN_TOKEN" help:"Bearer token that POST endpoints want; empty: none."`
+	AdminToken    string        `name:"admin-token" env:"ADMIN_TOKEN" help:"Bearer token that POST endpoints want, and that orders between replicas are signed with; empty: none."`
 	ShutdownDelay time.Duration `name:"shutdown-delay" env:"SHUTDOWN_DELAY" default:"0s" help:"How long after SIGTERM requests are still taken while /readyz says no."`
 	Grace         time.Duration `name:"shutdown-grace" env:"SHUTDOWN_GRACE" default:"10s" help:"How long requests may take to finish after SIGTERM."`
 	MaxConns      int           `name:"max-connections" env:"MAX_CONNECTIONS" default:"10000" help:"Client connections at most; more have to wait."`

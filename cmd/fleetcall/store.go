@@ -17,6 +17,7 @@ import (
 type store interface {
 	Product(ctx context.Context, id int32) (product.Product, error)
 	Ping(ctx context.Context) error
+	Check(ctx context.Context) error
 	Stats() product.Stats
 	Totals() product.Totals
 	ResetStats()

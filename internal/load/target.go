@@ -146,15 +146,19 @@ func (t Target) fleetStats(ctx context.Context, enough func(Stats) error) (Stats
 	}
 }
 
-// ResetStats sets the statistics of all live replicas to zero.
+// ResetStats sets the statistics of all live replicas to zero. It returns an error if one
+// of them refuses.
 func (t Target) ResetStats(ctx context.Context) error {
-	status, err := t.ask(ctx, http.MethodPost, "/stats/reset?scope=fleet", nil)
+	var answer struct{ Refused []string }
+	status, err := t.ask(ctx, http.MethodPost, "/stats/reset?scope=fleet", &answer)
 	switch {
-	case err != nil:
 	case status == http.StatusUnauthorized || status == http.StatusForbidden:
 		err = errors.New("the server wants the right ADMIN_TOKEN")
+	case err != nil:
 	case status != http.StatusOK:
 		err = fmt.Errorf("status %d", status)
+	case len(answer.Refused) > 0:
+		err = fmt.Errorf("refused by %s: see its log", strings.Join(answer.Refused, ", "))
 	}
 	if err != nil {
 		return fmt.Errorf("fleetcall: resetting the fleet's statistics: %w", err)

@@ -26,6 +26,10 @@ var (
 	// ErrUnavailable is returned when the database cannot be reached, or when the
 	// connection to it is lost during the query.
 	ErrUnavailable = errors.New("fleetcall: the database is unavailable")
+	// ErrRefused is returned by a store's Check when the database answers, and does not
+	// take this replica's queries: a wrong password, no such database, no table products,
+	// no right to read it.
+	ErrRefused = errors.New("fleetcall: the database refuses this replica")
 	// ErrBusy is returned when all connections of the pool have been in use for
 	// PoolConfig.Wait.
 	ErrBusy = errors.New("fleetcall: every database connection is busy")

@@ -1,11 +1,14 @@
 // Package rollcall asks all live replicas of a fleet a question through Redis, and
 // collects their answers.
 //
-// A question is published on the channel <namespace>:census, to which every replica
-// subscribes. Redis tells the asker how many replicas received the question, so the
-// asker knows when all answers have come, and how many are missing. The answers come
+// A question is published on the channel <namespace>:census@<database>, to which every
+// replica subscribes. Redis tells the asker how many replicas received the question, so
+// the asker knows when all answers have come, and how many are missing. The answers come
 // back on a channel of the asker's own. Nothing is stored in Redis, and nothing is
 // polled.
+//
+// The channel's name has the number of the client's database, because Redis' channels
+// know no databases: without it, a fleet on database 1 would hear one on database 0.
 //
 // A replica that is not connected to Redis when the question is asked does not count,
 // because nobody can know that it exists.
@@ -97,7 +100,7 @@ func New(config Config) *Member {
 	if config.Observe == nil {
 		config.Observe = func(error) {}
 	}
-	channel := config.Namespace + ":census"
+	channel := fmt.Sprintf("%s:census@%d", config.Namespace, database(config.Client))
 	return &Member{
 		config:    config,
 		questions: channel,
@@ -107,6 +110,15 @@ func New(config Config) *Member {
 		answering: make(chan struct{}, maxAnswering),
 		pending:   make(map[string]*pendingQuestion),
 	}
+}
+
+// database returns the number of the database that a client has selected. A Cluster has
+// no database but 0.
+func database(client redis.UniversalClient) int {
+	if single, ok := client.(*redis.Client); ok {
+		return single.Options().DB
+	}
+	return 0
 }
 
 // Start subscribes in the background, and again whenever the connection is lost, and

@@ -141,6 +141,16 @@ func TestAskersOwnErrorIsTheAnswer(t *testing.T) {
 	}
 }
 
+func TestFleetsOnTwoDatabasesOfOneServerDoNotHearEachOther(t *testing.T) {
+	server := redisrig.Start(t)
+	other := redis.NewClient(&redis.Options{Addr: server.Addr, DB: 1, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = other.Close() })
+	a, b, staging := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil), join(t, other, "staging", nil)
+	ready(t, a, b, staging)
+	expect(t, a, "a x", "b x")
+	expect(t, staging, "staging x")
+}
+
 func TestQuestionsAtOnceDoNotMix(t *testing.T) {
 	server := redisrig.Start(t)
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
@@ -167,7 +177,7 @@ func TestReplicaThatLeftIsNotCounted(t *testing.T) {
 	}
 	// The server notices a closed connection later than its client.
 	for n := int64(2); n != 1; {
-		n = client(t, server).PubSubNumSub(t.Context(), "test:census").Val()["test:census"]
+		n = client(t, server).PubSubNumSub(t.Context(), "test:census@0").Val()["test:census@0"]
 	}
 	expect(t, a, "a x")
 }
@@ -217,7 +227,7 @@ func expectNobodyElse(t *testing.T, server *redisrig.Server, a *rollcall.Member)
 // process would be.
 func stopped(t *testing.T, server *redisrig.Server) {
 	t.Helper()
-	deaf := client(t, server).Subscribe(t.Context(), "test:census")
+	deaf := client(t, server).Subscribe(t.Context(), "test:census@0")
 	t.Cleanup(func() { _ = deaf.Close() })
 	if _, err := deaf.Receive(t.Context()); err != nil {
 		t.Fatal(err)
@@ -263,7 +273,7 @@ func TestGarbageOnTheChannelIsIgnored(t *testing.T) {
 	a, b := join(t, client(t, server), "a", nil), join(t, client(t, server), "b", nil)
 	ready(t, a, b)
 	for _, garbage := range []string{"", "{", "[]", `{"id":7}`, "\x00\xff"} {
-		if err := client(t, server).Publish(t.Context(), "test:census", garbage).Err(); err != nil {
+		if err := client(t, server).Publish(t.Context(), "test:census@0", garbage).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -316,7 +326,7 @@ func TestWithoutRedisThereIsOneAnswerAndItComesBackWithRedis(t *testing.T) {
 	alone(a)
 	server.Restart()
 	until(true)
-	for client(t, server).PubSubNumSub(t.Context(), "test:census").Val()["test:census"] != 2 {
+	for client(t, server).PubSubNumSub(t.Context(), "test:census@0").Val()["test:census@0"] != 2 {
 		time.Sleep(10 * time.Millisecond) // no event announces it
 	}
 	expect(t, a, "a x", "b x")

@@ -163,6 +163,7 @@ function headline(r) {
   if (r.unfinished > 0) sentences.push(`${count(r.unfinished)} did not end in time.`);
   for (const share of r.replicas) {
     if (share.state === 'silent') sentences.push(`${share.replica} did not answer: nobody knows what became of its ${plural(share.requests, 'request')}.`);
+    if (share.state === 'refused') sentences.push(`${share.replica} refused its ${plural(share.requests, 'request')}.`);
     if (share.state === 'busy') sentences.push(`${share.replica} was busy with another burst.`);
   }
   if (r.note) sentences.push(r.note);

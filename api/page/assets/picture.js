@@ -355,7 +355,8 @@ export class Picture {
       name.append(svg('title', {}, share.replica));
       if (!r) return;
       if (share.state !== 'ran') {
-        text(left, top + 22, share.state === 'busy' ? 'busy: took no part' : 'did not answer', 'bad', t.spread, anchor);
+        const why = { busy: 'busy: took no part', refused: 'refused the order' }[share.state] ?? 'did not answer';
+        text(left, top + 22, why, 'bad', t.spread, anchor);
         return;
       }
       if (layout.wide) {

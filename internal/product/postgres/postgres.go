@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -117,6 +119,33 @@ func classify(err error) error {
 		return fmt.Errorf("the table is missing, run fleetcall initdb: %w", err)
 	}
 	return err
+}
+
+// checkProducts has all that selectProduct needs of the table, and reads no row.
+const checkProducts = `SELECT id, name, price, COALESCE(description, '') FROM ONLY products LIMIT 0`
+
+// Check asks whether the server takes the queries of Product. It returns
+// product.ErrRefused if the server says no, and product.ErrUnavailable if it cannot be
+// asked.
+func (s *Store) Check(ctx context.Context) error {
+	_, err := s.pool.Exec(ctx, checkProducts, pgx.QueryExecModeSimpleProtocol)
+	if err == nil {
+		return nil
+	}
+	var reply *pgconn.PgError
+	var connecting *pgconn.ConnectError
+	var network net.Error
+	switch classified := classify(err); {
+	case errors.As(err, &reply) && !errors.Is(classified, product.ErrUnavailable):
+		return fmt.Errorf("%w: %w", product.ErrRefused, classified)
+	case reply != nil, errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), ctx.Err() != nil:
+		return classified
+	case errors.As(err, &connecting):
+		// The two do not agree on how to talk, as when one of them wants TLS.
+		return fmt.Errorf("%w: %w", product.ErrRefused, err)
+	default:
+		return classified
+	}
 }
 
 // Ping checks the connection to the server. While the pool is full, it opens a

@@ -129,6 +129,48 @@ func TestDatabaseThatIsDownAtStartOrLaterIsUnavailableAndComesBack(t *testing.T)
 	down()
 }
 
+func TestAServerThatRefusesIsToldFromOneThatIsDown(t *testing.T) {
+	server := postgresrig.Start(t)
+	admin := open(t, server.URL(), poolConfig)
+	if err := admin.Seed(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(t.Context()) }()
+	if _, err := conn.Exec(t.Context(), `CREATE ROLE stranger LOGIN PASSWORD 'strange'; CREATE ROLE reader LOGIN PASSWORD 'strange'; GRANT SELECT ON products TO reader`); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ old, new, why string }{
+		"a wrong password":                   {"only-for-tests", "hunter2", "password authentication failed"},
+		"no such database":                   {"/postgres?", "/nothing?", "does not exist"},
+		"a user that may not read the table": {"fleetcall:only-for-tests", "stranger:strange", "permission denied for table products"},
+		"a server without TLS":               {"sslmode=disable", "sslmode=require", "TLS"},
+		"a user that may read the table":     {"fleetcall:only-for-tests", "reader:strange", ""},
+	} {
+		s := open(t, strings.Replace(server.URL(), c.old, c.new, 1), poolConfig)
+		err := s.Check(t.Context())
+		if errors.Is(err, product.ErrRefused) != (c.why != "") || err != nil && !strings.Contains(err.Error(), c.why) || errors.Is(err, product.ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "only-for-tests")) {
+			t.Errorf("the error has the password: %v", err)
+		}
+	}
+	server.ResetQueries()
+	if err := admin.Check(t.Context()); err != nil || server.Queries() != 0 {
+		t.Errorf("a check: %v, and the server's log has %d queries", err, server.Queries())
+	}
+	server.Stop()
+	for range 2 {
+		if err := admin.Check(t.Context()); !errors.Is(err, product.ErrUnavailable) || errors.Is(err, product.ErrRefused) {
+			t.Errorf("a server that is down: %v", err)
+		}
+	}
+}
+
 func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
 	server := postgresrig.Start(t)
 	if err := open(t, server.URL(), poolConfig).Seed(t.Context(), nil); err != nil {

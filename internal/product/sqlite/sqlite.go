@@ -154,6 +154,19 @@ func (s *Store) release(conn *sql.Conn) {
 	<-s.slots
 }
 
+// Check asks whether the database takes the queries of Product. It returns
+// product.ErrRefused if it does not, and product.ErrUnavailable if ctx ends first.
+func (s *Store) Check(ctx context.Context) error {
+	_, err := s.db.ExecContext(ctx, `SELECT id, name, price, description FROM products LIMIT 0`)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("fleetcall: checking the embedded database: %w: %w", product.ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: %w", product.ErrRefused, err)
+}
+
 // Ping reads the version of the schema. If all connections are in use, it does nothing:
 // that shows that the database works.
 func (s *Store) Ping(ctx context.Context) error {

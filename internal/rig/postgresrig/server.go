@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -109,6 +110,21 @@ func (p *Server) Stop() {
 		return
 	}
 	p.proc.Stop(syscall.SIGQUIT, 10*time.Second)
+}
+
+// Hold makes every query of products wait until release is called. The server counts a
+// query when it begins to wait.
+func (p *Server) Hold() (release func()) {
+	p.t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, p.URL())
+	if err == nil {
+		_, err = conn.Exec(ctx, "BEGIN; LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
+	}
+	if err != nil {
+		p.t.Fatalf("fleetcall: holding the table products: %v", err)
+	}
+	return sync.OnceFunc(func() { _ = conn.Close(ctx) })
 }
 
 var fromProducts = regexp.MustCompile(`(?i)\bfrom (public\.)?"?products\b`)

@@ -4,7 +4,7 @@ package storerig
 import (
 	"context"
 	"errors"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 type Store interface {
 	Product(ctx context.Context, id int32) (product.Product, error)
 	Ping(ctx context.Context) error
+	Check(ctx context.Context) error
 	Stats() product.Stats
 	ResetStats()
 	Seed(ctx context.Context, progress func(done, total int)) error
@@ -34,6 +35,7 @@ func Exercise(t *testing.T, start func(t *testing.T) Database) {
 		"every product is as in the catalogue and counted": everyProductIsAsInTheCatalogue,
 		"an unknown product is not found and no error":     anUnknownProductIsNotFound,
 		"a full pool is busy after the wait":               aFullPoolIsBusyAfterTheWait,
+		"a database without the table refuses":             aDatabaseWithoutTheTableRefuses,
 		"seeding repairs its rows and keeps others":        seedingRepairsItsRowsAndKeepsOthers,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, start(t)) })
@@ -76,15 +78,17 @@ func anUnknownProductIsNotFound(t *testing.T, db Database) {
 }
 
 func aFullPoolIsBusyAfterTheWait(t *testing.T, db Database) {
-	s := db.Open(product.PoolConfig{Min: 1, Max: 1, Wait: 100 * time.Millisecond, Delay: time.Hour})
+	s := db.Open(product.PoolConfig{Min: 1, Max: 1, Wait: time.Second, Delay: time.Hour})
+	if err := s.Check(t.Context()); err != nil { // which makes the connection, however long that takes
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var holder sync.WaitGroup
-	holder.Go(func() {
-		if _, err := s.Product(ctx, 1); !errors.Is(err, context.Canceled) {
-			t.Errorf("the holder of the connection got %v", err)
-		}
-	})
-	for s.Stats().InUse == 0 {
+	holder := make(chan error, 1)
+	go func() {
+		_, err := s.Product(ctx, 1)
+		holder <- err
+	}()
+	for s.Stats().InUse == 0 && len(holder) == 0 {
 		time.Sleep(time.Millisecond) // no event announces it
 	}
 	if _, err := s.Product(t.Context(), 1); !errors.Is(err, product.ErrBusy) || errors.Is(err, product.ErrUnavailable) {
@@ -94,7 +98,9 @@ func aFullPoolIsBusyAfterTheWait(t *testing.T, db Database) {
 		t.Errorf("the pool is busy, and the database counts as unavailable: %v", err)
 	}
 	cancel()
-	holder.Wait()
+	if err := <-holder; !errors.Is(err, context.Canceled) {
+		t.Errorf("the holder of the connection got %v", err)
+	}
 	for s.Stats().InUse != 0 {
 		time.Sleep(time.Millisecond) // no event announces it
 	}
@@ -127,5 +133,23 @@ func seedingRepairsItsRowsAndKeepsOthers(t *testing.T, db Database) {
 	}
 	if p, err := s.Product(t.Context(), 5000); err != nil || p.Name != "mine" {
 		t.Errorf("product 5000: %+v, %v", p, err)
+	}
+}
+
+func aDatabaseWithoutTheTableRefuses(t *testing.T, db Database) {
+	s := db.Open(product.PoolConfig{Min: 1, Max: 2, Wait: time.Minute})
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("a database with the catalogue: %v", err)
+	}
+	if st := s.Stats(); st.Queries != 0 || st.Errors != 0 {
+		t.Errorf("the check counts as a query: %+v", st)
+	}
+	db.Exec(`DROP TABLE products`)
+	if err := s.Check(t.Context()); !errors.Is(err, product.ErrRefused) || !strings.Contains(err.Error(), "products") {
+		t.Errorf("without the table: %v", err)
+	}
+	db.Exec(`CREATE TABLE products (id integer PRIMARY KEY, name text NOT NULL)`)
+	if err := s.Check(t.Context()); !errors.Is(err, product.ErrRefused) || !strings.Contains(err.Error(), "price") {
+		t.Errorf("with a table of the same name that has other columns: %v", err)
 	}
 }
