@@ -78,7 +78,7 @@ func start(t *testing.T, s *store, change func(*api.Config)) *fixture {
 		Replica: "test:1",
 		Tiers: func() api.Tiers {
 			st := group.Stats()
-			return api.Tiers{Local: &api.LocalTier{Requests: st.Requests, Leaders: st.Leaders, Followers: st.Followers}}
+			return api.Tiers{Local: &api.LocalTier{Requests: st.Requests, Leaders: st.Leaders, Followers: st.Followers, Waiting: st.Waiting}}
 		},
 		ResetTiers: group.ResetStats,
 		Logger:     slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, nil)}),

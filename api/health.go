@@ -29,7 +29,7 @@ type ReadinessResponse struct {
 
 // Health is the body that /health returns.
 type Health struct {
-	Status   string      `json:"status"`   // healthy, degraded (Redis is down) or unhealthy (the database is down)
+	Status   string      `json:"status"`   // healthy, degraded (a Redis server is down) or unhealthy (the database is down)
 	Database string      `json:"database"` // connected, disconnected or refused (it does not take this replica's queries)
 	Redis    RedisStatus `json:"redis"`
 	Mode     string      `json:"mode"`

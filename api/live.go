@@ -121,9 +121,10 @@ func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
 			requests[k.Key] += k.Requests
 		}
 	}
-	snap.Fleet.Replicas = nil // Snapshot.Replicas lists them with more detail
 	snap.Fleet.Missing = &missing
 	snap.Fleet.setHitRates()
+	snap.Fleet.setRedisServers()
+	snap.Fleet.Replicas = nil // Snapshot.Replicas lists them with more detail
 	slices.SortFunc(snap.Replicas, func(a, b ReplicaSnapshot) int {
 		return cmp.Or(cmp.Compare(a.Stats.Replica, b.Stats.Replica), cmp.Compare(a.Instance, b.Instance))
 	})

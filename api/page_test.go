@@ -29,6 +29,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"names in the picture stay apart":                 namesInThePictureStayApart,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
+		"each Redis server is shown with its state":       eachRedisServerIsShownWithItsState,
 		"words can be read on what is behind them":        wordsCanBeRead,
 		"the document of the API has its style":           theDocumentHasItsStyle,
 	} {
@@ -96,7 +97,8 @@ func textThatLooksLikeMarkupStaysText(t *testing.T, b *browserrig.Browser) {
 			return api.Leases{Count: 1, Oldest: []api.Lease{{Key: "<script>document.title='run'</script>", AgeMS: 12}}}
 		}
 		c.Tiers = func() api.Tiers {
-			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{Breaker: "<b>open</b>"}}
+			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{
+				RedisServers: []api.RedisServer{{Address: "<b>redis</b>", State: "<i>up</i>", Since: 1e300, Why: "<u>why</u>"}}}}
 		}
 	})
 	fleet.servers = []*api.Server{f.Server}
@@ -106,16 +108,16 @@ func textThatLooksLikeMarkupStaysText(t *testing.T, b *browserrig.Browser) {
 	}
 	browserrig.Value[any](t, p, "document.querySelectorAll('details').forEach((d) => { d.open = true })")
 	browserrig.WaitFor(t, p, "document.querySelectorAll('#calls tbody tr').length === 200")
-	shown := browserrig.Value[struct{ Title, Row, Lease, Breaker, Call, Picture string }](t, p, `({
+	shown := browserrig.Value[struct{ Title, Row, Lease, Redis, Call, Picture string }](t, p, `({
 		Title: document.title,
 		Row: document.querySelector('#replicas-table tbody th').textContent,
 		Lease: document.querySelector('#leases-table tbody th').textContent,
-		Breaker: document.querySelectorAll('#replicas-table tbody td')[4].textContent,
+		Redis: [...document.querySelectorAll('#redis-table tbody :is(th, td):not([data-label=Since])')].map((e) => e.textContent).join(' '),
 		Call: document.querySelector('#calls tbody td:nth-child(2)').textContent,
 		Picture: document.querySelector('#picture title').textContent,
 	})`)
 	if shown.Title != "fleetcall · "+hostile || shown.Row != hostile || shown.Call != hostile || shown.Picture != hostile ||
-		shown.Lease != "<script>document.title='run'</script>" || shown.Breaker != "<b>open</b>" {
+		shown.Lease != "<script>document.title='run'</script>" || shown.Redis != "<b>redis</b> <i>up</i> on "+hostile+": <u>why</u>" {
 		t.Errorf("%+v", shown)
 	}
 	if n := browserrig.Value[int](t, p, "document.querySelectorAll('img').length + document.querySelectorAll('script').length"); n != 3 {
@@ -171,7 +173,7 @@ func theBurstInEachModeAndWhenThingsGoWrong(t *testing.T, b *browserrig.Browser)
 	s := &store{}
 	s.query = func(ctx context.Context, _ int32) (product.Product, error) {
 		s.Sent(ctx)
-		return product.Product{ID: 1}, product.Hold(ctx, 200*time.Millisecond)
+		return product.Product{ID: 1}, product.Hold(ctx, 2*time.Second) // within which all requests come
 	}
 	look(start(t, s, func(c *api.Config) { c.Mode, c.Group, c.Tiers = "off", coalesce.Off[product.Product]{}, nil }),
 		"200 requests → 200 queries; 0 queries prevented", "Coalescing is off", "200 queries")
@@ -321,10 +323,14 @@ func ratesAreNeverNegative(t *testing.T, b *browserrig.Browser) {
 func wordsCanBeRead(t *testing.T, b *browserrig.Browser) {
 	t.Helper()
 	fleet := &concurrentFleet{}
-	f := start(t, slow(1), func(c *api.Config) {
+	held := &store{query: func(ctx context.Context, _ int32) (product.Product, error) {
+		return product.Catalogue()[0], product.Hold(ctx, time.Second) // so that there are followers
+	}}
+	f := start(t, held, func(c *api.Config) {
 		c.Fleet = fleet
 		c.Tiers = func() api.Tiers {
-			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{Breaker: "open"}}
+			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{
+				RedisServers: []api.RedisServer{{Address: "127.0.0.1:6379", State: "up"}, {Address: "127.0.0.1:6380", State: "down", Why: "timeout: no reply"}}}}
 		}
 	})
 	fleet.servers = []*api.Server{f.Server}

@@ -68,7 +68,7 @@ type RedisStatus string
 
 const (
 	RedisConnected RedisStatus = "connected"
-	RedisDegraded  RedisStatus = "degraded" // configured, but out of order
+	RedisDegraded  RedisStatus = "degraded" // a server is down
 	RedisDisabled  RedisStatus = "disabled" // not configured
 )
 

@@ -84,7 +84,7 @@ type DistributedTier struct {
 	Garbage       uint64            `json:"garbage,omitempty"`
 	ActiveFlights int64             `json:"active_flights"`
 	HitRate       string            `json:"hit_rate"`
-	Breaker       string            `json:"breaker"` // over a fleet, the worst
+	RedisServers  []RedisServer     `json:"redis_servers"` // sorted by address
 }
 
 // setHitRates computes every hit rate from the counts.
@@ -129,6 +129,9 @@ func (s *Server) Stats() Stats {
 		TotalRequests: s.counts.total.Load(),
 		Database:      DatabaseStats{Queries: db.Queries, Errors: db.Errors, InUse: db.InUse, Idle: db.Idle, Max: db.Max},
 		Tiers:         s.config.Tiers(),
+	}
+	if t := st.Tiers.Distributed; t != nil && t.RedisServers == nil {
+		t.RedisServers = []RedisServer{}
 	}
 	st.setHitRates()
 	return st
@@ -225,6 +228,7 @@ func (s *Server) stats(c echo.Context) error {
 	}
 	sum.Missing = &missing
 	sum.setHitRates()
+	sum.setRedisServers()
 	return c.JSONPretty(http.StatusOK, sum, "  ")
 }
 
@@ -250,7 +254,7 @@ func (sum *Stats) add(r Stats) {
 	}
 	if t := r.Tiers.Distributed; t != nil {
 		if sum.Tiers.Distributed == nil {
-			sum.Tiers.Distributed = &DistributedTier{Breaker: t.Breaker}
+			sum.Tiers.Distributed = &DistributedTier{}
 		}
 		sum.Tiers.Distributed.add(*t)
 	}
@@ -284,10 +288,6 @@ func (sum *DistributedTier) add(t DistributedTier) {
 	}
 	sum.Garbage += t.Garbage
 	sum.ActiveFlights += t.ActiveFlights
-	badness := map[string]int{"closed": 0, "half-open": 1, "open": 2}
-	if badness[t.Breaker] > badness[sum.Breaker] {
-		sum.Breaker = t.Breaker
-	}
 }
 
 // ResetResponse is the body that POST /stats/reset returns.

@@ -14,16 +14,17 @@ import (
 
 func TestStatsHaveTheContractsFieldsAndOnlyTheTiersThatAreOn(t *testing.T) {
 	tiers := map[string]api.Tiers{
-		"off":         {},
-		"local":       {Local: &api.LocalTier{Requests: 1000, Leaders: 3, Followers: 997}},
-		"distributed": {Local: &api.LocalTier{Requests: 1000, Leaders: 3, Followers: 997}, Distributed: &api.DistributedTier{Requests: 3, Leaders: 1, Followers: 2, Breaker: "closed"}},
+		"off":   {},
+		"local": {Local: &api.LocalTier{Requests: 1000, Leaders: 3, Followers: 997}},
+		"distributed": {Local: &api.LocalTier{Requests: 1000, Leaders: 3, Followers: 997}, Distributed: &api.DistributedTier{Requests: 3, Leaders: 1, Followers: 2,
+			RedisServers: []api.RedisServer{{Address: "127.0.0.1:6379", State: "up", Since: 1697812345.678}}}},
 	}
 	want := map[string]string{
 		"off":   `{}`,
 		"local": `{"local":{"requests":1000,"leaders":3,"followers":997,"errors":0,"active_flights":0,"waiting":0,"hit_rate":"99.7%"}}`,
 		"distributed": `{"local":{"requests":1000,"leaders":3,"followers":997,"errors":0,"active_flights":0,"waiting":0,"hit_rate":"99.7%"},` +
 			`"distributed":{"requests":3,"leaders":1,"followers":2,"cached":0,"fallbacks":0,"takeovers":0,"lease_lost":0,"errors":0,"incompatible":0,` +
-			`"redis_errors":0,"active_flights":0,"hit_rate":"66.7%","breaker":"closed"}}`,
+			`"redis_errors":0,"active_flights":0,"hit_rate":"66.7%","redis_servers":[{"address":"127.0.0.1:6379","state":"up","since":1697812345.678,"why":""}]}}`,
 	}
 	for mode := range tiers {
 		t.Run(mode, func(t *testing.T) {
@@ -106,9 +107,8 @@ func (f *fakeFleet) Ask(ctx context.Context, question string, _ int) (answers []
 
 func TestFleetScopeSumsTheReplicasAndListsThem(t *testing.T) {
 	fleet := &fakeFleet{}
-	breakers := []string{"closed", "open", "half-open"}
 	var fixtures []*fixture
-	for i, breaker := range breakers {
+	for i := range 3 {
 		f := start(t, &store{}, func(c *api.Config) {
 			c.Replica = fmt.Sprintf("replica-%d", i)
 			c.Fleet = fleet
@@ -116,7 +116,7 @@ func TestFleetScopeSumsTheReplicasAndListsThem(t *testing.T) {
 			c.Tiers = func() api.Tiers {
 				return api.Tiers{
 					Local: &api.LocalTier{Requests: 10, Leaders: 1, Followers: 9},
-					Distributed: &api.DistributedTier{Requests: 1, Leaders: 1, RedisErrors: 2, Breaker: breaker,
+					Distributed: &api.DistributedTier{Requests: 1, Leaders: 1, RedisErrors: 2,
 						RedisErrorsBy: map[string]uint64{"timeout": 2}},
 				}
 			}
@@ -136,7 +136,7 @@ func TestFleetScopeSumsTheReplicasAndListsThem(t *testing.T) {
 	if l := sum.Tiers.Local; l == nil || l.Requests != 30 || l.HitRate != "90.0%" {
 		t.Errorf("local %+v", l)
 	}
-	if d := sum.Tiers.Distributed; d == nil || d.Leaders != 3 || d.Breaker != "open" || d.RedisErrorsBy["timeout"] != 6 {
+	if d := sum.Tiers.Distributed; d == nil || d.Leaders != 3 || d.RedisErrorsBy["timeout"] != 6 {
 		t.Errorf("distributed %+v", d)
 	}
 	if sum.Missing == nil || *sum.Missing != 0 || sum.Note != "" || len(sum.Replicas) != 3 {

@@ -160,7 +160,7 @@ func TestAShortRunWritesThePage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"herd of 1,000 on one key", "one SET and one PUBLISH behind x/sync", "lone caller, p50", "different keys, 256 at once",
-		"commands of a flight, hot key | 4 |", "Replicas: one flight", "One hot product",
+		"commands of a flight, hot key | 4 |", "Replicas: one flight", "1 in 1,000 writes held", "One hot product",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page lacks %q", want)

@@ -73,6 +73,7 @@ var parts = []struct {
 	{"lone", measureLone},
 	{"keys", measureKeys},
 	{"growth", measureGrowth},
+	{"trouble", measureTrouble},
 	{"program", measureProgram},
 }
 
@@ -86,7 +87,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/fleetcall", "path of the program, as make build makes it")
 	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and its plots into this directory")
-	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, lone, keys, growth, program")
+	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, lone, keys, growth, trouble, program")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the only part to this file")
 	flag.BoolVar(&o.quick, "quick", false, "short rounds: to see that it works, not for figures")
 	flag.BoolVar(&o.json, "json", false, "print the only part's findings as JSON")

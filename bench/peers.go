@@ -173,7 +173,11 @@ func newFleetcall(addr string) replica {
 // newGroup returns a replica's Group on a client of its own, with every
 // default but those given. Nothing is logged.
 func newGroup(addr string, options ...distributed.Option) (*distributed.Group[[]byte], func()) {
-	client := newClient(addr)
+	return newGroupOn(newClient(addr), options...)
+}
+
+// newGroupOn is newGroup on a client that ends with it.
+func newGroupOn(client redis.UniversalClient, options ...distributed.Option) (*distributed.Group[[]byte], func()) {
 	options = append(options, distributed.WithLogger(slog.New(slog.DiscardHandler)))
 	fleet := value(distributed.Open(client, options...))
 	group := value(distributed.NewGroup[[]byte](fleet, "bench"))

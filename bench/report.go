@@ -67,10 +67,13 @@ func (s *section) ratio(what string, ours, peer float64, peerName string, limit 
 	})
 }
 
-// limit checks a figure that needs no peer.
-func (s *section) limit(what string, ours, limit float64) {
+// limit checks a count that needs no peer.
+func (s *section) limit(what string, ours, limit float64) { s.within(what, ours, limit, count) }
+
+// within checks a figure that needs no peer.
+func (s *section) within(what string, ours, limit float64, unit func(float64) string) {
 	s.Checks = append(s.Checks, check{
-		What: what, Ours: count(ours), Peer: "–", Ratio: "", Target: "≤ " + count(limit), Met: ours <= limit,
+		What: what, Ours: unit(ours), Peer: "–", Ratio: "", Target: "≤ " + unit(limit), Met: ours <= limit,
 	})
 }
 

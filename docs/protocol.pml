@@ -10,13 +10,14 @@
  *   proctype Caller    a caller of Do, and the flight it starts when the local
  *                      tier has none (joining.go, leading.go, following.go)
  *   proctype Replica   a replica's subscription loop (pubsub)
- *   proctype World     time, and what goes wrong: leases that run out, leaders
- *                      that stop or die, commands that arrive late
+ *   proctype World     time, and what goes wrong: leases that run out or vanish,
+ *                      leaders that stop or die, a Redis that hangs, commands that
+ *                      arrive late
  *   proctype Forgetter a caller of Forget (forget.go)
  *
  * There is no clock. A lease can run out as soon as nobody renews it, and never
  * has to: that covers every length of a lease and every speed of a replica.
- * Ages are an order of events: what had ended when somebody came.
+ * Times are an order of events: what had ended when somebody came, or joined.
  *
  * The verifier takes its settings from the environment, so that one build of it
  * does for all: sizes, what may go wrong, and how often. A BREAK_ setting takes
@@ -30,92 +31,122 @@
 
 #define MOST_CALLERS  3
 #define MOST_REPLICAS 3
+#define MOST_FORGETS  2
 
 hidden byte CALLERS = 3;     /* calls of Do; each may lead one flight, which has its number */
 hidden byte REPLICAS = 2;
 hidden byte ATTEMPTS = 3;    /* MaxTakeovers + 1 */
 hidden byte APART;           /* 1: each caller comes to a replica of its own */
+hidden byte TOGETHER;        /* 1: all callers come to the first replica, and all Forgets to the last */
 hidden byte HOT;             /* 1: every replica is subscribed already */
+hidden byte LARGE;           /* 1: messages are notices; outcomes are fetched */
+hidden byte ENDLESS;         /* 1: a function returns only when it is cancelled */
 hidden byte LEASE_TIMER = 1; /* 0: followers never look for themselves when a lease has run out */
+hidden byte THAWS = 1;       /* 0: a Redis that hangs does so for ever */
 
 /* How often each thing may go wrong. */
 hidden byte CRASHES;         /* replicas that die */
 hidden byte STOPS;           /* leaders that are stopped, or cannot renew, for longer than their lease */
+hidden byte VANISHES;        /* leases that Redis drops before they are due */
+hidden byte FLUSHES;         /* Redis loses everything, or all strikes */
+hidden byte HANGS;           /* Redis answers nobody, for as long as it takes */
 hidden byte LOSSES;          /* messages that do not arrive, without a sign of it */
 hidden byte FAILURES;        /* commands that fail: before Redis ran them, or after */
 hidden byte LATE_JOINS;      /* joins that fail, and which Redis runs later all the same */
 hidden byte LATE_FINISHES;   /* the same of finish */
-hidden byte LEAVERS;         /* flights whose local callers all leave */
+hidden byte LATE_RENEWALS;   /* the same of renew */
+hidden byte EARLY;           /* outcomes that seem to have ended earlier than they did */
+hidden byte LEAVERS;         /* local callers that leave, the last of their flight */
 hidden byte SHUTDOWNS;       /* leaders that give up though somebody waits */
 hidden byte RECONNECTS;      /* subscription connections that break */
 hidden byte FORGETS;         /* calls of Forget, on any replica */
 hidden byte EXPIRIES;        /* outcomes that outlive the hand-off TTL */
 
 hidden byte BREAK_JOIN_IGNORES_LEASE, BREAK_JOIN_LEAVES_NO_MARK, BREAK_JOIN_COMES_AFTER_ABANDON;
-hidden byte BREAK_ATTEMPTS_NOT_COUNTED, BREAK_REPEATED_FINISH_CLEARS_ATTEMPTS;
-hidden byte BREAK_NO_RENEWAL, BREAK_RENEW_FORGETS_DETACHED;
-hidden byte BREAK_FINISH_DELETES_FOREIGN_LEASE, BREAK_RETRY_SENDS_OUTCOME;
-hidden byte BREAK_LATE_FINISH_SENDS_OUTCOME, BREAK_LATE_FINISH_LOOKS_FRESH, BREAK_LATE_FINISH_CLEARS_ATTEMPTS;
-hidden byte BREAK_UNSURE_FINISHES, BREAK_ABANDON_SAYS_NOTHING;
+hidden byte BREAK_DEATHS_NOT_COUNTED, BREAK_VANISHED_LEASE_COUNTS, BREAK_FINISH_CLEARS_FOREIGN_STRIKES;
+hidden byte BREAK_FINISH_CLEARS_LIVING_STRIKES, BREAK_LOST_FINISH_LEAVES_STRIKE, BREAK_ABANDON_LEAVES_STRIKE;
+hidden byte BREAK_NO_RENEWAL, BREAK_RENEW_FORGETS_DETACHED, BREAK_RENEW_MOVES_NO_STRIKE;
+hidden byte BREAK_RENEW_TAKES_WITHOUT_STRIKE, BREAK_RENEW_TAKES_FOREIGN_LEASE, BREAK_RENEW_DETACHES_NOTHING;
+hidden byte BREAK_PEEK_IGNORES_STRIKE, BREAK_FINISH_DELETES_FOREIGN_LEASE;
+hidden byte BREAK_UNSURE_FINISHES, BREAK_ABANDON_SAYS_NOTHING, BREAK_ABANDON_GIVEN_UP_WHILE_DOWN;
+hidden byte BREAK_LEAVE_NOT_SENT, BREAK_REPEATED_LEAVE_COUNTS, BREAK_LEADER_ASKS_ONCE, BREAK_WAITS_FOR_DOWN_SERVER;
 hidden byte BREAK_FORGET_DETACHES_NOTHING, BREAK_FORGET_KEEPS_LEASE;
-hidden byte BREAK_LOCAL_TIER_IGNORES_AGE, BREAK_LOCAL_TIER_JOINS_ENDED;
-hidden byte BREAK_OWN_REPLICA_JOINS_ENDED, BREAK_ENDED_LIST_READ_AFTER_JOIN;
-hidden byte BREAK_FETCH_IGNORES_AGE, BREAK_TAKES_ANY_MESSAGE, BREAK_SUBSCRIBE_WITHOUT_PEEK;
+hidden byte BREAK_RECONNECT_FORGETS_NOTHING, BREAK_RECONNECT_FORGETS_ALL, BREAK_NOTICES_ONLY_COUNTED;
+hidden byte BREAK_NUMBER_BEFORE_NOTICE;
+hidden byte BREAK_LOCAL_TIER_IGNORES_AGE, BREAK_MESSAGE_IGNORES_AGE, BREAK_FETCH_IGNORES_AGE;
+hidden byte BREAK_TAKES_ANY_MESSAGE, BREAK_SUBSCRIBE_WITHOUT_PEEK;
 
 hidden byte WITNESS_TAKEOVER, WITNESS_POISONED, WITNESS_FETCHED, WITNESS_ABANDONED, WITNESS_LATE_OUTCOME;
-hidden byte WITNESS_JOIN_TOO_LATE;
+hidden byte WITNESS_JOIN_TOO_LATE, WITNESS_RETAKEN, WITNESS_DETACHED_WHEN_LOST, WITNESS_ASKED_AGAIN;
+hidden byte WITNESS_TOO_OLD, WITNESS_MISSED_FORGET, WITNESS_FALLBACK;
 
 #define setting(name) { char *value = getenv(#name); if (value) name = atoi(value); }
 
 inline read_settings() {
 	c_code {
-		setting(CALLERS) setting(REPLICAS) setting(ATTEMPTS) setting(APART) setting(HOT) setting(LEASE_TIMER)
-		setting(CRASHES) setting(STOPS) setting(LOSSES) setting(FAILURES) setting(LATE_JOINS)
-		setting(LATE_FINISHES) setting(LEAVERS) setting(SHUTDOWNS) setting(RECONNECTS)
-		setting(FORGETS) setting(EXPIRIES)
-		setting(BREAK_JOIN_IGNORES_LEASE) setting(BREAK_JOIN_LEAVES_NO_MARK) setting(BREAK_JOIN_COMES_AFTER_ABANDON)
-		setting(BREAK_ATTEMPTS_NOT_COUNTED) setting(BREAK_REPEATED_FINISH_CLEARS_ATTEMPTS)
-		setting(BREAK_NO_RENEWAL) setting(BREAK_RENEW_FORGETS_DETACHED)
-		setting(BREAK_FINISH_DELETES_FOREIGN_LEASE) setting(BREAK_RETRY_SENDS_OUTCOME)
-		setting(BREAK_LATE_FINISH_SENDS_OUTCOME) setting(BREAK_LATE_FINISH_LOOKS_FRESH)
-		setting(BREAK_LATE_FINISH_CLEARS_ATTEMPTS)
-		setting(BREAK_UNSURE_FINISHES) setting(BREAK_ABANDON_SAYS_NOTHING)
-		setting(BREAK_FORGET_DETACHES_NOTHING) setting(BREAK_FORGET_KEEPS_LEASE)
-		setting(BREAK_LOCAL_TIER_IGNORES_AGE) setting(BREAK_LOCAL_TIER_JOINS_ENDED)
-		setting(BREAK_OWN_REPLICA_JOINS_ENDED) setting(BREAK_ENDED_LIST_READ_AFTER_JOIN)
-		setting(BREAK_FETCH_IGNORES_AGE) setting(BREAK_TAKES_ANY_MESSAGE) setting(BREAK_SUBSCRIBE_WITHOUT_PEEK)
-		setting(WITNESS_TAKEOVER) setting(WITNESS_POISONED) setting(WITNESS_FETCHED)
-		setting(WITNESS_ABANDONED) setting(WITNESS_LATE_OUTCOME) setting(WITNESS_JOIN_TOO_LATE)
+		setting(CALLERS) setting(REPLICAS) setting(ATTEMPTS) setting(APART) setting(TOGETHER) setting(HOT)
+		setting(LARGE) setting(ENDLESS) setting(LEASE_TIMER) setting(THAWS) setting(CRASHES) setting(STOPS)
+		setting(VANISHES) setting(FLUSHES) setting(HANGS) setting(LOSSES) setting(FAILURES) setting(LATE_JOINS)
+		setting(LATE_FINISHES) setting(LATE_RENEWALS) setting(EARLY) setting(LEAVERS) setting(SHUTDOWNS)
+		setting(RECONNECTS) setting(FORGETS) setting(EXPIRIES) setting(BREAK_JOIN_IGNORES_LEASE)
+		setting(BREAK_JOIN_LEAVES_NO_MARK) setting(BREAK_JOIN_COMES_AFTER_ABANDON)
+		setting(BREAK_DEATHS_NOT_COUNTED) setting(BREAK_VANISHED_LEASE_COUNTS)
+		setting(BREAK_FINISH_CLEARS_FOREIGN_STRIKES) setting(BREAK_FINISH_CLEARS_LIVING_STRIKES)
+		setting(BREAK_LOST_FINISH_LEAVES_STRIKE) setting(BREAK_ABANDON_LEAVES_STRIKE) setting(BREAK_NO_RENEWAL)
+		setting(BREAK_RENEW_FORGETS_DETACHED) setting(BREAK_RENEW_MOVES_NO_STRIKE)
+		setting(BREAK_RENEW_TAKES_WITHOUT_STRIKE) setting(BREAK_RENEW_TAKES_FOREIGN_LEASE)
+		setting(BREAK_RENEW_DETACHES_NOTHING) setting(BREAK_PEEK_IGNORES_STRIKE)
+		setting(BREAK_FINISH_DELETES_FOREIGN_LEASE) setting(BREAK_UNSURE_FINISHES)
+		setting(BREAK_ABANDON_SAYS_NOTHING) setting(BREAK_ABANDON_GIVEN_UP_WHILE_DOWN)
+		setting(BREAK_LEAVE_NOT_SENT) setting(BREAK_REPEATED_LEAVE_COUNTS) setting(BREAK_LEADER_ASKS_ONCE)
+		setting(BREAK_WAITS_FOR_DOWN_SERVER) setting(BREAK_FORGET_DETACHES_NOTHING)
+		setting(BREAK_FORGET_KEEPS_LEASE) setting(BREAK_RECONNECT_FORGETS_NOTHING)
+		setting(BREAK_RECONNECT_FORGETS_ALL) setting(BREAK_NOTICES_ONLY_COUNTED)
+		setting(BREAK_NUMBER_BEFORE_NOTICE) setting(BREAK_LOCAL_TIER_IGNORES_AGE)
+		setting(BREAK_MESSAGE_IGNORES_AGE) setting(BREAK_FETCH_IGNORES_AGE) setting(BREAK_TAKES_ANY_MESSAGE)
+		setting(BREAK_SUBSCRIBE_WITHOUT_PEEK) setting(WITNESS_TAKEOVER) setting(WITNESS_POISONED)
+		setting(WITNESS_FETCHED) setting(WITNESS_ABANDONED) setting(WITNESS_LATE_OUTCOME)
+		setting(WITNESS_JOIN_TOO_LATE) setting(WITNESS_RETAKEN) setting(WITNESS_DETACHED_WHEN_LOST)
+		setting(WITNESS_ASKED_AGAIN) setting(WITNESS_TOO_OLD) setting(WITNESS_MISSED_FORGET)
+		setting(WITNESS_FALLBACK)
 	};
-	assert(CALLERS <= MOST_CALLERS && REPLICAS <= MOST_REPLICAS && (!APART || CALLERS <= REPLICAS));
-	crashes = CRASHES; stops = STOPS; losses = LOSSES; failures = FAILURES;
-	late_joins = LATE_JOINS; late_finishes = LATE_FINISHES;
+	assert(CALLERS <= MOST_CALLERS && REPLICAS <= MOST_REPLICAS && FORGETS <= MOST_FORGETS);
+	assert(!APART || CALLERS <= REPLICAS);
+	crashes = CRASHES; stops = STOPS; vanishes = VANISHES; flushes = FLUSHES; hangs = HANGS;
+	losses = LOSSES; failures = FAILURES; late_joins = LATE_JOINS;
+	late_finishes = LATE_FINISHES; late_renewals = LATE_RENEWALS; early = EARLY;
 	leavers = LEAVERS; shutdowns = SHUTDOWNS; reconnects = RECONNECTS; expiries = EXPIRIES
 }
 
 #define NONE 0
+#define MANY 9
 #define bit(i)       (1 << (i))
 #define has(set, i)  (((set) & bit(i)) != 0)
 #define add(set, i)  set = set | bit(i)
 #define drop(set, i) set = set & ~bit(i)
+#define size(set)    (has(set, 1) + has(set, 2) + has(set, 3)) /* none has 0 in it */
 
 /* Words of the scripts' replies, kinds of messages, states of a subscription,
  * and how a call came by its answer. */
 mtype = { lead, follow, poisoned, too_late, done, running_, gone };
-mtype = { value, notice, abandoned, confirmation, forgotten };
+mtype = { value, notice, abandoned, confirmation, control_confirmation, forgotten };
 mtype = { cold, asked, confirmed };
-mtype = { own, by_message, by_peek, failed };
+mtype = { answered_, failed };
 
 /* ------------------------------------------------------------------ Redis */
 
 byte lease;            /* the flight that holds it, or NONE */
-bool joined;           /* the lease's first character */
-byte attempts;
 byte detached;         /* set of flights with a detached lease */
-byte detached_joined;  /* those of them that somebody had joined */
+byte marked;           /* set of flights that somebody has joined, with a lease or a detached one */
+byte count[MOST_CALLERS + 1]; /* how many have joined, and not left; MANY: not known */
+byte strikes;          /* set of flights in the hash of strikes */
+byte due;              /* those of them whose lease was due by now */
 byte over;             /* set of flights given up whose join is yet to come */
 byte stored;           /* set of flights whose result key exists */
 byte subscribed;       /* set of replicas that Redis publishes the channel to */
+byte control;          /* the same of the control channel */
+byte forgets;          /* how often Forget was called */
+bool frozen;           /* Redis answers nobody */
 
 /* Messages on their way to each replica's subscription loop, in order. */
 chan wire[MOST_REPLICAS] = [6] of { mtype, byte };
@@ -131,11 +162,9 @@ byte waiting;               /* set of calls that have a waiter on the channel */
 byte missed;                /* set of calls whose waiter was told to peek */
 byte heard_value[MOST_CALLERS + 1], heard_notice[MOST_CALLERS + 1], heard_abandoned[MOST_CALLERS + 1];
                             /* by call: the flights whose message its waiter holds */
-byte finishing;             /* set of flights in their replicas' finishing lists */
-byte renewing;              /* set of flights whose leader renews in time */
-byte started_after[MOST_CALLERS + 1], came_after_age[MOST_CALLERS + 1];
-                            /* by call and by caller: the flights that had ended before it, as
-                             * far as their age will tell */
+byte finishing;             /* set of flights whose finish is on its way */
+byte renewing;              /* set of flights whose leader renews in time, or finishes in time */
+byte fallback;              /* set of flights whose function runs without a lease */
 
 /* How each local flight ended, for the callers that joined it. */
 byte ended_calls;
@@ -146,30 +175,37 @@ byte local_waiters[MOST_CALLERS + 1];
 /* ------------------------------- what the properties, and they alone, know */
 
 byte ended;            /* set of flights whose function has returned */
-byte unheard;          /* set of flights whose first finish failed before Redis ran it */
 byte running;          /* set of flights whose function runs, of those that others may wait for */
-byte granted;          /* set of flights whose lease has not run out, nor been given back or forgotten */
+byte granted;          /* set of flights whose lease has not been lost, given back or forgotten */
 byte begun;            /* set of flights whose function runs or has run, or which hold the lease */
-byte overdue;          /* set of flights whose leader was stopped, or could not renew */
+byte overdue;          /* set of flights that Redis has not heard of in time, though their leader lives */
 byte shared;           /* set of flights whose finish Redis has run */
+byte late;             /* set of flights whose finish came while another led; for its witness */
 byte victims;          /* leaders that died since an outcome was shared */
-byte before_forget[MOST_REPLICAS]; /* flights begun before a Forget that this replica knows of */
+byte heard_of[MOST_REPLICAS];      /* set of the Forgets that this replica knows of */
+byte begun_before[MOST_FORGETS + 1]; /* by the number of a Forget */
 
 /* What may go wrong still. */
-byte crashes, stops, losses, failures, late_joins, late_finishes;
+byte crashes, stops, vanishes, flushes, hangs, losses, failures, early;
+byte late_joins, late_finishes, late_renewals;
 byte leavers, shutdowns, reconnects, expiries;
-byte late_join, late_finish; /* sets of flights with such a command still on its way */
+byte late_join, late_finish, late_renew; /* sets of flights with such a command still on its way */
 
 /* The verdicts. Spin names the one that a trail ends with. */
-hidden byte P1_one_flight, P1_flight_kept_while_renewed;
+hidden byte P1_one_flight, P1_flight_kept_while_renewed, P1_vacant_lease_taken_again;
 hidden byte P3_joined_that_flight, P3_not_stale;
-hidden byte P4_forgotten_flight_not_joined;
-hidden byte P6_attempts_bounded;
+hidden byte P4_forgotten_flight_not_joined, P4_nothing_forgotten_unless_missed;
+hidden byte P6_attempts_bounded, P6_only_deaths_count;
 hidden byte queue_long_enough;
-hidden byte i, was_joined;
+hidden byte i, was_marked;
+
+/* The flights begun before any of these Forgets. */
+#define before_forgets(set) ((has(set, 1) -> begun_before[1] : 0) | (has(set, 2) -> begun_before[2] : 0))
 
 /* Only Forget asks what has begun. */
 #define begins(flight) begun = begun | (FORGETS > 0 -> bit(flight) : 0)
+
+#define deceased ((has(dead, 0) -> at[0] : 0) | (has(dead, 1) -> at[1] : 0) | (has(dead, 2) -> at[2] : 0))
 
 #define verdict(name, claim) name = (claim); assert(name)
 #define witness(name, event) assert(!(name && (event)))
@@ -178,11 +214,11 @@ hidden byte i, was_joined;
 
 /* PUBLISH on the key's channel. A message to a replica where nobody waits is
  * left out: whoever waits there later follows a flight that holds the lease
- * then, and that a flight that is over cannot, but for a join that is late. */
+ * then, and that a flight that is over cannot, but for a command that is late. */
 inline publish(kind, flight) {
 	for (i : 0 .. REPLICAS - 1) {
 		if
-		:: has(subscribed, i) && (LATE_JOINS > 0 || (waiting & at[i]) != 0) ->
+		:: has(subscribed, i) && (LATE_JOINS + LATE_RENEWALS > 0 || (waiting & at[i]) != 0) ->
 			verdict(queue_long_enough, nfull(wire[i]));
 			wire[i]!kind, flight
 		:: else
@@ -191,12 +227,38 @@ inline publish(kind, flight) {
 	i = 0
 }
 
+/* The lease and the detached lease of a flight are no more. */
+inline release(flight) {
+	if
+	:: lease == flight -> lease = NONE
+	:: else
+	fi;
+	drop(detached, flight);
+	drop(marked, flight);
+	drop(granted, flight);
+	count[flight] = 0
+}
+
+inline remove_strike(flight) {
+	drop(strikes, flight);
+	drop(due, flight)
+}
+
+/* Who joined is not known. */
+inline mark_unknown(flight) {
+	add(marked, flight);
+	count[flight] = (LEAVERS > 0 -> MANY : 0)
+}
+
+#define deaths (BREAK_VANISHED_LEASE_COUNTS -> strikes : strikes & due)
+
 /* join.lua, without MaxAge. */
 inline join_script(flight, reply, holder) {
 	if
-	:: lease != NONE && lease != flight && (!BREAK_JOIN_IGNORES_LEASE || joined) ->
+	:: lease != NONE && lease != flight && (!BREAK_JOIN_IGNORES_LEASE || has(marked, lease)) ->
 		holder = lease;
-		joined = !BREAK_JOIN_LEAVES_NO_MARK;
+		marked = marked | (BREAK_JOIN_LEAVES_NO_MARK -> 0 : bit(lease));
+		count[lease] = (LEAVERS > 0 && count[lease] < MANY -> count[lease] + 1 : count[lease]);
 		reply = follow
 	:: lease == flight ->
 		reply = lead
@@ -204,13 +266,15 @@ inline join_script(flight, reply, holder) {
 		reply = too_late
 	:: else ->
 		if
-		:: attempts >= ATTEMPTS ->
+		:: size(deaths) >= ATTEMPTS && !BREAK_DEATHS_NOT_COUNTED ->
+			verdict(P6_only_deaths_count, (deaths & ~(deceased | overdue)) == 0);
 			reply = poisoned
 		:: else ->
-			attempts = attempts + !BREAK_ATTEMPTS_NOT_COUNTED;
 			verdict(P1_one_flight, granted == 0);
 			lease = flight;
-			joined = false;
+			drop(marked, flight);
+			add(strikes, flight);
+			drop(due, flight);
 			add(granted, flight);
 			begins(flight);
 			reply = lead
@@ -218,54 +282,105 @@ inline join_script(flight, reply, holder) {
 	fi
 }
 
+/* leave.lua. A repeated leave does nothing. */
+inline leave_script(flight) {
+	if
+	:: count[flight] > 0 && count[flight] < MANY ->
+		count[flight]--;
+		if
+		:: count[flight] == 0 -> drop(marked, flight)
+		:: else
+		fi
+	:: else
+	fi
+}
+
+/* A flight whose lease vanished before it was due has its strike still. */
+#define lives(flight) (lease == flight || has(detached, flight) || \
+	(has(strikes & ~due, flight) && !BREAK_PEEK_IGNORES_STRIKE))
+
 /* peek.lua */
 inline peek_script(flight, reply) {
 	if
 	:: has(stored, flight) -> reply = done
 	:: else ->
 		if
-		:: lease == flight || has(detached, flight) -> reply = running_
+		:: lives(flight) -> reply = running_
 		:: else -> reply = gone
 		fi
 	fi
 }
 
-/* renew.lua. Redis keeps what is renewed in time, so that an extension changes
- * nothing here. */
+/* renew.lua. A flight that is over, or forgotten, has no strike. */
 inline renew_script(flight) {
 	if
-	:: lease == flight
-	:: has(detached, flight) && !BREAK_RENEW_FORGETS_DETACHED
-	:: else -> drop(renewing, flight)
+	:: has(over, flight)
+	:: lease == flight ->
+		add(strikes, flight);
+		drop(due, flight)
+	:: (lease == NONE || BREAK_RENEW_TAKES_FOREIGN_LEASE) && lease != flight && !has(over, flight) &&
+			(has(strikes, flight) || BREAK_RENEW_TAKES_WITHOUT_STRIKE) ->
+		witness(WITNESS_RETAKEN, true);
+		verdict(P1_one_flight, granted == 0);
+		release(flight);
+		lease = flight;
+		mark_unknown(flight);
+		add(strikes, flight);
+		drop(due, flight);
+		add(granted, flight)
+	:: else ->
+		verdict(P1_vacant_lease_taken_again, lease != NONE || !has(running & ~overdue, flight) ||
+			has(begun_before[1] | begun_before[2], flight) || flushes != FLUSHES);
+		if
+		:: has(strikes, flight) && !BREAK_RENEW_MOVES_NO_STRIKE -> drop(due, flight)
+		:: else
+		fi;
+		if
+		:: has(detached, flight) && BREAK_RENEW_FORGETS_DETACHED -> release(flight)
+		:: !has(detached, flight) && !BREAK_RENEW_DETACHES_NOTHING ->
+			witness(WITNESS_DETACHED_WHEN_LOST, true);
+			add(detached, flight);
+			mark_unknown(flight)
+		:: else
+		fi
 	fi
 }
 
-/* finish.lua, without MaxAge. In a repeated or late try, the attempts may be
- * those of others who led since. */
-inline finish_script(flight, kind, others_led) {
-	was_joined = true;
+/* Whether a renewal changes anything: one in time, of who has its lease, does not. */
+#define renewal_counts(flight) (!has(renewing, flight) || \
+	(lease != flight && (!has(detached, flight) || (lease == NONE && has(strikes, flight)))) || \
+	BREAK_RENEW_FORGETS_DETACHED || BREAK_RENEW_TAKES_WITHOUT_STRIKE)
+
+/* finish.lua, without MaxAge. */
+inline finish_script(flight, kind) {
+	was_marked = true;
 	if
 	:: lease == flight || (BREAK_FINISH_DELETES_FOREIGN_LEASE && lease != NONE) ->
-		was_joined = joined;
+		was_marked = has(marked, flight);
 		lease = NONE;
-		joined = false;
-		attempts = 0
+		/* Deaths are forgotten; who lives keeps its strike. */
+		strikes = strikes & ~(BREAK_FINISH_CLEARS_LIVING_STRIKES -> 255 : due);
+		due = 0
 	:: else ->
-		was_joined = !has(detached, flight) || has(detached_joined, flight);
-		drop(detached, flight);
-		drop(detached_joined, flight);
+		was_marked = !has(detached, flight) || has(marked, flight);
+		late = late | (WITNESS_LATE_OUTCOME && lease != NONE -> bit(flight) : 0);
 		if
-		:: lease == NONE && !(others_led) -> attempts = 0
+		:: BREAK_FINISH_CLEARS_FOREIGN_STRIKES -> strikes = 0; due = 0
 		:: else
 		fi
 	fi;
-	drop(granted, flight);
+	release(flight);
+	if
+	:: lease == NONE || !BREAK_LOST_FINISH_LEAVES_STRIKE -> remove_strike(flight)
+	:: else
+	fi;
+	drop(overdue, flight);
 	if
 	:: CRASHES > 0 && !has(shared, flight) -> add(shared, flight); victims = 0
 	:: else
 	fi;
 	if
-	:: was_joined ->
+	:: was_marked ->
 		add(stored, flight);
 		publish(kind, flight)
 	:: else
@@ -274,69 +389,61 @@ inline finish_script(flight, kind, others_led) {
 
 /* abandon.lua. That the join comes too late is kept only where one is on its way. */
 inline abandon_script(flight, forced, given_up) {
-	was_joined = (lease == flight && joined) || has(detached_joined, flight);
-	given_up = forced || !was_joined;
+	given_up = forced || !has(marked, flight);
 	if
 	:: given_up ->
 		drop(running, flight); /* nobody waits for the function: its context has ended, or does now */
+		was_marked = has(marked, flight);
 		if
 		:: lease != flight && !has(detached, flight) ->
-			was_joined = true;
-			over = over | (late_join & bit(flight))
+			was_marked = true;
+			over = over | ((late_join | late_renew) & bit(flight))
 		:: else
 		fi;
-		drop(detached, flight);
-		drop(detached_joined, flight);
-		drop(granted, flight);
+		release(flight);
+		drop(overdue, flight);
 		if
-		:: lease == flight ->
-			lease = NONE;
-			joined = false;
-			if
-			:: attempts > 0 -> attempts--
-			:: else
-			fi
+		:: !BREAK_ABANDON_LEAVES_STRIKE -> remove_strike(flight)
 		:: else
 		fi;
 		if
-		:: was_joined && !BREAK_ABANDON_SAYS_NOTHING -> publish(abandoned, flight)
+		:: was_marked && !BREAK_ABANDON_SAYS_NOTHING -> publish(abandoned, flight)
 		:: else
 		fi
 	:: else
 	fi
 }
 
-/* forget.lua, sent by replica r. Every replica is subscribed to the control
- * channel; the sender passes its own notice over. The notice names the flights
- * begun before it, for the property's sake. */
+/* forget.lua, sent by replica r. Its notice has a number. A flight whose lease
+ * vanished gets a detached one, too. */
 inline forget_script() {
 	if
-	:: lease != NONE ->
-		if
-		:: !BREAK_FORGET_DETACHES_NOTHING ->
-			add(detached, lease);
+	:: !BREAK_FORGET_DETACHES_NOTHING ->
+		for (i : 1 .. CALLERS) {
 			if
-			:: joined -> add(detached_joined, lease)
+			:: i != lease && !has(detached, i) && has(strikes & ~due, i) -> mark_unknown(i)
 			:: else
 			fi
-		:: else
-		fi;
-		drop(granted, lease);
-		if
-		:: !BREAK_FORGET_KEEPS_LEASE ->
-			lease = NONE;
-			joined = false
-		:: else
-		fi
+		};
+		detached = detached | (strikes & ~due) | (lease == NONE -> 0 : bit(lease))
 	:: else
 	fi;
-	attempts = 0;
+	if
+	:: lease != NONE && !BREAK_FORGET_KEEPS_LEASE ->
+		drop(granted, lease);
+		lease = NONE
+	:: else
+	fi;
+	strikes = 0;
+	due = 0;
 	victims = 0;
+	forgets = (BREAK_NUMBER_BEFORE_NOTICE -> forgets : forgets + 1);
+	begun_before[forgets] = begun;
 	for (i : 0 .. REPLICAS - 1) {
 		if
-		:: i != r && !has(dead, i) ->
+		:: has(control, i) && i != r ->
 			verdict(queue_long_enough, nfull(wire[i]));
-			wire[i]!forgotten, begun
+			wire[i]!forgotten, forgets
 		:: else
 		fi
 	};
@@ -378,47 +485,46 @@ inline end_call(flight, how) {
  * nothing else are one. */
 inline forget_call() {
 	came_after = 0;
-	came_after_retry = 0;
 	came_after_forget = 0;
-	came_after_age[me] = 0;
-	started_after[me] = 0;
-	own_ended = 0;
+	joined_after = 0;
 	leader = NONE;
 	reply = 0
 }
 
-/* What a caller may take. One that came after the flight had ended takes its
- * outcome only from a message, on another replica, and only from the first try
- * of finish. */
-inline check_answer(flight, how) {
-	verdict(P3_not_stale, !has(came_after, flight) ||
-		(how == by_message && !has(at[r], flight) && !has(came_after_retry, flight)));
+/* What a caller may take: nothing that had ended when it came, nor what had been
+ * forgotten. */
+inline check_answer(flight) {
+	verdict(P3_not_stale, !has(came_after, flight));
 	verdict(P4_forgotten_flight_not_joined, !has(came_after_forget, flight))
 }
 
-/* From the second try on, finish sends a notice. */
-inline retries() {
-	message = (BREAK_RETRY_SENDS_OUTCOME -> value : notice);
-	again = true
-}
+#define can_abandon (!frozen || BREAK_ABANDON_GIVEN_UP_WHILE_DOWN)
 
 /* One try to give up a flight that nobody knows whether Redis has. It is the
- * last when Redis has taken it, or the time for it is over. */
+ * last when Redis has taken it, or the time for it is over, which it is not
+ * while Redis hangs. */
 inline insist_on_abandon() {
 	if
-	:: abandon_script(me, true, given_up); unsure = false
-	:: failures > 0 -> failures--; abandon_script(me, true, given_up)
-	:: failures > 0 -> failures--
-	:: failures > 0 -> failures--; unsure = false
+	:: !frozen -> abandon_script(me, true, given_up); unsure = false
+	:: !frozen && failures > 0 -> failures--; abandon_script(me, true, given_up)
+	:: !frozen && failures > 0 -> failures--
+	:: !frozen && failures > 0 -> failures--; unsure = false
+	:: frozen && BREAK_ABANDON_GIVEN_UP_WHILE_DOWN -> unsure = false; drop(overdue, me)
 	fi;
 	given_up = false
+}
+
+/* Redis may have taken the flight's join, or may yet, and nobody renews it. */
+inline is_unsure() {
+	unsure = true;
+	add(overdue, me)
 }
 
 /* A local follower has its answer; the last one forgets it. */
 inline local_follower_leaves() {
 	local_waiters[leader]--;
 	if
-	:: local_waiters[leader] == 0 ->
+	:: local_waiters[leader] == 0 && has(ended_calls, leader) ->
 		drop(ended_calls, leader);
 		answer_flight[leader] = NONE;
 		answer_how[leader] = 0
@@ -430,19 +536,18 @@ inline local_follower_leaves() {
 /* A caller of Do and, if it starts a local flight, that flight's call: the
  * labels are its states in coalesce/distributed. */
 proctype Caller(byte me; byte r) {
-	byte came_after, came_after_retry, came_after_forget; /* flights, when the caller came */
-	byte own_ended;        /* the replica's finishing list before the join */
+	byte came_after, came_after_forget; /* flights, when the caller came */
+	byte joined_after;     /* flights that had ended when Redis ran the join */
 	byte leader;           /* the flight that is followed */
-	mtype reply, message;
+	byte flight;           /* the one that it has left */
+	mtype reply;
 	bool lost, unsure, leased, left, given_up, again;
 
 	{
 	atomic {
 		next_caller == me -> next_caller++;
 		came_after = ended;
-		came_after_age[me] = ended;
-		came_after_retry = unheard;
-		came_after_forget = before_forget[r];
+		came_after_forget = before_forgets(heard_of[r]);
 	local_tier: /* Do: joins the local flight, or starts one */
 		if
 		:: local_flight[r] != NONE ->
@@ -450,28 +555,31 @@ proctype Caller(byte me; byte r) {
 			local_waiters[leader]++
 		:: else ->
 			local_flight[r] = me;
-			started_after[me] = ended;
 			goto joining
 		fi
 	};
-	atomic {
-		has(ended_calls, leader) ->
+	if
+	:: atomic { has(ended_calls, leader) ->
 		if
-		:: answer_how[leader] == by_peek && has(came_after_age[me], answer_flight[leader]) &&
+		:: answer_how[leader] != failed && has(came_after, answer_flight[leader]) &&
 				!BREAK_LOCAL_TIER_IGNORES_AGE ->
 			local_follower_leaves();
 			goto local_tier
 		:: else ->
 			if
-			:: answer_how[leader] != failed ->
-				check_answer(answer_flight[leader], answer_how[leader])
+			:: answer_how[leader] != failed -> check_answer(answer_flight[leader])
 			:: else
 			fi;
 			local_follower_leaves();
 			forget_call();
 			goto answered
-		fi
-	};
+		fi }
+	:: atomic { ENDLESS && leavers > 0 ->
+		leavers--;
+		local_follower_leaves();
+		forget_call();
+		goto answered }
+	fi;
 
 joining:
 	atomic {
@@ -479,21 +587,26 @@ joining:
 		if
 		:: !has(waiting, me) && subscription[r] == confirmed -> add(waiting, me)
 		:: else
-		fi;
-		own_ended = finishing & at[r]
+		fi
 	};
 	if
-	:: atomic {
-		d_step { join_script(me, reply, leader) };
+	:: atomic { !frozen ->
+		d_step {
+			join_script(me, reply, leader);
+			joined_after = (reply == follow -> ended : 0)
+		};
 		if
 		:: reply == lead -> add(renewing, me)
 		:: else
 		fi }
-	:: atomic { failures > 0 -> failures--; unsure = true; goto alone }
-	:: atomic { failures > 0 -> failures--; unsure = true;
+	:: atomic { !frozen && failures > 0 -> failures--; is_unsure(); goto alone }
+	:: atomic { !frozen && failures > 0 -> failures--;
 		d_step { join_script(me, reply, leader) };
+		is_unsure();
 		goto alone }
-	:: atomic { late_joins > 0 -> late_joins--; unsure = true; add(late_join, me); goto alone }
+	:: atomic { late_joins > 0 -> late_joins--; add(late_join, me); is_unsure(); goto alone }
+	:: atomic { frozen -> is_unsure(); goto alone }
+	:: atomic { frozen -> goto alone } /* not sent */
 	fi;
 	if
 	:: atomic { reply == lead -> goto leading }
@@ -501,20 +614,11 @@ joining:
 		witness(WITNESS_POISONED, true);
 		end_call(NONE, failed);
 		goto answered }
-	:: atomic { reply == follow ->
-		reply = 0;
-		if
-		:: !BREAK_OWN_REPLICA_JOINS_ENDED &&
-			has((BREAK_ENDED_LIST_READ_AFTER_JOIN -> finishing & at[r] : own_ended), leader)
-		:: else -> goto following
-		fi }
+	:: atomic { reply == follow -> reply = 0 }
 	fi;
-	/* afterOwn */
-	atomic { !has(finishing, leader) -> goto joining };
 
-following:
+	/* following */
 	atomic {
-		own_ended = 0;
 		if
 		:: !has(waiting, me) ->
 			add(waiting, me);
@@ -529,9 +633,17 @@ following:
 waits:
 	if
 	:: atomic { has(heard_value[me], leader) ->
-		witness(WITNESS_LATE_OUTCOME, has(overdue, leader) && lease != NONE && lease != leader);
-		check_answer(leader, by_message);
-		end_call(leader, by_message);
+		if
+		:: has(joined_after, leader) && !BREAK_MESSAGE_IGNORES_AGE ->
+			witness(WITNESS_TOO_OLD, true);
+			empty_waiter();
+			goto joining
+		:: early > 0 -> early--; empty_waiter(); goto joining
+		:: else
+		fi;
+		witness(WITNESS_LATE_OUTCOME, has(late, leader));
+		check_answer(leader);
+		end_call(leader, answered_);
 		goto answered }
 	:: atomic { BREAK_TAKES_ANY_MESSAGE && heard_value[me] != 0 && !has(heard_value[me], leader) ->
 		verdict(P3_joined_that_flight, false) }
@@ -541,14 +653,19 @@ waits:
 		lost = true;
 		goto joining }
 	:: atomic { has(heard_notice[me], leader) || has(missed, me) -> goto peeks }
-	:: atomic { LEASE_TIMER && lease != leader && !has(detached, leader) -> goto peeks }
+	:: atomic { LEASE_TIMER && !frozen && !lives(leader) -> goto peeks }
 	:: atomic { leavers > 0 && local_waiters[me] == 0 ->
 		leavers--;
+		flight = leader;
 		end_call(NONE, failed);
-		goto answered }
+		goto leaves }
+	:: atomic { frozen && !BREAK_WAITS_FOR_DOWN_SERVER -> goto falls_back }
 	fi;
 peeks: /* with its reply: what the replica does while it waits for it changes nothing */
-	atomic {
+	if
+	:: atomic { frozen -> goto falls_back }
+	:: atomic { !frozen && failures > 0 -> failures--; leave_script(leader); goto falls_back }
+	:: atomic { !frozen ->
 		empty_waiter();
 		peek_script(leader, reply);
 		if
@@ -562,16 +679,34 @@ peeks: /* with its reply: what the replica does while it waits for it changes no
 			goto joining
 		:: reply == done ->
 			if
-			:: has(started_after[me], leader) && !BREAK_FETCH_IGNORES_AGE ->
+			:: has(joined_after, leader) && !BREAK_FETCH_IGNORES_AGE ->
 				reply = 0;
 				goto joining
+			:: early > 0 -> early--; reply = 0; goto joining
 			:: else
 			fi;
 			witness(WITNESS_FETCHED, true);
-			check_answer(leader, by_peek);
-			end_call(leader, by_peek);
+			check_answer(leader);
+			end_call(leader, answered_);
 			goto answered
-		fi
+		fi }
+	fi;
+
+leaves: /* in the background, and once */
+	if
+	:: atomic { !frozen && !BREAK_LEAVE_NOT_SENT -> leave_script(flight) }
+	:: atomic { !frozen && BREAK_REPEATED_LEAVE_COUNTS -> leave_script(flight); leave_script(flight) }
+	:: atomic { !frozen && failures > 0 -> failures-- }
+	:: atomic { frozen || BREAK_LEAVE_NOT_SENT } /* not sent */
+	fi;
+	atomic { flight = NONE; goto answered };
+
+falls_back:
+	atomic {
+		witness(WITNESS_FALLBACK, true);
+		drop(waiting, me);
+		empty_waiter();
+		goto alone
 	};
 
 leading:
@@ -581,23 +716,27 @@ leading:
 		:: BREAK_NO_RENEWAL -> drop(renewing, me)
 		:: else
 		fi;
+		leased = true;
 		goto runs
 	};
-alone: /* unsure: Redis may have taken the join, or may yet; the flight is given up at once */
+alone: /* unsure: the flight is given up at once */
 	atomic {
 		begins(me);
-		add(overdue, me) /* it renews nothing */
+		fallback = fallback | (RECONNECTS + CRASHES > 0 -> bit(me) : 0)
 	};
 runs: /* execute */
 	atomic {
-		leased = !unsure;
 		lost = false;
 		forget_call();
 		add(running, me)
 	};
 	do
-	:: atomic { has(renewing, me) -> renew_script(me) }
-	:: atomic { unsure && !BREAK_UNSURE_FINISHES -> insist_on_abandon() }
+	:: atomic { leased && !frozen && !BREAK_NO_RENEWAL && renewal_counts(me) ->
+		renew_script(me);
+		add(renewing, me);
+		drop(overdue, me) }
+	:: atomic { leased && late_renewals > 0 -> late_renewals--; add(late_renew, me) }
+	:: atomic { unsure && !BREAK_UNSURE_FINISHES && can_abandon -> insist_on_abandon() }
 	:: atomic { leavers > 0 && local_waiters[me] == 0 && !left ->
 		leavers--;
 		left = true;
@@ -606,62 +745,67 @@ runs: /* execute */
 		:: else
 		fi };
 		if
-		:: atomic { leased -> abandon_script(me, false, given_up) }
-		:: atomic { leased && failures > 0 -> failures--; given_up = true; unsure = true }
-		:: atomic { leased && failures > 0 -> failures--; abandon_script(me, false, given_up); given_up = true; unsure = true }
+		:: atomic { leased && !frozen -> abandon_script(me, false, given_up) }
+		:: atomic { leased && frozen -> given_up = true; is_unsure() }
+		:: atomic { leased && failures > 0 -> failures--; given_up = true; is_unsure() }
+		:: atomic { leased && failures > 0 && !frozen -> failures--;
+			abandon_script(me, false, given_up); given_up = true; unsure = true }
 		:: atomic { !leased -> given_up = true }
 		fi;
 		if
 		:: given_up -> goto gives_up
 		:: else /* another replica waits */
 		fi
+	:: atomic { left && leased && !frozen && !has(marked, me) && !BREAK_LEADER_ASKS_ONCE ->
+		witness(WITNESS_ASKED_AGAIN, true);
+		abandon_script(me, false, given_up);
+		goto gives_up }
 	:: atomic { shutdowns > 0 ->
 		shutdowns--;
 		if
-		:: leased -> abandon_script(me, true, given_up)
-		:: leased && failures > 0 -> failures--; unsure = true
+		:: leased && !frozen -> abandon_script(me, true, given_up)
+		:: leased && (frozen || failures > 0) ->
+			failures = (frozen -> failures : failures - 1);
+			is_unsure()
 		:: !leased
 		fi;
 		goto gives_up }
-	:: break
+	:: !ENDLESS -> break
 	od;
 
 	/* returned */
 	atomic {
 		add(ended, me);
 		drop(running, me);
-		drop(renewing, me);
-		end_call(me, own);
+		drop(fallback, me);
+		end_call(me, answered_);
 		given_up = false;
 		left = false;
 		if
-		:: !leased && !BREAK_UNSURE_FINISHES -> goto abandons
+		:: !leased && !(unsure && BREAK_UNSURE_FINISHES) -> goto abandons
 		:: else
 		fi;
 		leased = false;
 		unsure = false;
-		add(finishing, me);
-		message = value;
-		/* A second flight of this replica may follow this one: when the
-		 * local tier forgot the first, or its callers left. Nobody joins
-		 * that one any more. */
-		if
-		:: !BREAK_LOCAL_TIER_JOINS_ENDED -> local_flight[r] = NONE
-		:: else
-		fi
+		add(finishing, me)
 	};
-	do /* finish */
-	:: atomic { finish_script(me, message, again && !BREAK_REPEATED_FINISH_CLEARS_ATTEMPTS); message = 0; again = false } -> break
-	:: atomic { failures > 0 -> failures--; add(unheard, me); retries() }
-	:: atomic { failures > 0 -> failures--; message = 0; again = false } -> break /* its time is over */
-	:: atomic { failures > 0 -> failures--; finish_script(me, message, again && !BREAK_REPEATED_FINISH_CLEARS_ATTEMPTS); retries() }
-	:: atomic { late_finishes > 0 && !again -> late_finishes--; add(late_finish, me); add(unheard, me); retries() }
+end_finish: /* while Redis hangs, it waits; its callers have their answer */
+	do
+	:: atomic { !frozen ->
+		finish_script(me, (LARGE -> notice : value)); drop(renewing, me); again = false } -> break
+	:: atomic { !frozen && failures > 0 -> failures--; drop(renewing, me); add(overdue, me) }
+	:: atomic { !frozen && failures > 0 -> failures--; drop(renewing, me); add(overdue, me) } -> break /* its time is over */
+	:: atomic { !frozen && failures > 0 -> failures--;
+		finish_script(me, (LARGE -> notice : value)); drop(renewing, me) }
+	:: atomic { late_finishes > 0 && !again -> late_finishes--; again = true;
+		add(late_finish, me); drop(renewing, me); add(overdue, me) }
 	od;
-	atomic { drop(finishing, me); goto answered };
+	atomic { again = false; drop(finishing, me); goto answered };
 
 gives_up:
 	atomic {
 		drop(running, me);
+		drop(fallback, me);
 		drop(renewing, me);
 		end_call(NONE, failed);
 		given_up = false;
@@ -669,8 +813,9 @@ gives_up:
 	};
 abandons:
 	atomic { leased = false };
+end_abandon:
 	do
-	:: atomic { unsure -> insist_on_abandon() }
+	:: atomic { unsure && can_abandon -> insist_on_abandon() }
 	:: atomic { !unsure -> break }
 	od;
 answered:
@@ -705,16 +850,32 @@ inline deliver(heard, flight) {
 	i = 0
 }
 
+/* How many of the Forgets since the counter was last read this replica knows of. */
+#define up_to(number) (bit((number) + 1) - 1)
+#define heard_between size(heard_of[r] & ~up_to(base) & (BREAK_NOTICES_ONLY_COUNTED -> 255 : up_to(counted)))
+
+/* Those that were counted are honoured from now on. A flight in fallback is never
+ * split: what was begun before a Forget that was missed does not count if it is one. */
+inline know_forgets() {
+	for (i : 1 .. counted) {
+		begun_before[i] = begun_before[i] & ~(has(heard_of[r], i) -> 0 : fallback);
+		add(heard_of[r], i)
+	};
+	i = 0
+}
+
 proctype Replica(byte r) {
-	byte flight;
-	mtype message;
+	byte flight, number;
+	byte base;          /* what the counter was when it was last read */
+	byte counted;       /* what it is */
+	mtype catches_up;   /* asked: it is to read the counter; confirmed: it has */
 end:
 	do
 	/* Redis has run the SUBSCRIBE. */
-	:: d_step { subscription[r] == asked && !has(subscribed, r) && !has(dead, r) ->
+	:: d_step { subscription[r] == asked && !has(subscribed, r) && !has(dead, r) && !frozen ->
 		add(subscribed, r);
 		wire[r]!confirmation, 0 }
-	:: d_step { wire[r]?confirmation, flight ->
+	:: d_step { wire[r]?confirmation, _ ->
 		subscription[r] = confirmed;
 		if
 		:: !BREAK_SUBSCRIBE_WITHOUT_PEEK -> wake_all()
@@ -723,10 +884,10 @@ end:
 	:: d_step { wire[r]?value, flight -> deliver(heard_value[i], flight); flight = 0 }
 	:: d_step { wire[r]?notice, flight -> deliver(heard_notice[i], flight); flight = 0 }
 	:: d_step { wire[r]?abandoned, flight -> deliver(heard_abandoned[i], flight); flight = 0 }
-	:: d_step { wire[r]?forgotten, flight ->
+	:: d_step { wire[r]?forgotten, number ->
 		local_flight[r] = NONE;
-		before_forget[r] = before_forget[r] | flight;
-		flight = 0 }
+		add(heard_of[r], number);
+		number = 0 }
 	/* A message is lost without a sign. */
 	:: d_step { losses > 0 && (wire[r]?[value, flight] || wire[r]?[notice, flight] ||
 			wire[r]?[abandoned, flight]) ->
@@ -737,35 +898,60 @@ end:
 		:: wire[r]?abandoned, flight
 		fi;
 		flight = 0 }
-	/* The connection breaks: disconnected wakes the waiters; connected, on the
-	 * new connection, forgets the local tier's flights and subscribes anew. */
-	:: atomic { reconnects > 0 && !has(dead, r) ->
+	/* The connection breaks: disconnected wakes the waiters; the new connection
+	 * subscribes anew. */
+	:: d_step { reconnects > 0 && !has(dead, r) ->
 		reconnects--;
 		do
-		:: wire[r]?message, flight
+		:: nempty(wire[r]) -> wire[r]?_, _
 		:: empty(wire[r]) -> break
 		od;
-		message = 0;
-		flight = 0;
 		drop(subscribed, r);
 		if
 		:: subscription[r] == confirmed -> subscription[r] = asked
 		:: else
 		fi;
-		wake_all() };
-		local_flight[r] = NONE
+		control = (FORGETS > 0 -> control & ~bit(r) : control);
+		catches_up = 0;
+		wake_all() }
+	/* The control channel is subscribed again, and the Forgets are counted. */
+	:: d_step { !has(control, r) && !has(dead, r) && !frozen ->
+		add(control, r);
+		wire[r]!control_confirmation, 0 }
+	:: d_step { wire[r]?control_confirmation, _ -> catches_up = asked }
+	:: d_step { catches_up == asked && !frozen -> counted = forgets; catches_up = confirmed }
+	:: d_step { catches_up == confirmed ->
+		if
+		:: (counted - base != heard_between || BREAK_RECONNECT_FORGETS_ALL) &&
+				!BREAK_RECONNECT_FORGETS_NOTHING ->
+			/* Nothing is forgotten unless a Forget was missed, or is on its way. */
+			verdict(P4_nothing_forgotten_unless_missed, counted > size(heard_of[r] & up_to(counted)));
+			witness(WITNESS_MISSED_FORGET, true);
+			local_flight[r] = (has(fallback, local_flight[r]) -> local_flight[r] : NONE)
+		:: else
+		fi;
+		know_forgets();
+		base = counted;
+		counted = 0;
+		catches_up = 0 }
 	od
 }
 
 /* ------------------------------------------------------------ Forget (forget.go) */
 
 proctype Forgetter(byte r) {
-	byte old;
-	d_step { old = begun; forget_script() };
+	byte number;
+end:
+	if
+	:: d_step { BREAK_NUMBER_BEFORE_NOTICE && !frozen -> forgets++ }
+	:: !BREAK_NUMBER_BEFORE_NOTICE
+	fi;
+end_again:
+	d_step { !frozen -> forget_script(); number = forgets };
 	d_step {
 		local_flight[r] = NONE;
-		before_forget[r] = before_forget[r] | old;
-		old = 0
+		add(heard_of[r], number);
+		number = 0
 	}
 }
 
@@ -789,6 +975,7 @@ inline die() {
 	od;
 	add(dead, r);
 	drop(subscribed, r);
+	drop(control, r);
 	subscription[r] = cold;
 	local_flight[r] = NONE;
 	do
@@ -798,6 +985,7 @@ inline die() {
 	waiting = waiting & ~at[r];
 	missed = missed & ~at[r];
 	running = running & ~at[r];
+	fallback = fallback & ~at[r];
 	renewing = renewing & ~at[r];
 	finishing = finishing & ~at[r];
 	for (i : 1 .. CALLERS) {
@@ -813,25 +1001,70 @@ inline die() {
 	r = 0
 }
 
+/* A flight's lease runs out: the leader is dead, or late. */
+inline run_out(flight) {
+	overdue = overdue | (renewing & bit(flight)); /* Redis hangs */
+	drop(renewing, flight);
+	due = due | (strikes & bit(flight));
+	release(flight)
+}
+
+/* Flights whose lease may run out, for all that their leaders do. */
+#define unrenewed (frozen -> 255 : ~renewing)
+
+/* Flights that have neither lease nor detached lease, and that are not due. */
+#define vanished (strikes & ~due & ~detached & ~bit(lease))
+
 proctype World() {
 	byte flight, r, holder;
 	mtype reply;
 end:
 	do
 	/* A lease runs out. */
-	:: atomic { lease != NONE && !has(renewing, lease) ->
-		drop(granted, lease);
-		lease = NONE;
-		joined = false }
-	:: atomic { (detached & ~renewing) != 0 ->
-		any(detached & ~renewing);
-		drop(detached, flight);
-		drop(detached_joined, flight);
+	:: atomic { lease != NONE && has(unrenewed, lease) ->
+		flight = lease;
+		run_out(flight);
 		flight = 0 }
+	:: atomic { (detached & unrenewed) != 0 ->
+		any(detached & unrenewed);
+		run_out(flight);
+		flight = 0 }
+	/* A lease that vanished would have run out. */
+	:: atomic { (vanished & unrenewed) != 0 ->
+		any(vanished & unrenewed);
+		run_out(flight);
+		flight = 0 }
+	:: atomic { BREAK_RENEW_MOVES_NO_STRIKE && (strikes & ~due & detached) != 0 ->
+		any(strikes & ~due & detached);
+		add(due, flight);
+		flight = 0 }
+	/* A lease vanishes: it is evicted. Without its strike it is lost for good. */
+	:: atomic { vanishes > 0 && lease != NONE ->
+		vanishes--;
+		overdue = overdue | (bit(lease) & ~strikes);
+		flight = lease;
+		release(flight);
+		flight = 0 }
+	/* Redis loses the strikes, or everything. */
+	:: atomic { flushes > 0 && (strikes | detached | stored) != 0 ->
+		flushes--;
+		if
+		:: true ->
+			overdue = overdue | running | renewing;
+			for (i : 1 .. CALLERS) { release(i) };
+			i = 0;
+			stored = 0
+		:: strikes != 0 -> overdue = overdue | vanished
+		fi;
+		strikes = 0;
+		due = 0 }
+	/* Redis hangs, and thaws. */
+	:: atomic { hangs > 0 && !frozen -> hangs--; frozen = true }
+	:: atomic { frozen && THAWS -> frozen = false }
 	/* A leader is stopped, or its renewals do not reach Redis. */
-	:: atomic { stops > 0 && (renewing & running) != 0 ->
+	:: atomic { stops > 0 && (renewing & (running | finishing)) != 0 ->
 		stops--;
-		any(renewing & running);
+		any(renewing & (running | finishing));
 		drop(renewing, flight);
 		add(overdue, flight);
 		flight = 0 }
@@ -841,8 +1074,9 @@ end:
 		crashes--;
 		any(running | finishing);
 		d_step {
-			victims = victims + !has(shared | overdue, flight);
-			verdict(P6_attempts_bounded, victims <= ATTEMPTS);
+			victims = victims + !has(shared | overdue | fallback, flight);
+			/* A leader whose lease vanished is not missed before its lease was due. */
+			verdict(P6_attempts_bounded, victims <= ATTEMPTS + (VANISHES - vanishes));
 			die();
 			flight = 0
 		} }
@@ -853,7 +1087,7 @@ end:
 		drop(stored, flight);
 		flight = 0 }
 	/* Redis runs a command whose sender waits no longer. */
-	:: atomic { late_join != 0 ->
+	:: atomic { late_join != 0 && !frozen ->
 		any(late_join);
 		d_step {
 			drop(late_join, flight);
@@ -864,23 +1098,18 @@ end:
 			holder = NONE;
 			flight = 0
 		} }
-	:: atomic { late_finish != 0 ->
+	:: atomic { late_renew != 0 && !frozen ->
+		any(late_renew);
+		d_step {
+			drop(late_renew, flight);
+			renew_script(flight);
+			flight = 0
+		} }
+	:: atomic { late_finish != 0 && !frozen ->
 		any(late_finish);
 		d_step {
 			drop(late_finish, flight);
-			/* It is older than the Redis timeout: finish.lua sends
-			 * a notice, and stores the earliest end it can have had. */
-			finish_script(flight, (BREAK_LATE_FINISH_SENDS_OUTCOME -> value : notice),
-				!BREAK_LATE_FINISH_CLEARS_ATTEMPTS);
-			for (i : 1 .. CALLERS) {
-				if
-				:: BREAK_LATE_FINISH_LOOKS_FRESH ->
-					drop(started_after[i], flight);
-					drop(came_after_age[i], flight)
-				:: else
-				fi
-			};
-			i = 0;
+			finish_script(flight, (LARGE -> notice : value));
 			flight = 0
 		} }
 	od
@@ -895,6 +1124,7 @@ init {
 			:: HOT -> subscription[n] = confirmed; add(subscribed, n)
 			:: else
 			fi;
+			add(control, n);
 			run Replica(n)
 		}
 		/* Each caller comes to a replica that has callers already, or to the
@@ -903,7 +1133,7 @@ init {
 			r = 0;
 			do
 			:: !APART || r == n - 1 -> break
-			:: r < used && r < REPLICAS - 1 -> r++
+			:: !TOGETHER && r < used && r < REPLICAS - 1 -> r++
 			od;
 			used = (r == used -> used + 1 : used);
 			add(at[r], n);
@@ -915,7 +1145,7 @@ init {
 			n--;
 			r = 0;
 			do
-			:: break
+			:: !TOGETHER || r == REPLICAS - 1 -> break
 			:: r < REPLICAS - 1 -> r++
 			od;
 			run Forgetter(r)

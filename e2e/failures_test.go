@@ -197,7 +197,7 @@ func TestRedisDownLaterAndBackAgain(t *testing.T) {
 		}
 		return true
 	})
-	// The breaker may use the first flight as its probe.
+	// Subscriptions may be made anew after the server is up.
 	eventually(t, "one query a fleet again", func() bool {
 		pg.ResetQueries()
 		before := joins(t, f)

@@ -96,7 +96,8 @@ type watch struct {
 }
 
 func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T) {
-	f := start(t, setup{mode: "distributed", replicas: 3, postgres: database(t), redisURL: redisrig.Start(t).URL()})
+	redis := redisrig.Start(t)
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: database(t), redisURL: redis.URL()})
 	w := &watch{f, startPrometheus(t, f)}
 	eventually(t, "all replicas have been scraped before the burst", func() bool {
 		return w.value(`count(count_over_time(fleetcall_build_info[1m]) >= 1)`) == "3"
@@ -108,12 +109,18 @@ func TestPrometheusWatchesAFleetWithTheRulesAndTheDashboardOfDeploy(t *testing.T
 	w.metricsAgreeWithStats(t)
 	w.noAlertFires(t)
 	w.everyPanelShowsSomething(t)
+	pending := func(alert string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(rules(t, w.prometheus), func(r rule) bool { return r.Name == alert && r.State == "pending" })
+		}
+	}
+	redis.Kill()
+	sendBurst(t, f, 3) // a server that nobody asks is not known to be down
+	eventually(t, "a Redis server that is down is seen", pending("FleetcallRedisServerDown"))
 	if err := f.Replicas()[0].Stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a replica that is down is seen", func() bool {
-		return slices.ContainsFunc(rules(t, w.prometheus), func(r rule) bool { return r.Name == "FleetcallReplicaDown" && r.State == "pending" })
-	})
+	eventually(t, "a replica that is down is seen", pending("FleetcallReplicaDown"))
 }
 
 // value returns the value of an expression that has exactly one result, and otherwise

@@ -50,8 +50,8 @@ func (f *fallbackLog) news(cause string, now time.Time) bool {
 	}
 	goesOn := func(cause string) bool { return now.Sub(f.last[cause]) < fallbackPause }
 	news := !goesOn(cause)
-	if cause == "breaker" && slices.ContainsFunc(redisFailures, goesOn) {
-		news = false // that failure opened it, and has its line
+	if cause == "down" && slices.ContainsFunc(redisFailures, goesOn) {
+		news = false // that failure took the server down, and has its line
 	}
 	f.last[cause] = now
 	return news

@@ -90,7 +90,8 @@ func (r *running) agree(t *testing.T, st api.Stats) {
 		want(d.Incompatible, "fleetcall_distributed_incompatible_total", "group", groupName)
 		want(d.RedisErrors, "fleetcall_distributed_redis_failures_total")
 		want(d.Garbage, "fleetcall_distributed_garbage_total")
-		want(1, "fleetcall_distributed_breaker_state", "state", d.Breaker)
+		want(uint64(len(d.RedisServers)), "fleetcall_redis_server_up")
+		want(0, "fleetcall_redis_server_downs_total")
 		want(d.Followers, "fleetcall_follower_lag_seconds", "group", groupName)
 	} else {
 		for name := range families {

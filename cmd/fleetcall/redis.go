@@ -145,7 +145,8 @@ func sentinelOptions(rest string, secure bool) (*redis.FailoverOptions, error) {
 }
 
 // redisWatch logs when Redis becomes unusable and when it is back, from the
-// commands that are sent anyway.
+// commands that are sent anyway. It is for the modes without a Fleet, in which replicas
+// use Redis to ask each other, and for nothing else.
 type redisWatch struct {
 	log   *slog.Logger
 	state atomic.Int32
@@ -190,7 +191,7 @@ func (w *redisWatch) down(err error) {
 	defer w.mu.Unlock()
 	w.since = time.Now()
 	if w.state.Swap(redisDown) != redisDown {
-		w.log.Warn("Redis cannot be used: each replica runs its own queries until it can", "error", err)
+		w.log.Warn("Redis cannot be used: replicas cannot ask each other until it can", "error", err)
 	}
 }
 

@@ -45,7 +45,6 @@ type replica struct {
 	store    store
 	ready    *readiness
 	redis    redis.UniversalClient                 // nil without Redis
-	watch    *redisWatch                           // nil without Redis
 	fleet    *distributed.Fleet                    // nil unless the mode is distributed
 	local    *local.Group[string, product.Product] // nil unless the mode is local
 	rollcall *rollcall.Member                      // nil without Redis
@@ -197,8 +196,12 @@ func (r *replica) connectRedis() error {
 		return err
 	}
 	r.log.Debug("Redis is configured", "kind", kind)
-	r.watch = &redisWatch{log: r.log}
-	client.AddHook(r.watch)
+	var observe func(error)
+	if r.mode != modeDistributed { // there the Fleet watches each server, and logs what it finds
+		watch := &redisWatch{log: r.log}
+		client.AddHook(watch)
+		observe = watch.subscribed
+	}
 	if r.traces != nil {
 		if err := r.traces.redis(client); err != nil {
 			return errors.Join(err, client.Close())
@@ -209,7 +212,7 @@ func (r *replica) connectRedis() error {
 		Client:    client,
 		Namespace: r.set.Namespace,
 		Timeout:   r.set.RedisTimeout,
-		Observe:   r.watch.subscribed,
+		Observe:   observe,
 	})
 	return nil
 }

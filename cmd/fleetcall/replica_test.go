@@ -28,6 +28,13 @@ type running struct {
 	done   chan error
 }
 
+// patience is a time that no stall of a busy machine reaches.
+const patience = 2 * time.Minute
+
+// impatient are flags for tests of what a replica does when Redis does not answer: without
+// them a test has timeouts that no busy machine reaches.
+var impatient = []string{"--redis-timeout=500ms", "--lease-ttl=3s"}
+
 // start starts a replica with serve's flags, waits until it is ready, and stops it with
 // the test.
 func start(t *testing.T, args ...string) *running {
@@ -40,7 +47,7 @@ func start(t *testing.T, args ...string) *running {
 // launch is start without the wait.
 func launch(t *testing.T, args ...string) *running {
 	t.Helper()
-	set := parse(t, append([]string{"--listen=127.0.0.1:0", "--query-delay=1ms", "--redis-timeout=500ms"}, args...)...)
+	set := parse(t, append([]string{"--listen=127.0.0.1:0", "--query-delay=1ms", "--redis-timeout=1m", "--lease-ttl=1m"}, args...)...)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{
 		log:    &output{},
@@ -82,9 +89,9 @@ func (r *running) stop() error {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
-			t.Fatalf("not %s after 20 s", what)
+			t.Fatalf("not %s after %v", what, patience)
 		}
 	}
 }
@@ -136,22 +143,26 @@ func TestPostgresSeesTheQueriesThatEachModePromises(t *testing.T) {
 			var fleet []*running
 			for i := range replicas {
 				fleet = append(fleet, start(t, "--mode", mode, "--database-url", database.URL(), "--redis-url", redis.URL(),
-					"--query-delay=500ms", "--replica-id", "replica-"+string(rune('1'+i)), "--namespace", mode))
+					"--replica-id", "replica-"+string(rune('1'+i)), "--namespace", mode))
 			}
 			database.ResetQueries()
+			release := database.Hold()
+			defer release()
 			var all sync.WaitGroup
 			for range each {
 				for _, r := range fleet {
 					all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusOK) })
 				}
 			}
+			eventually(t, "waiting", func() bool { return waiting(t, fleet) == replicas*each })
+			release()
 			all.Wait()
 			queries := database.Queries()
 			if queries > most || mode != "local" && queries != most {
 				t.Errorf("PostgreSQL saw %d queries, %d promised", queries, most)
 			}
 			for _, r := range fleet {
-				st := get[api.Stats](t, r, "/stats?scope=fleet")
+				st := r.wholeFleet(t, replicas)
 				if st.Misses != uint64(queries) || st.Database.Queries != uint64(queries) || st.TotalRequests != replicas*each ||
 					st.Hits != uint64(replicas*each-queries) || st.Errors != 0 || st.ActiveCalls != 0 || len(st.Replicas) != replicas || *st.Missing != 0 {
 					t.Errorf("PostgreSQL saw %d queries: %+v", queries, st)
@@ -163,11 +174,43 @@ func TestPostgresSeesTheQueriesThatEachModePromises(t *testing.T) {
 			if status, _, body := fleet[0].send(t, http.MethodPost, "/stats/reset?scope=fleet"); status != http.StatusOK {
 				t.Errorf("%d %s", status, body)
 			}
-			if st := get[api.Stats](t, fleet[1], "/stats?scope=fleet"); st.TotalRequests != 0 || st.Misses != 0 || st.Database.Queries != 0 {
+			if st := fleet[1].wholeFleet(t, replicas); st.TotalRequests != 0 || st.Misses != 0 || st.Database.Queries != 0 {
 				t.Errorf("after a reset: %+v", st)
 			}
 		})
 	}
+}
+
+// waiting returns how many requests wait for a query that has begun: in mode distributed,
+// none that may still be on its way to Redis.
+func waiting(t *testing.T, fleet []*running) int {
+	t.Helper()
+	n := 0
+	for _, r := range fleet {
+		st := get[api.Stats](t, r, "/stats")
+		if st.Tiers.Local == nil {
+			n += int(st.ActiveCalls)
+			continue
+		}
+		if d := st.Tiers.Distributed; d != nil {
+			if joined, _ := value(r.scrape(t), "fleetcall_redis_command_duration_seconds", "step", "join"); int64(joined) < d.ActiveFlights {
+				continue
+			}
+		}
+		n += int(st.Tiers.Local.Waiting)
+	}
+	return n
+}
+
+// wholeFleet returns the statistics of a fleet of so many replicas. It asks again when
+// one of them was too busy to answer in time.
+func (r *running) wholeFleet(t *testing.T, replicas int) (st api.Stats) {
+	t.Helper()
+	eventually(t, "counted by the whole fleet", func() bool {
+		st = get[api.Stats](t, r, "/stats?scope=fleet")
+		return len(st.Replicas) == replicas && *st.Missing == 0
+	})
+	return st
 }
 
 func TestModeFollowsRedis(t *testing.T) {
@@ -204,7 +247,7 @@ func TestRedisThatIsDownAtStartOrLaterIsDegradedAndLoggedOnce(t *testing.T) {
 	logged := func(down, up int) {
 		t.Helper()
 		is := func() bool {
-			return strings.Count(r.log.String(), `msg="Redis cannot be used`) == down && strings.Count(r.log.String(), `msg="Redis is connected`) == up
+			return strings.Count(r.log.String(), `msg="fleetcall: Redis server down"`) == down && strings.Count(r.log.String(), `msg="fleetcall: Redis server up"`) == up
 		}
 		eventually(t, "logged as often as it changed", is)
 	}
@@ -243,7 +286,7 @@ func TestRedisThatIsDownAtStartOrLaterIsDegradedAndLoggedOnce(t *testing.T) {
 
 func TestFrozenRedisCostsNoRequestItsAnswer(t *testing.T) {
 	redis := redisrig.Start(t)
-	r := start(t, "--redis-url", redis.URL())
+	r := start(t, append([]string{"--redis-url", redis.URL()}, impatient...)...)
 	redis.Freeze()
 	t.Cleanup(redis.Thaw)
 	r.expect(t, "/product/coalesced/1", http.StatusOK)
@@ -263,8 +306,14 @@ func TestWrongRedisPasswordIsDegradedAndStaysSecret(t *testing.T) {
 	for range 3 {
 		r.expect(t, "/product/coalesced/1", http.StatusOK)
 	}
-	if n := strings.Count(r.log.String(), `msg="Redis cannot be used`); n != 1 || strings.Contains(r.log.String(), "hunter2") {
-		t.Errorf("logged %d times:\n%s", n, r.log)
+	down := func() []string { return r.lines(`msg="fleetcall: Redis server down"`) }
+	eventually(t, "the log says so", func() bool { return len(down()) > 0 })
+	if line := down()[0]; len(down()) != 1 || !strings.Contains(line, "kind=auth") || !strings.Contains(line, "WRONGPASS") || strings.Contains(r.log.String(), "hunter2") {
+		t.Errorf("the log:\n%s", r.log)
+	}
+	_, _, stats := r.send(t, http.MethodGet, "/stats")
+	if !strings.Contains(string(stats), `"why": "auth: WRONGPASS`) || strings.Contains(string(stats), "hunter2") {
+		t.Errorf("/stats: %s", stats)
 	}
 }
 
@@ -300,7 +349,7 @@ func TestDatabaseThatIsDownAtStartOrLaterIs503AndComesBack(t *testing.T) {
 }
 
 func TestPoolWaitOverItsLimitIs503(t *testing.T) {
-	r := start(t, "--db-pool-min=1", "--db-pool-max=1", "--db-pool-wait=50ms", "--query-delay=2s")
+	r := start(t, "--db-pool-min=1", "--db-pool-max=1", "--db-pool-wait=50ms", "--query-delay=5s")
 	var holder sync.WaitGroup
 	holder.Go(func() { r.expect(t, "/product/normal/1", http.StatusOK) })
 	eventually(t, "busy", func() bool { return get[api.Stats](t, r, "/stats").Database.InUse == 1 })
@@ -332,7 +381,7 @@ func TestFlightTimeoutIs504InBothTiers(t *testing.T) {
 
 func TestStoppedReplicaFinishesItsRequests(t *testing.T) {
 	redis := redisrig.Start(t)
-	r := start(t, "--redis-url", redis.URL(), "--query-delay=500ms")
+	r := start(t, "--redis-url", redis.URL(), "--query-delay=3s", "--shutdown-grace=1m")
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusOK) })

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce"
@@ -78,7 +81,7 @@ func (r *replica) redisStatus(ctx context.Context) api.RedisStatus {
 	if r.redis == nil {
 		return api.RedisDisabled
 	}
-	if r.fleet != nil && r.fleet.Stats().Redis.Breaker == "open" {
+	if r.fleet != nil && slices.ContainsFunc(r.fleet.Stats().Redis.Servers, isDown) {
 		return api.RedisDegraded
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.set.RedisTimeout)
@@ -135,6 +138,32 @@ func distributedTier(st distributed.TierStats, redis distributed.RedisStats) *ap
 		RedisErrorsBy: redis.ErrorsBy,
 		Garbage:       redis.Garbage,
 		ActiveFlights: st.ActiveFlights,
-		Breaker:       redis.Breaker,
+		RedisServers:  redisServers(redis.Servers),
 	}
 }
+
+// redisServers returns what /stats says of them.
+func redisServers(servers []distributed.ServerStats) []api.RedisServer {
+	all := make([]api.RedisServer, len(servers))
+	for i, s := range servers {
+		all[i] = api.RedisServer{
+			Address: s.Address,
+			State:   string(s.State),
+			Since:   float64(s.Since.UnixMilli()) / 1000,
+			Why:     withoutSecrets(s.Why),
+		}
+	}
+	return all
+}
+
+// userOfURL is what stands before the host of a URL.
+var userOfURL = regexp.MustCompile(`//[^/\s]*@`)
+
+// withoutSecrets returns an error of Redis without the users and passwords of URLs, and
+// without the arguments of the command that Redis may quote: everybody may read /stats.
+func withoutSecrets(why string) string {
+	why, _, _ = strings.Cut(why, ", with args beginning with")
+	return userOfURL.ReplaceAllString(why, "//")
+}
+
+func isDown(server distributed.ServerStats) bool { return server.State == distributed.ServerDown }

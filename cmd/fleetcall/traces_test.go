@@ -46,11 +46,12 @@ func newTraced(t *testing.T, id string, server *redisrig.Server, store api.Store
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience})
 	if err := r.traces.redis(client); err != nil {
 		t.Fatal(err)
 	}
-	fleet, err := distributed.Open(client, distributed.WithReplicaID(id), distributed.WithHooks(hook))
+	fleet, err := distributed.Open(client, distributed.WithReplicaID(id), distributed.WithHooks(hook),
+		distributed.WithRedisTimeout(patience), distributed.WithLeaseTTL(patience), distributed.WithFlightTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func (r traced) span(t *testing.T, name string) tracetest.SpanStub {
 
 func TestAFollowersSpanLinksToTheLeadersOverTwoReplicas(t *testing.T) {
 	server := redisrig.Start(t)
-	store, err := sqlite.Open(t.Context(), "", product.PoolConfig{Min: 1, Max: 1, Wait: time.Minute, Delay: 300 * time.Millisecond})
+	store, err := sqlite.Open(t.Context(), "", product.PoolConfig{Min: 1, Max: 1, Wait: time.Minute, Delay: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +233,7 @@ func TestACollectorThatCannotBeReachedHurtsNobody(t *testing.T) {
 			ask := func() {
 				began := time.Now()
 				r.expect(t, "/product/normal/1", http.StatusOK)
-				if took := time.Since(began); took > 5*time.Second {
+				if took := time.Since(began); took > patience/2 {
 					t.Errorf("a request took %v", took)
 				}
 				asked++
@@ -245,7 +246,7 @@ func TestACollectorThatCannotBeReachedHurtsNobody(t *testing.T) {
 			if err := r.stop(); err != nil {
 				t.Error(err)
 			}
-			if took := time.Since(began); took > closeLimit+3*time.Second {
+			if took := time.Since(began); took > closeLimit+patience/2 {
 				t.Errorf("stopping took %v", took)
 			}
 			if n := strings.Count(r.log.String(), line); n != 1 {

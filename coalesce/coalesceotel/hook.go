@@ -100,7 +100,7 @@ type Hook struct {
 	known  sync.Map // the groups that have their counters
 
 	wait, function, command, lag metric.Float64Histogram
-	fallbacks, breaker           metric.Int64Counter
+	fallbacks, downs             metric.Int64Counter
 }
 
 var (
@@ -109,7 +109,7 @@ var (
 	_ distributed.CallHook    = (*Hook)(nil)
 	_ distributed.RunHook     = (*Hook)(nil)
 	_ distributed.CommandHook = (*Hook)(nil)
-	_ distributed.BreakerHook = (*Hook)(nil)
+	_ distributed.ServerHook  = (*Hook)(nil)
 )
 
 // NewHook returns a Hook. Its error is the meter provider's.
@@ -136,12 +136,12 @@ func NewHook(opts ...Option) (*Hook, error) {
 	h.command = histogram("fleetcall.redis.command.duration", "How long the protocol's steps took in Redis.")
 	h.lag = histogram("fleetcall.follower.lag", "From the end of a function on its leader until a follower had the outcome.")
 	h.fallbacks = counter("fleetcall.distributed.fallbacks", "{flight}", "Flights that ran their function without the lease.")
-	h.breaker = counter("fleetcall.distributed.breaker.transitions", "{transition}", "Changes of the circuit breaker before Redis.")
+	h.downs = counter("fleetcall.redis.server.downs", "{down}", "How often a Redis server went down.")
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: making instruments: %w", err)
 	}
-	for _, state := range breakerStates {
-		h.breaker.Add(context.Background(), 0, with(attribute.String("to", state)))
+	for _, kind := range distributed.FailureKinds() {
+		h.downs.Add(context.Background(), 0, with(attribute.String("kind", kind)))
 	}
 	for _, group := range c.groups {
 		h.counters(group)
@@ -304,7 +304,9 @@ func (h *Hook) Command(command distributed.Command) {
 	record(context.Background(), h.command, command.Took, StepKey.String(command.Step), ResultKey.String(result))
 }
 
-// Breaker makes Hook a distributed.BreakerHook.
-func (h *Hook) Breaker(_, to string) {
-	h.breaker.Add(context.Background(), 1, with(attribute.String("to", to)))
+// Server makes Hook a distributed.ServerHook.
+func (h *Hook) Server(change distributed.ServerChange) {
+	if change.State == distributed.ServerDown {
+		h.downs.Add(context.Background(), 1, with(attribute.String("kind", change.Kind)))
+	}
 }

@@ -13,8 +13,6 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
-var breakerStates = []string{"closed", "half-open", "open"}
-
 // RegisterStats makes observable instruments of what a Fleet and its Groups count.
 // totals is the Fleet's Totals. The registration ends with its Unregister.
 func RegisterStats(totals func() distributed.FleetStats, opts ...Option) (metric.Registration, error) {
@@ -119,18 +117,18 @@ func (i *instruments) distributed() func(metric.Observer, string, distributed.Ti
 func (i *instruments) redis() func(metric.Observer, distributed.RedisStats) {
 	failures := i.counter("fleetcall.distributed.redis.failures", "{failure}", "Commands and connections to Redis that failed.")
 	garbage := i.counter("fleetcall.distributed.garbage", "{message}", "Messages and values of Redis that could not be read.")
-	breaker := i.gauge("fleetcall.distributed.breaker.state", "{state}", "1 for the state that the circuit breaker before Redis has.")
+	up := i.gauge("fleetcall.redis.server.up", "{server}", "1 for a Redis server that is up, 0 for one that is down.")
 	return func(o metric.Observer, st distributed.RedisStats) {
 		for _, kind := range distributed.FailureKinds() {
 			o.ObserveInt64(failures, int64(st.ErrorsBy[kind]), with(attribute.String("kind", kind)))
 		}
 		o.ObserveInt64(garbage, int64(st.Garbage))
-		for _, state := range breakerStates {
+		for _, server := range st.Servers {
 			is := int64(0)
-			if st.Breaker == state {
+			if server.State == distributed.ServerUp {
 				is = 1
 			}
-			o.ObserveInt64(breaker, is, with(attribute.String("state", state)))
+			o.ObserveInt64(up, is, with(attribute.String("server", server.Address)))
 		}
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
-var breakerStates = []string{"closed", "half-open", "open"}
-
 // desc describes a metric of a tier.
 func desc(tier, name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(namespace, tier, name), help, labels, nil)
@@ -30,7 +28,7 @@ var (
 
 	redisFailures = desc("distributed", "redis_failures_total", "Commands and connections to Redis that failed, by kind.", "kind")
 	garbage       = desc("distributed", "garbage_total", "Messages and values of Redis that could not be read, and were ignored.")
-	breaker       = desc("distributed", "breaker_state", "1 for the state that the circuit breaker before Redis has.", "state")
+	serverUp      = desc("redis", "server_up", "1 for a Redis server that is up, 0 for one that is down.", "server")
 )
 
 type collector struct{ totals func() distributed.FleetStats }
@@ -46,7 +44,7 @@ func NewCollector(totals func() distributed.FleetStats) prometheus.Collector {
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		localRequests, localErrors, localActive, localWaiting,
-		flights, flightErrors, takeovers, leasesLost, incompatible, active, redisFailures, garbage, breaker,
+		flights, flightErrors, takeovers, leasesLost, incompatible, active, redisFailures, garbage, serverUp,
 	} {
 		descs <- d
 	}
@@ -125,11 +123,11 @@ func collectRedis(metrics chan<- prometheus.Metric, st distributed.RedisStats) {
 		counter(metrics, redisFailures, n, kind)
 	}
 	counter(metrics, garbage, st.Garbage)
-	for _, state := range breakerStates {
-		is := 0.0
-		if st.Breaker == state {
-			is = 1
+	for _, server := range st.Servers {
+		up := 0.0
+		if server.State == distributed.ServerUp {
+			up = 1
 		}
-		gauge(metrics, breaker, is, state)
+		gauge(metrics, serverUp, up, server.Address)
 	}
 }

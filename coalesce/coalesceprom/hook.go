@@ -40,7 +40,7 @@ var (
 // distributed.Observed, and a prometheus.Collector to register.
 type Hook struct {
 	wait, function, command, lag *prometheus.HistogramVec
-	fallbacks, breaker           *prometheus.CounterVec
+	fallbacks, downs             *prometheus.CounterVec
 	all                          []prometheus.Collector
 	distributed                  bool
 	known                        sync.Map // the groups that have their series
@@ -52,7 +52,7 @@ var (
 	_ distributed.CallHook    = (*Hook)(nil)
 	_ distributed.RunHook     = (*Hook)(nil)
 	_ distributed.CommandHook = (*Hook)(nil)
-	_ distributed.BreakerHook = (*Hook)(nil)
+	_ distributed.ServerHook  = (*Hook)(nil)
 	_ prometheus.Collector    = (*Hook)(nil)
 )
 
@@ -71,12 +71,12 @@ func NewLocalHook(groups ...string) *Hook {
 func NewHook(groups ...string) *Hook {
 	h := newHook()
 	h.distributed = true
-	h.all = []prometheus.Collector{h.wait, h.function, h.command, h.lag, h.fallbacks, h.breaker}
+	h.all = []prometheus.Collector{h.wait, h.function, h.command, h.lag, h.fallbacks, h.downs}
 	for _, step := range []string{"join", "finish"} {
 		h.command.WithLabelValues(step, coalesce.OutcomeOK.String())
 	}
-	for _, state := range breakerStates {
-		h.breaker.WithLabelValues(state)
+	for _, kind := range distributed.FailureKinds() {
+		h.downs.WithLabelValues(kind)
 	}
 	h.know(groups)
 	return h
@@ -104,10 +104,10 @@ func newHook() *Hook {
 			Namespace: namespace, Subsystem: "distributed", Name: "fallbacks_total",
 			Help: "Flights that ran their function without the lease, by cause.",
 		}, []string{"group", "cause"}),
-		breaker: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: namespace, Subsystem: "distributed", Name: "breaker_transitions_total",
-			Help: "Changes of the circuit breaker before Redis, by the state it went to.",
-		}, []string{"to"}),
+		downs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: "redis", Name: "server_downs_total",
+			Help: "How often a Redis server went down, by the kind of failure.",
+		}, []string{"kind"}),
 	}
 	h.ended = h.flightEnded
 	return h
@@ -197,5 +197,9 @@ func (h *Hook) Command(command distributed.Command) {
 	h.command.WithLabelValues(command.Step, result).Observe(command.Took.Seconds())
 }
 
-// Breaker makes Hook a distributed.BreakerHook.
-func (h *Hook) Breaker(_, to string) { h.breaker.WithLabelValues(to).Inc() }
+// Server makes Hook a distributed.ServerHook.
+func (h *Hook) Server(change distributed.ServerChange) {
+	if change.State == distributed.ServerDown {
+		h.downs.WithLabelValues(change.Kind).Inc()
+	}
+}

@@ -22,11 +22,6 @@ type Harness struct {
 	// set.
 	Fleet bool
 
-	// CancelsForFleet says that the function's context ends when the last caller in
-	// the fleet has left. Where it is unset, a function that another replica has
-	// joined may go on to the flight timeout when its followers have left, too.
-	CancelsForFleet bool
-
 	// Waiting is how the suite makes certain that calls overlap: it returns how
 	// many callers wait on a Group that Replicas returned, those included whose
 	// function runs. A caller counts from when it belongs to a flight, so that it
@@ -81,9 +76,6 @@ func exerciseAll(t *testing.T, h Harness, forever bool) {
 	}
 	if h.Fleet {
 		chapters = append(chapters, fleetBehaviours, fleetErrorBehaviours, fleetLeaveBehaviours)
-	}
-	if h.CancelsForFleet {
-		chapters = append(chapters, fleetCancelBehaviours)
 	}
 	for _, chapter := range chapters {
 		for _, b := range chapter {

@@ -30,10 +30,6 @@ var fleetErrorBehaviours = []behaviour{
 var fleetLeaveBehaviours = []behaviour{
 	{name: "a follower on another replica that leaves returns at once and hurts nobody", check: remoteLeaves, leaving: true},
 	{name: "a leader that leaves hurts nobody on other replicas", check: leaderLeavesFleet, leaving: true},
-}
-
-// fleetCancelBehaviours are about functions that no caller in the fleet wants any more.
-var fleetCancelBehaviours = []behaviour{
 	{name: "the last caller in the fleet to leave cancels the function's context", check: lastInFleetLeaves, leaving: true},
 	{name: "a leader that leaves after its remote followers cancels the function's context", check: leaderLeavesLast, leaving: true},
 }

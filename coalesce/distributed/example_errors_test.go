@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -41,7 +42,8 @@ func ExampleGroup_Do_errors() {
 	running := make(chan struct{})
 	go orders1.Do(ctx, "7", func(context.Context) (string, error) {
 		close(running)
-		<-following // until the other replica waits for this one
+		<-following                        // until the other replica waits for this one
+		time.Sleep(100 * time.Millisecond) // a query takes longer than a message
 		return "", fmt.Errorf("order 7: %w, or %w", &outOfStock{2}, errNoRow)
 	})
 	<-running

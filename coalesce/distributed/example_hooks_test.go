@@ -3,6 +3,7 @@ package distributed_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -13,7 +14,9 @@ import (
 // FollowHook.
 type follows chan string
 
-func (f follows) Followed(_ context.Context, leader distributed.Followed) { f <- leader.Key }
+func (f follows) Followed(_ context.Context, leader distributed.Followed) {
+	time.AfterFunc(50*time.Millisecond, func() { f <- leader.Key }) // a function that ends right then may have ended before
+}
 
 // calls is a hook that tells how calls ended: it is a CallHook.
 type calls chan string
@@ -46,6 +49,7 @@ func ExampleWithHooks() {
 	<-row // the first replica runs its function
 	go names2.Do(ctx, "7", query(row))
 	fmt.Println("follows another replica's flight of key", <-following)
+	time.Sleep(100 * time.Millisecond) // a query takes longer than a message
 	row <- "Keyboard"
 	fmt.Println(<-ended)
 	// Output:

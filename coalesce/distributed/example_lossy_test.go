@@ -3,6 +3,7 @@ package distributed_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -34,7 +35,8 @@ func ExampleAllowLossy() {
 	go func() {
 		p, _, _ := pages1.Do(ctx, "7", func(context.Context) (page, error) {
 			close(running)
-			<-following // until the other replica waits for this one
+			<-following                        // until the other replica waits for this one
+			time.Sleep(100 * time.Millisecond) // a query takes longer than a message
 			return page{"Keyboards", 3}, nil
 		})
 		led <- p

@@ -37,9 +37,9 @@ func ExampleFleet_Stats() {
 	stats := fleet.Stats()
 	fmt.Println("callers:", stats.Local.Requests, "of them followers:", stats.Local.Followers)
 	fmt.Println("flights led here:", stats.Distributed.Leaders, "of group names:", stats.Groups["names"].Distributed.Leaders)
-	fmt.Println("breaker:", stats.Redis.Breaker)
+	fmt.Println("Redis:", stats.Redis.Servers[0].State)
 	// Output:
 	// callers: 3 of them followers: 2
 	// flights led here: 1 of group names: 1
-	// breaker: closed
+	// Redis: up
 }

@@ -46,10 +46,8 @@ func marshal[V any](codec coalesce.Codec[V], v V) (b []byte, err error) {
 // until it is released the flight counts as one whose leader died; when the fleet is
 // closing, for as long as the lease.
 //
-// A try that fails may leave the lease for others to join, though the function
-// has ended, and a try that was given up may still reach Redis, late. They must
-// not get its result: from the second try on, or over an age, followers are only
-// given notice, and learn the outcome's age as they fetch it.
+// Until then others may join the flight, though its function has ended. They must not
+// get its result: the outcome says when that was, and a follower knows when it joined.
 //
 // A codec that has not returned within a third of the lease TTL, during which nothing
 // renews the lease, is not waited for: followers are told that the outcome is too
@@ -76,7 +74,7 @@ func (c *call[V]) sendOnce(o wire.Outcome, ended *endedFlight) {
 	if !c.running.finished.Swap(true) {
 		c.g.fleet.renewals.Stop(&c.running.renewal)
 		request := c.finishRequest(ended.at, o)
-		c.sendFinish(request.Command(), request.Allowed, ended)
+		c.sendFinish(request.Command(), redislink.Allowed(c.g.fleet.set.redisTimeout, len(request.Outcome)), ended)
 	}
 }
 
@@ -104,9 +102,9 @@ func (c *call[V]) sendFinish(command protocol.Command, allowed time.Duration, en
 		}
 	}()
 	c.g.finishing.sending(ended, allowed)
-	sent := f.link.NewRequest(c.ctx, command, f.link.Must())
+	sent := f.link.NewRequest(c.ctx, command)
 	sent.Then = func() {
-		if reply, err := sent.Reply(); err == nil && protocol.ParseFinish(reply) != protocol.FinishLost && !c.g.hooks.tellOfCommands() {
+		if reply, err := sent.Reply(); err == nil && protocol.ParseFinish(reply) == protocol.FinishHeld && !c.g.hooks.tellOfCommands() {
 			c.finished(sent, ended) // takes no time
 			return
 		}
@@ -120,29 +118,24 @@ func (c *call[V]) sendFinish(command protocol.Command, allowed time.Duration, en
 }
 
 func (c *call[V]) finishRequest(at time.Time, o wire.Outcome) protocol.FinishRequest {
-	g, e := c.g, &c.running
-	o.Finished = e.lease.clock.At(at)
+	g := c.g
+	o.Finished = c.running.lease.clock.NoLater(at)
 	encoded := o.Encode()
 	request := protocol.FinishRequest{
 		Names: c.names, Settings: &g.args,
 		Outcome: encoded, Notice: wire.NoticeOf(o, len(encoded)).Encode(),
 		Publish: g.fleet.subs.PublishCommand(), Message: protocol.Inline,
-		Trace: c.told.trace,
-		// Too early by the time that the reply to the join took.
-		Earliest: e.lease.start + at.Sub(e.lease.taken).Microseconds(),
-		Age:      time.Since(at),
-		Allowed:  redislink.Allowed(g.fleet.set.redisTimeout, len(encoded)),
+		Finished: o.Finished, Trace: c.told.trace,
 	}
-	if len(o.Payload) > g.set.inlineLimit || request.Age > g.fleet.set.redisTimeout {
-		// Too large, or too old to be given to those who joined since.
+	if len(o.Payload) > g.set.inlineLimit {
 		request.Message = protocol.Notice
 	}
-	if o.Kind == wire.KindValue {
+	switch o.Kind {
+	case wire.KindValue:
 		request.MaxAge = g.set.maxAge
+	case wire.KindTooLarge:
+		request.Unshared = causeTooLarge
 	}
-	e.mu.Lock()
-	request.Outlived = at.Sub(e.renewed) > g.set.leaseTTL
-	e.mu.Unlock()
 	return request
 }
 
@@ -150,17 +143,53 @@ func (c *call[V]) finishRequest(at time.Time, o wire.Outcome) protocol.FinishReq
 func (c *call[V]) finished(sent *redislink.Request, ended *endedFlight) {
 	defer c.released(ended)
 	g := c.g
+	command := sent.Command()
 	reply, err := g.fleet.link.Result(sent)
-	err = c.retryRelease(max(g.set.flightTimeout, g.set.leaseTTL), ended, sent.SentAt(), err, func() (err error) {
-		reply, err = g.fleet.link.Do(c.ctx, sent.Command().Again(time.Since(ended.at)))
+	give := func() error {
+		if err != nil && command.Bytes() > largeOutcome && !redislink.NeverSent(err) {
+			command = c.withoutOutcome(ended, err)
+			reply, err = g.fleet.link.Do(c.ctx, command)
+		}
 		return err
+	}
+	err = c.retryRelease(max(g.set.flightTimeout, g.set.leaseTTL), ended, sent.SentAt(), give(), func() error {
+		reply, err = g.fleet.link.Do(c.ctx, command)
+		return give()
 	})
-	if protocol.ParseFinish(reply) == protocol.FinishLost {
+	switch {
+	case err != nil:
+		if g.unshared.allow() {
+			g.fleet.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+		}
+	case c.hadLost(protocol.ParseFinish(reply), ended):
 		c.loseLease(sent.SentAt())
 	}
-	if err != nil && g.unshared.allow() {
-		g.fleet.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
+}
+
+// largeOutcome is the size, in bytes, from which on it may be an outcome's own fault that
+// Redis does not take it: a limit of the server or of a proxy, or a thin link.
+const largeOutcome = 16 << 10
+
+// withoutOutcome returns a finish of the flight for another try, after one with a large
+// outcome that ended with err: it says that the outcome is too large to travel. So the key
+// loses its sharing, and no follower waits for tries that may all fail.
+func (c *call[V]) withoutOutcome(ended *endedFlight, err error) protocol.Command {
+	g := c.g
+	if g.unshared.allow() {
+		g.fleet.set.log.WarnContext(c.ctx, "fleetcall: large result could not be shared; followers run their own", c.attrs(slog.Any("error", err))...)
 	}
+	g.finishing.sending(ended, g.fleet.set.redisTimeout)
+	request := c.finishRequest(ended.at, wire.Outcome{Kind: wire.KindTooLarge, Flight: c.flight()})
+	return request.Command()
+}
+
+// hadLost says whether the flight had lost its lease when it was released. One that
+// outlived its lease had, if Redis has nothing of it.
+func (c *call[V]) hadLost(reply protocol.FinishReply, ended *endedFlight) bool {
+	e := &c.running
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return reply == protocol.FinishLost || reply == protocol.FinishNothing && ended.at.Sub(e.renewed) > c.g.set.leaseTTL
 }
 
 // released is called once, when Redis has the end of a flight, or will not be

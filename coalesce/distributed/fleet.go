@@ -36,14 +36,18 @@ type Fleet struct {
 	renewals timers.List
 	inflight inflight
 	garbage  atomic.Uint64
+	failed   logLimit
+
+	oneServer bool           // the client has no more than that: one clock, and a script may use any keys
+	database  int            // of the client
+	time      protocol.Clock // of Redis, if it is one server
+	forgets   forgets
 
 	groupsMu sync.Mutex
 	groups   map[string]member
 
 	resetMu sync.Mutex
 	before  RedisStats // the counts at the last ResetStats; guarded by resetMu
-
-	connectedOnce bool // used by the subscription loop alone
 
 	abandon                chan struct{} // closed when Close waits no longer
 	down                   chan struct{} // closed when nothing goes on any more
@@ -54,7 +58,6 @@ type Fleet struct {
 type member interface {
 	resultType() reflect.Type
 	forgetHere(key string)
-	forgetAllHere()
 	totals() Stats
 	stats() Stats
 	resetStats()
@@ -89,6 +92,7 @@ func Open(client redis.UniversalClient, opts ...Option) (*Fleet, error) {
 			return nil, err
 		}
 	}
+	f.database, f.oneServer = protocol.Database(client)
 	if f.set.log == nil {
 		f.set.log = slog.Default()
 	}
@@ -99,16 +103,17 @@ func Open(client redis.UniversalClient, opts ...Option) (*Fleet, error) {
 		Namespace: f.set.namespace,
 		Timeout:   f.set.redisTimeout,
 		OnCommand: f.set.hooks.commandSent,
-		OnChange:  f.breakerChanged,
-		OnOpen:    func() { f.subs.WakeAll() },
+		OnChange:  f.serverChanged,
+		OnUp:      func() { f.subs.Retry() },
 		Survive:   f.survive,
 	})
 	f.subs = pubsub.Open(client, pubsub.Config{
-		Control:   protocol.ControlChannel(f.set.namespace),
+		Control:   protocol.ControlChannel(f.set.namespace, f.database),
 		Beat:      f.set.group.leaseTTL / 3,
 		Timeout:   f.set.redisTimeout,
 		OnControl: f.control,
 		OnConnect: f.connected,
+		OnHeard:   f.link.Heard,
 		OnFailure: func() { f.link.Count(redislink.FailureKind(redislink.ErrUnconfirmed)) },
 		OnGarbage: func() { f.garbage.Add(1) },
 	})
@@ -166,6 +171,17 @@ func (f *Fleet) abandonAll() {
 	}
 }
 
+// clock returns the clock of Redis, which told the time in a reply that was received then.
+// The masters of a Cluster have one each: there, every flight has its own.
+func (f *Fleet) clock(told int64, sent, received time.Time) *protocol.Clock {
+	clock := &f.time
+	if !f.oneServer {
+		clock = new(protocol.Clock)
+	}
+	clock.Told(told, sent, received)
+	return clock
+}
+
 // control hears a message on the control channel.
 func (f *Fleet) control(message string) {
 	notice, err := wire.DecodeForget(message)
@@ -176,28 +192,12 @@ func (f *Fleet) control(message string) {
 	if notice.Instance == f.instance {
 		return // Forget did it before it returned; again would split the new flight
 	}
+	f.forgets.heardOf(notice.Count)
 	f.groupsMu.Lock()
 	group := f.groups[notice.Group]
 	f.groupsMu.Unlock()
 	if group != nil {
 		group.forgetHere(notice.Key)
-	}
-}
-
-// connected loads the scripts, which a restart of Redis loses, and forgets what
-// a Forget may have named while the connection was lost.
-func (f *Fleet) connected() {
-	if f.connectedOnce {
-		for _, group := range f.members() {
-			group.forgetAllHere()
-		}
-	}
-	f.connectedOnce = true
-	if f.inflight.enter() == nil {
-		go func() {
-			defer f.inflight.leave()
-			f.link.Load(context.Background())
-		}()
 	}
 }
 
@@ -209,22 +209,6 @@ func (f *Fleet) members() map[string]member {
 		all[name] = group
 	}
 	return all
-}
-
-func (f *Fleet) breakerChanged(from, to redislink.State, why error) {
-	level := slog.LevelWarn
-	switch {
-	case to == redislink.Closed:
-		level = slog.LevelInfo
-	case from != redislink.Closed: // a try, or its failure
-		level = slog.LevelDebug
-	}
-	attrs := []any{"replica", f.set.replicaID, "from", string(from), "to", string(to)}
-	if why != nil {
-		attrs = append(attrs, "kind", redislink.FailureKind(why), "error", why)
-	}
-	f.set.log.Log(context.Background(), level, "fleetcall: Redis breaker changed", attrs...)
-	f.set.hooks.breakerChanged(string(from), string(to))
 }
 
 // survive is deferred where there is no call: a hook's or a log handler's panic

@@ -23,7 +23,7 @@ import (
 //	          → following  another flight has it: wait for its outcome
 //	          → awaiting   our own replica's last flight still has it: wait for its release
 //	          → receiving  MaxAge has kept an outcome
-//	          → fallback   Redis cannot be used: run the function without it
+//	          → fallback   Redis cannot be used, or nothing can be shared: run the function without it
 //	following → receiving  the outcome has come
 //	          → joining    the flight went away without an outcome
 //	          → fallback   Redis cannot be used
@@ -39,7 +39,7 @@ type call[V any] struct {
 	local   *detached.Context // ends when the last local caller has left
 	ctx     context.Context   // has the values of local, and the hooks'
 	fn      func(context.Context) (V, error)
-	callers local.Joined[string, result[V]] // of the local flight
+	callers local.Joined[string, result[V]] // of the local flight; running.mu guards it from its end on
 	key     string
 	names   protocol.Names // of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
@@ -75,8 +75,8 @@ type told struct {
 
 // Causes of a fallback, besides the kinds of Redis' failures.
 const (
-	causeTooLarge     = "too large"    // the outcome could not travel
-	causeIncompatible = "incompatible" // it is of another type or codec
+	causeTooLarge     = protocol.TooLarge     // the outcome could not travel
+	causeIncompatible = protocol.Incompatible // it is of another type or codec
 	causeGarbage      = "garbage"
 )
 
@@ -250,7 +250,9 @@ func (c *call[V]) complete(r result[V], err error, returned bool) (ended local.E
 	c.g.active.Add(-1)
 	f.inflight.leave()
 	ended = c.callers.End(r, err, returned)
+	c.running.mu.Lock()
 	c.callers = local.Joined[string, result[V]]{} // it holds the result, and the function's context may be kept
+	c.running.mu.Unlock()
 	return ended, true
 }
 

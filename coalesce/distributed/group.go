@@ -52,6 +52,7 @@ type core[V any] struct {
 	codec       coalesce.Codec[V]
 	codecName   string
 	fingerprint uint64
+	tag         string // of both, for leases
 
 	local     local.Group[string, result[V]]
 	finishing finishing
@@ -87,8 +88,7 @@ type result[V any] struct {
 	flight string
 	trace  string // of the local flight; "" without hooks
 	// finished is the latest moment, by this process's clock, at which the
-	// function certainly had not ended yet. It is zero for an outcome that
-	// came by message: nobody knows, and it was on its way just now.
+	// function certainly had not ended yet. It is zero where no function ended.
 	finished  time.Time
 	timeout   time.Duration // the flight's
 	abandoned bool          // the function gave up though its flight lived: others lead
@@ -139,9 +139,10 @@ func NewGroup[V any](f *Fleet, name string, opts ...GroupOption) (*Group[V], err
 	}
 	c := &core[V]{
 		fleet: f, hooks: &f.set.hooks, name: name,
-		space: protocol.NewSpace(f.set.namespace, name), set: set,
+		space: protocol.NewSpace(f.set.namespace, name, f.database), set: set,
 		codec: codec, codecName: codec.Name(), fingerprint: fingerprintOf(codec),
 	}
+	c.tag = wire.Tag(c.codecName, c.fingerprint)
 	if c, err = c.register(); err != nil {
 		return refuse(err)
 	}
@@ -149,7 +150,7 @@ func NewGroup[V any](f *Fleet, name string, opts ...GroupOption) (*Group[V], err
 	if set.flightTimeout != c.set.flightTimeout {
 		c.mixed.Store(true)
 	}
-	return &Group[V]{core: c, set: set, args: set.protocol(&f.set, c.set.flightTimeout)}, nil
+	return &Group[V]{core: c, set: set, args: set.protocol(&f.set, c.set.flightTimeout, c.tag)}, nil
 }
 
 // register returns the Fleet's core of this name, which is c if there was none.
@@ -244,7 +245,7 @@ func (g *Group[V]) With(opts ...GroupOption) *Group[V] {
 	if w.set.flightTimeout != g.core.set.flightTimeout {
 		w.mixed.Store(true)
 	}
-	w.args = w.set.protocol(&g.fleet.set, g.core.set.flightTimeout)
+	w.args = w.set.protocol(&g.fleet.set, g.core.set.flightTimeout, g.tag)
 	return w
 }
 
@@ -255,8 +256,8 @@ func (g *Group[V]) With(opts ...GroupOption) *Group[V] {
 // no value: the result is V's zero value for all.
 //
 // fn runs under a context with the values of its first caller, which ends with
-// the flight timeout, or when all callers of this replica have left and no
-// other replica has joined. A function that returns context.Canceled, though the context it
+// the flight timeout, or when all callers of the fleet have left: at once when those of
+// this replica are the last, otherwise within a third of the lease TTL. A function that returns context.Canceled, though the context it
 // was given has not ended, has abandoned its flight: its caller gets that error, and the others lead a flight of
 // their own.
 //
@@ -333,8 +334,8 @@ func (g *Group[V]) takes(r *result[V], err error, arrived time.Time) bool {
 	default:
 		maxAge = 0
 	}
-	// The local flight was there when this caller joined it, but what it got may be
-	// older: its message had been missed, or its function had ended a moment ago.
+	// The local flight was there when this caller joined it, but its function may have
+	// ended before.
 	return r.finished.IsZero() || !arrived.After(r.finished.Add(maxAge))
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Hook is told what a Fleet does, as it happens: for metrics, traces and histories.
 // It implements as many of the one-method interfaces below as it wants to:
-// FlightHook, FollowHook, CallHook, RunHook, LeaseHook, CommandHook, BreakerHook.
+// FlightHook, FollowHook, CallHook, RunHook, LeaseHook, CommandHook, ServerHook.
 //
 // Hooks are called concurrently, on paths that callers wait on. They must be quick,
 // and must not call a Group of the Fleet.
@@ -57,12 +57,6 @@ type CommandHook interface {
 	Command(command Command)
 }
 
-// BreakerHook is told of each change of the circuit breaker, by its states:
-// "closed", "half-open" or "open", one change after the other.
-type BreakerHook interface {
-	Breaker(from, to string)
-}
-
 // FlightStart is a flight that begins.
 type FlightStart struct {
 	Group string // the name of its Group
@@ -91,8 +85,8 @@ type Flight struct {
 	Err      error         // a *coalesce.PanicError or coalesce.ErrGoexit if the function did not return
 	Wait     time.Duration // since its first caller came
 	// Lag is how long the outcome of a RemoteFollower was on its way: from the
-	// function's end on the leader until it was here, by Redis' clock, to about
-	// a round trip. It is negative when it is not known, and for other roles.
+	// function's end on the leader until it was here, by Redis' clock, and up to a
+	// round trip more. It is negative when it is not known, and for other roles.
 	Lag time.Duration
 	// Kept is what Flight returned on the replica that led the flight whose outcome
 	// a Cached got. It is empty when there is none, and for other roles.
@@ -134,14 +128,14 @@ type LeaseState uint8
 // The states of a lease.
 const (
 	LeaseTaken    LeaseState = 1 + iota
-	LeaseRenewed             // Redis extended it
-	LeaseLost                // it had run out, or been taken, before its function ended: told when it was to be renewed or released
+	LeaseRenewed             // Redis extended it, or gave it back after it was lost
+	LeaseLost                // it had run out, or been taken, before its function ended: told once, when it was to be renewed or released
 	LeaseReleased            // Redis has taken the outcome, or knows that there is none
 )
 
 // Command is one script that Redis was sent.
 type Command struct {
-	Step string        // join, peek, renew, finish, abandon, forget or probe
+	Step string        // join, peek, renew, finish, abandon, leave, forget, count or probe
 	Took time.Duration // until its reply, or until it was given up; from when it was to be sent, a wait for its turn included
 	Kind string        // of its failure, as in FailureKinds; empty when it had a reply
 }
@@ -149,14 +143,15 @@ type Command struct {
 // FailureKinds are the kinds of Redis' failures, all of them: the keys of
 // RedisStats.ErrorsBy, and Command.Kind. They are "timeout", "connection",
 // "subscription" (one was lost or not confirmed), "pool" (no connection of the client's
-// was free), "oom", "readonly", "loading", "cluster", "auth", "maxclients" and "reply"
+// was free), "oom", "readonly", "misconf", "noreplicas", "loading", "cluster", "auth",
+// "maxclients" and "reply"
 // (any other error that Redis replied).
 func FailureKinds() []string { return redislink.FailureKinds() }
 
-// FallbackCauses are the values of Run.Cause and Flight.Cause, all of them. "breaker"
-// is the cause of a fallback alone: nothing was sent.
+// FallbackCauses are the values of Run.Cause and Flight.Cause, all of them. "down"
+// is the cause of a fallback alone: the server was down, so nothing was sent.
 func FallbackCauses() []string {
-	return append(FailureKinds(), redislink.BreakerKind, causeTooLarge, causeIncompatible, causeGarbage)
+	return append(FailureKinds(), redislink.DownKind, causeTooLarge, causeIncompatible, causeGarbage)
 }
 
 // hooks are those of a Fleet, by what they implement.
@@ -167,7 +162,7 @@ type hooks struct {
 	run      []RunHook
 	lease    []LeaseHook
 	command  []CommandHook
-	breaker  []BreakerHook
+	server   []ServerHook
 }
 
 func (h *hooks) add(hook Hook) error {
@@ -178,18 +173,18 @@ func (h *hooks) add(hook Hook) error {
 	h.run = appendIf(h.run, hook)
 	h.lease = appendIf(h.lease, hook)
 	h.command = appendIf(h.command, hook)
-	h.breaker = appendIf(h.breaker, hook)
+	h.server = appendIf(h.server, hook)
 	switch {
 	case hook == nil:
 		return errors.New("is nil; leave it out")
 	case h.count() == before:
-		return errors.New("implements none of FlightHook, FollowHook, CallHook, RunHook, LeaseHook, CommandHook, BreakerHook")
+		return errors.New("implements none of FlightHook, FollowHook, CallHook, RunHook, LeaseHook, CommandHook, ServerHook")
 	}
 	return nil
 }
 
 func (h *hooks) count() int {
-	return len(h.flight) + len(h.followed) + len(h.called) + len(h.run) + len(h.lease) + len(h.command) + len(h.breaker)
+	return len(h.flight) + len(h.followed) + len(h.called) + len(h.run) + len(h.lease) + len(h.command) + len(h.server)
 }
 
 func appendIf[H any](all []H, hook Hook) []H {
@@ -264,9 +259,9 @@ func (h *hooks) commandSent(step string, took time.Duration, kind string) {
 	}
 }
 
-func (h *hooks) breakerChanged(from, to string) {
-	for _, hook := range h.breaker {
-		hook.Breaker(from, to)
+func (h *hooks) serverChanged(change ServerChange) {
+	for _, hook := range h.server {
+		hook.Server(change)
 	}
 }
 

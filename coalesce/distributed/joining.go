@@ -30,16 +30,12 @@ func (s joining[V]) run(c *call[V]) state[V] {
 	if c.waiter == nil {
 		c.waiter = f.subs.Existing(c.names.Channel())
 	}
-	permit, err := f.link.Ask()
-	if err != nil {
-		return c.withoutRedis(err)
-	}
 	request := protocol.JoinRequest{Names: c.names, Settings: &g.args, Fresh: s.fresh}
 	if g.hooks.traces() {
 		request.Trace = "+" + c.told.trace
 	}
 	a := &joined[V]{ended: g.finishing.on(c.names.Channel())}
-	a.sent = f.link.NewRequest(c.ctx, request.Command(), permit)
+	a.sent = f.link.NewRequest(c.ctx, request.Command())
 	a.sent.Then = func() { f.workers.Run(func() { c.proceed(a) }) }
 	c.mayHold = true
 	if !f.link.SendHere(a.sent) {
@@ -55,25 +51,30 @@ type joined[V any] struct {
 }
 
 func (s *joined[V]) run(c *call[V]) state[V] {
-	g, sent := c.g, s.sent.SentAt()
+	g := c.g
 	reply, err := protocol.ParseJoin(g.fleet.link.Result(s.sent))
 	if err != nil {
 		c.mayHold = !redislink.NeverSent(err)
 		return c.withoutRedis(err)
 	}
 	c.mayHold = reply.Answer == protocol.Leads
+	sent, received := s.sent.Trip()
 	switch reply.Answer {
 	case protocol.Leads:
-		taken := time.Now()
-		c.leaseIs(LeaseTaken, sent)
+		c.leaseIs(LeaseTaken, s.sent.SentAt())
 		return leading[V]{lease{
-			attempt: reply.Lead.Attempt, start: reply.Lead.Start, taken: taken,
-			clock: protocol.NewClock(reply.Lead.Start, sent, taken),
+			attempt: reply.Lead.Attempt, start: reply.Lead.Now, taken: received,
+			clock: g.fleet.clock(reply.Lead.Now, sent, received),
 		}}
 	case protocol.Follows:
-		return s.follow(c, reply.Follow)
+		if g.fleet.oneServer {
+			g.fleet.clock(reply.Follow.Now, sent, received)
+		}
+		return s.follow(c, reply.Follow, sent)
 	case protocol.TakesKept:
 		return s.keep(c, reply.Kept)
+	case protocol.RunsAlone:
+		return s.alone(c, reply.Why)
 	}
 	if g.poisoned.allow() {
 		g.fleet.set.log.ErrorContext(c.ctx, "fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", reply.Poisoned))...)
@@ -81,19 +82,31 @@ func (s *joined[V]) run(c *call[V]) state[V] {
 	return c.end(result[V]{}, coalesce.ErrPoisoned)
 }
 
-func (s *joined[V]) follow(c *call[V], reply protocol.Follow) state[V] {
+func (s *joined[V]) follow(c *call[V], reply protocol.Follow, sent time.Time) state[V] {
 	for _, e := range s.ended {
 		if e.flight == reply.Flight {
 			return awaiting[V]{e}
 		}
 	}
 	c.role.Store(uint32(coalesce.RemoteFollower))
-	next := &following[V]{leader: reply.Flight, ttl: reply.TTL}
+	next := &following[V]{
+		leader: reply.Flight, due: c.due(reply.TTL),
+		joined: protocol.Moment{Redis: reply.Now, Local: sent},
+	}
 	if h := c.g.hooks; h.traces() {
-		next.clock = protocol.NewClock(reply.Now, s.sent.SentAt(), time.Now())
 		h.follow(c.ctx, Followed{Group: c.g.name, Key: c.key, Flight: reply.Flight, Trace: traceOf(reply.Trace)})
 	}
 	return next
+}
+
+// alone runs the function at once: what a flight would come to is of no use here.
+func (s *joined[V]) alone(c *call[V], why string) state[V] {
+	if why != protocol.Incompatible {
+		return fallback[V]{causeTooLarge}
+	}
+	c.g.incompatible.Add(1)
+	c.logUndecoded(errors.New("its leader has another type or codec"))
+	return fallback[V]{causeIncompatible}
 }
 
 // keep takes what MaxAge has kept.
@@ -105,14 +118,9 @@ func (s *joined[V]) keep(c *call[V], reply protocol.Kept) state[V] {
 	}
 	c.told.kept = traceOf(reply.Trace)
 	return &receiving[V]{
-		outcome: o, role: coalesce.Cached, flight: strings.Clone(o.Flight), finished: finishedAt(s.sent.SentAt(), reply.Age),
+		outcome: o, role: coalesce.Cached, flight: strings.Clone(o.Flight), finished: s.sent.SentAt().Add(-reply.Age), // never later than it was
 	}
 }
-
-// finishedAt turns the age that an outcome had in Redis into a moment of this
-// process's clock. Counted from before the question was sent, it is never
-// later than the true one.
-func finishedAt(sent time.Time, age time.Duration) time.Time { return sent.Add(-age) }
 
 // awaiting waits until the flight that this replica has ended is ended in
 // Redis too. Its result went to callers who had come before; this one must not
@@ -128,10 +136,13 @@ func (s awaiting[V]) run(c *call[V]) state[V] {
 	}
 	timeout := time.NewTimer(c.g.fleet.set.redisTimeout)
 	defer timeout.Stop()
+	down := c.g.fleet.link.Down(c.names.Channel())
 	for {
 		select {
 		case <-released:
 			return joining[V]{}
+		case <-down:
+			return c.withoutRedis(redislink.ErrServerDown)
 		case <-timeout.C:
 			// A codec that takes its time, or a large outcome, may need more.
 			if left := c.g.finishing.left(s.own); left > 0 {
@@ -151,6 +162,9 @@ func (s awaiting[V]) run(c *call[V]) state[V] {
 
 // withoutRedis goes on when Redis cannot be used.
 func (c *call[V]) withoutRedis(err error) state[V] {
+	if f := c.g.fleet; !f.isDown(c.names.Channel()) && f.failed.allow() {
+		f.set.log.WarnContext(c.ctx, "fleetcall: Redis failed one flight; its server is up", c.attrs(slog.String("kind", redislink.FailureKind(err)), slog.Any("error", err))...)
+	}
 	if !c.g.set.failClosed {
 		return fallback[V]{redislink.FailureKind(err)}
 	}

@@ -22,9 +22,9 @@ type leading[V any] struct{ lease lease }
 // lease is what Redis said when this flight took its lease.
 type lease struct {
 	attempt int64
-	start   int64          // µs of Redis' clock
-	taken   time.Time      // when it was known here
-	clock   protocol.Clock // of Redis
+	start   int64     // µs of Redis' clock
+	taken   time.Time // when it was known here
+	clock   *protocol.Clock
 }
 
 func (s leading[V]) run(c *call[V]) state[V] {
@@ -90,7 +90,8 @@ type execution[V any] struct {
 	deciding bool  // a goroutine is acting on what happened
 	over     bool
 	renewed  time.Time // the lease was taken or, for all that is known, renewed by then
-	lost     bool      // Redis has told that it has it no more
+	lost     bool      // Redis has told that it had it no more
+	wanted   bool      // Redis has told that another replica waits; only decide uses it
 
 	encoding *endedFlight // whose outcome is being encoded, and then sent
 	finished atomic.Bool  // the finish has been sent, or given up
@@ -316,7 +317,7 @@ func (c *call[V]) returned(r returned[V]) {
 		return
 	}
 	told.Tell()
-	if !g.fleet.link.Busy() {
+	if !g.fleet.link.Busy(c.names.Channel()) {
 		runtime.Gosched() // their turn; where the outcome has to wait for its own, they have it then
 	}
 	c.finish(r, ended)

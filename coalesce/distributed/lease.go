@@ -16,6 +16,9 @@ func (c *call[V]) renewAfter(then time.Time) {
 
 func (c *call[V]) renew() {
 	g, e := c.g, &c.running
+	if c.local.Err() != nil {
+		c.handle(left) // no caller is left here: those who have joined may have left since
+	}
 	e.mu.Lock()
 	if e.over {
 		e.mu.Unlock()
@@ -27,25 +30,41 @@ func (c *call[V]) renew() {
 	defer g.fleet.inflight.leave()
 
 	asked := time.Now()
-	held, err := protocol.Renew(c.ctx, g.fleet.link, c.names, &g.args)
+	reply, err := protocol.Renew(c.ctx, g.fleet.link, protocol.RenewRequest{
+		Names: c.names, Settings: &g.args, Attempt: e.lease.attempt, Start: e.lease.start, Trace: c.told.trace,
+	})
+	received := time.Now()
+	if err == nil {
+		e.lease.clock.Told(reply.Now, asked, received)
+	}
+	has := err == nil && (reply.State == protocol.Held || reply.State == protocol.Retaken)
 
 	e.mu.Lock()
 	over := e.over
-	if !over && (err == nil && held || err != nil && !redislink.NeverSent(err)) {
-		e.renewed = time.Now() // or may have been
-	}
-	if !over && (held || err != nil) {
-		c.renewAfter(time.Now())
+	down := err != nil && g.fleet.isDown(c.names.Channel())
+	if !over {
+		if has || err != nil && !redislink.NeverSent(err) {
+			e.renewed = received // or may have been
+		}
+		if !down {
+			c.renewAfter(asked)
+		}
 	}
 	e.mu.Unlock()
-	switch {
-	case over:
-		// A finish that overtook this renewal released the lease, or tells that
-		// it was lost.
-	case err == nil && held:
-		c.leaseIs(LeaseRenewed, asked)
-	case err == nil:
+	if down && !over {
+		g.fleet.link.WhenUp(c.names.Channel(), func() {
+			g.fleet.workers.Run(func() { c.OnExpire(&e.renewal) })
+		})
+	}
+	if over || err != nil {
+		// A finish that overtook this renewal released the lease, or tells that it was lost.
+		return
+	}
+	if reply.State != protocol.Held {
 		c.loseLease(asked)
+	}
+	if has {
+		c.leaseIs(LeaseRenewed, asked)
 	}
 }
 
@@ -66,26 +85,27 @@ func (c *call[V]) loseLease(asked time.Time) {
 
 // abandon gives the flight up. Unless forced, it does not when a follower
 // waits, and says so by false. When Redis cannot tell, no other replica is known to
-// wait, and Redis is told once it can be, while the lease may live.
+// wait, and Redis is told once it can be: a join that it has not read yet would take a
+// lease that nobody renews, and count as a death.
 func (c *call[V]) abandon(forced bool) bool {
 	asked := time.Now()
 	abandoned, err := c.sendAbandon(forced)
-	if abandoned || err != nil {
-		c.g.fleet.renewals.Stop(&c.running.renewal)
+	if !forced && !abandoned && (err == nil || c.running.wanted) {
+		c.running.wanted = true
+		return false // it asks again when the lease is to be renewed
 	}
-	switch {
-	case err != nil:
-		c.background(func() {
-			_ = c.retryRelease(c.g.set.leaseTTL, nil, asked, err, func() error {
-				_, err := c.sendAbandon(true)
-				return err
-			})
-		})
-		return true
-	case abandoned:
+	c.g.fleet.renewals.Stop(&c.running.renewal)
+	if err == nil {
 		c.leaseIs(LeaseReleased, asked)
+		return true
 	}
-	return abandoned
+	c.background(func() {
+		_ = c.retryRelease(max(c.g.set.flightTimeout, c.g.set.leaseTTL), nil, asked, err, func() error {
+			_, err := c.sendAbandon(true)
+			return err
+		})
+	})
+	return true
 }
 
 func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
@@ -99,10 +119,11 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 
 // retryRelease sends a step that releases the lease until Redis takes it, for up to
 // limit after the first try, which was asked then and ended with err. It tries
-// again at once when a caller waits for the ended flight, which may be nil.
+// again at once when a caller waits for the ended flight, which may be nil, and when the
+// key's server is up again.
 func (c *call[V]) retryRelease(limit time.Duration, ended *endedFlight, asked time.Time, err error, send func() error) error {
 	g := c.g
-	began := asked
+	began, up := asked, (chan struct{})(nil)
 	for wait := g.fleet.set.redisTimeout / 4; ; wait = min(2*wait, time.Second) {
 		if err == nil {
 			c.leaseIs(LeaseReleased, asked)
@@ -118,8 +139,14 @@ func (c *call[V]) retryRelease(limit time.Duration, ended *endedFlight, asked ti
 		if time.Since(began) > limit {
 			return err
 		}
+		if up == nil && g.fleet.isDown(c.names.Channel()) {
+			up = make(chan struct{})
+			g.fleet.link.WhenUp(c.names.Channel(), func() { close(up) })
+		}
 		select {
 		case <-time.After(wait):
+		case <-up:
+			up = nil
 		case <-wanted:
 		case <-g.fleet.abandon:
 			return err

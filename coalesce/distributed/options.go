@@ -49,14 +49,18 @@ type groupSettings struct {
 	failClosed    bool
 }
 
+const defaultLeaseTTL = 3 * time.Second
+
+var defaultRedisTimeout = 250 * time.Millisecond // a variable for the examples' sake
+
 func defaults() fleetSettings {
 	host, _ := os.Hostname()
 	return fleetSettings{
 		namespace:    "fleetcall",
-		redisTimeout: 250 * time.Millisecond,
+		redisTimeout: defaultRedisTimeout,
 		replicaID:    host + "-" + rand.Text()[:8],
 		group: groupSettings{
-			leaseTTL:      3 * time.Second,
+			leaseTTL:      defaultLeaseTTL,
 			flightTimeout: 30 * time.Second,
 			maxTakeovers:  2,
 			inlineLimit:   64 << 10,
@@ -81,8 +85,8 @@ func (s *groupSettings) handoffTTL(redisTimeout time.Duration) time.Duration {
 
 // protocol returns the settings of the steps. Whatever With changes, the deaths of a
 // key's leaders are counted for the flight timeout of the Group.
-func (s *groupSettings) protocol(f *fleetSettings, flightTimeout time.Duration) protocol.Settings {
-	return protocol.SettingsOf(f.replicaID, s.leaseTTL, flightTimeout, s.maxTakeovers, s.handoffTTL(f.redisTimeout), s.maxAge)
+func (s *groupSettings) protocol(f *fleetSettings, flightTimeout time.Duration, tag string) protocol.Settings {
+	return protocol.SettingsOf(f.replicaID, s.leaseTTL, flightTimeout, s.maxTakeovers, s.handoffTTL(f.redisTimeout), s.maxAge).Tagged(tag)
 }
 
 // fleetOption is an Option that no Group has for itself.
@@ -129,7 +133,7 @@ func WithRedisTimeout(timeout time.Duration) Option {
 }
 
 // WithLogger sets where takeovers, lost leases, results that cannot be shared and
-// changes of the breaker are logged; the default is slog.Default(). To log nothing, give
+// changes of a Redis server's health are logged; the default is slog.Default(). To log nothing, give
 // it a logger of slog.DiscardHandler.
 func WithLogger(log *slog.Logger) Option {
 	return fleetOption(func(s *fleetSettings) error {

@@ -41,7 +41,7 @@ type RedisStats struct {
 	Errors   uint64            // commands and connections that failed
 	ErrorsBy map[string]uint64 // the same by kind: see FailureKinds
 	Garbage  uint64            // messages and values that could not be read, and were ignored
-	Breaker  string            // "closed", "half-open" or "open"
+	Servers  []ServerStats     // by address: one, or on a Redis Cluster the masters that were asked of late
 }
 
 // HitRate returns the share of finished requests that ran no function, 0 to
@@ -165,7 +165,7 @@ func (f *Fleet) Stats() FleetStats {
 func (f *Fleet) Totals() FleetStats { return f.sum(member.totals) }
 
 // ResetStats sets the counts of the Fleet and of all its Groups to zero. Gauges and
-// the breaker stay what they are.
+// the health of servers stay what they are.
 func (f *Fleet) ResetStats() {
 	f.resetMu.Lock()
 	defer f.resetMu.Unlock()
@@ -187,5 +187,5 @@ func (f *Fleet) sum(of func(member) Stats) FleetStats {
 
 func (f *Fleet) redisStats() RedisStats {
 	errs, byKind := f.link.Counts()
-	return RedisStats{Errors: errs, ErrorsBy: byKind, Garbage: f.garbage.Load(), Breaker: string(f.link.State())}
+	return RedisStats{Errors: errs, ErrorsBy: byKind, Garbage: f.garbage.Load(), Servers: f.serverStats()}
 }

@@ -40,6 +40,14 @@ func (j Joined[K, V]) End(val V, err error, returned bool) Ended {
 	return j.s.finish(j.f, val, err, returned)
 }
 
+// Forget is Group.Forget for this flight alone, and not for one that has its key
+// since. It may be called at any time.
+func (j Joined[K, V]) Forget() {
+	j.s.mu.Lock()
+	j.s.flights.remove(j.f)
+	j.s.mu.Unlock()
+}
+
 // Ended is a flight that has ended, and whose callers are still to be told.
 type Ended struct {
 	Callers int

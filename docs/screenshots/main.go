@@ -140,7 +140,7 @@ func (a *album) page(ctx context.Context, base string) error {
 	case <-time.After(busyFor):
 	case <-ctx.Done():
 	}
-	dark := browserrig.View{Width: width, Height: 1080, Dark: true}
+	dark := browserrig.View{Width: width, Height: 1200, Dark: true}
 	err = errors.Join(p.SetView(dark), scroll(p, "#charts"), p.WaitFor("document.querySelectorAll('#leases-table tbody tr').length > 0"), a.keep(p.ScreenshotViewport, "page-dark"))
 	rest()
 	load.Wait()

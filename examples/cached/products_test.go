@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -22,6 +23,9 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// calm is a time that no stall of a busy machine reaches.
+const calm = time.Minute
 
 // gated is a database whose queries end when the test lets them.
 type gated struct {
@@ -58,7 +62,8 @@ func newFleet(t *testing.T, n int) *fleet {
 	t.Helper()
 	f := &fleet{t: t, redis: redisrig.Start(t), database: &gated{shop.NewMemory(0), make(chan string, 100), make(chan struct{})}}
 	for range n {
-		p, err := newProducts(context.Background(), f.redis.Client(), f.database, slog.New(slog.DiscardHandler), distributed.WithHooks(&f.following))
+		p, err := newProducts(context.Background(), f.redis.Client(), f.database, slog.New(slog.DiscardHandler), distributed.WithHooks(&f.following),
+			distributed.WithRedisTimeout(calm), distributed.WithLeaseTTL(calm))
 		if err != nil {
 			t.Fatal(err)
 		}

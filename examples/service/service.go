@@ -117,7 +117,13 @@ func (s *service) health(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "stopping", http.StatusServiceUnavailable)
 		return
 	}
-	answer(w, map[string]string{"status": "ok", "redis": s.fleet.Stats().Redis.Breaker})
+	redis := distributed.ServerUp
+	for _, server := range s.fleet.Stats().Redis.Servers {
+		if server.State == distributed.ServerDown {
+			redis = distributed.ServerDown
+		}
+	}
+	answer(w, map[string]string{"status": "ok", "redis": string(redis)})
 }
 
 func (s *service) fail(w http.ResponseWriter, r *http.Request, err error) {

@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -313,13 +314,12 @@ func TestAReplicaThatDiesIsReported(t *testing.T) {
 	if err := syscall.Kill(f.Replicas()[1].Pid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for range 200 {
-		if strings.Contains(reported.String(), "ended by itself: signal: killed") {
-			return
+	rig.Wait(t, "its end to be reported", func() error {
+		if !strings.Contains(reported.String(), "ended by itself: signal: killed") {
+			return fmt.Errorf("reported: %q", reported.String())
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Errorf("reported: %q", reported.String())
+		return nil
+	})
 }
 
 func TestAFleetThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
@@ -354,16 +354,21 @@ func TestKeysOfTheEmbeddedRedisExpire(t *testing.T) {
 	}
 	client := redis.NewClient(options)
 	defer func() { _ = client.Close() }()
-	if err := client.Set(t.Context(), "k", "v", 200*time.Millisecond).Err(); err != nil {
+	if err := client.Set(t.Context(), "k", "v", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if n := client.Exists(t.Context(), "k").Val(); n != 1 {
 		t.Error("the key is gone at once")
 	}
-	time.Sleep(500 * time.Millisecond)
-	if n := client.Exists(t.Context(), "k").Val(); n != 0 {
-		t.Error("the key is still there")
+	if err := client.PExpire(t.Context(), "k", 200*time.Millisecond).Err(); err != nil {
+		t.Fatal(err)
 	}
+	rig.Wait(t, "the key to expire", func() error {
+		if client.Exists(t.Context(), "k").Val() != 0 {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
 }
 
 func TestPasswordsAreNotShown(t *testing.T) {

@@ -45,13 +45,21 @@ func TestOutputIsCompleteWhenDone(t *testing.T) {
 	}
 }
 
+// lines has what a child wrote.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
 func TestStopKillsAChildThatIgnoresTheSignal(t *testing.T) {
-	var out bytes.Buffer
-	p, err := process.Start(process.Spec{Path: "/bin/sh", Args: []string{"-c", "trap '' TERM; while :; do sleep 1; done"}, Stdout: &out})
+	trapped := make(lines)
+	p, err := process.Start(process.Spec{Path: "/bin/sh", Args: []string{"-c", "trap '' TERM; echo trapped; while :; do sleep 1; done"}, Stdout: trapped})
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(100 * time.Millisecond)
+	<-trapped
 	if p.Stop(syscall.SIGTERM, 200*time.Millisecond) {
 		t.Error("a child that ignores SIGTERM is said to have ended by itself")
 	}
@@ -86,7 +94,7 @@ func TestChildDiesWithItsKilledParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = parent.Wait()
-	for range 100 {
+	for range 3000 {
 		// A zombie whose parent is gone counts as dead.
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(child) + "/stat")
 		if err != nil || strings.Contains(string(stat), ") Z ") {

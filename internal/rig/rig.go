@@ -17,7 +17,8 @@ import (
 	"github.com/fleetcall/fleetcall/internal/loopback"
 )
 
-const startLimit = 30 * time.Second
+// startLimit is long, because on a busy machine a server may take long to start.
+const startLimit = 2 * time.Minute
 
 // Program returns the path of an installed program. If it is not in PATH, Program looks
 // for it with the patterns, as filepath.Glob does, and takes the newest version of
@@ -94,7 +95,7 @@ func (o *Output) String() string {
 }
 
 // Wait calls ready every few milliseconds until it returns nil. If that takes more than
-// 30 seconds, Wait fails the test.
+// two minutes, Wait fails the test.
 func Wait(t testing.TB, what string, ready func() error) {
 	t.Helper()
 	if err := Eventually(nil, ready); err != nil {
@@ -103,7 +104,7 @@ func Wait(t testing.TB, what string, ready func() error) {
 }
 
 // Eventually calls ready every few milliseconds until it returns nil. If gone is closed
-// or 30 seconds have passed, it returns ready's last error.
+// or two minutes have passed, it returns ready's last error.
 func Eventually(gone <-chan struct{}, ready func() error) error {
 	deadline := time.Now().Add(startLimit)
 	for {

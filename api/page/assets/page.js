@@ -4,7 +4,7 @@ import { Burst } from './burst.js';
 import { Charts } from './charts.js';
 import { watch } from './live.js';
 import { Rates } from './rates.js';
-import { Replicas, showHotKeys, showLeases } from './tables.js';
+import { Replicas, showHotKeys, showLeases, showRedisServers } from './tables.js';
 import { count } from './words.js';
 
 const charts = new Charts();
@@ -35,6 +35,7 @@ watch(
     note.hidden = !snapshot.fleet.note;
     showTotals(snapshot.fleet);
     replicas.show(snapshot, now);
+    showRedisServers(snapshot);
     showHotKeys(snapshot);
     showLeases(snapshot);
     burst.know(snapshot);

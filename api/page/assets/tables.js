@@ -1,6 +1,6 @@
-// Replicas, hottest keys and leases.
+// Replicas, Redis servers, hottest keys and leases.
 
-import { breakers, count, element, ms, plural, roles, uptime } from './words.js';
+import { count, element, ms, plural, roles, uptime } from './words.js';
 
 const goneFor = 60_000; // ms that a replica which vanished stays in the list
 const leasesShown = 20;
@@ -33,24 +33,56 @@ export class Replicas {
   #row(name, live, state) {
     const stats = live.stats;
     const local = stats.tiers.local;
-    const distributed = stats.tiers.distributed;
     const flights = local ? local.active_flights : stats.active_calls;
     const words = { live: 'live', silent: 'no answer', gone: 'gone' };
-    const cell = (label, attributes, ...content) => element('td', { 'data-label': label, ...attributes }, ...content);
-    const breaker = distributed?.breaker;
     return element(
       'tr',
       { 'data-replica': name, 'data-state': state },
       element('th', { scope: 'row', 'data-label': 'Replica' }, element('code', {}, name)),
-      cell('State', {}, element('span', { class: `state is-${state}` }, words[state])),
+      cell('State', {}, stateOf(state, words[state])),
       cell('Mode', {}, stats.mode),
       cell('Uptime', { class: 'number' }, state === 'live' ? uptime(stats.uptime_seconds) : '–'),
       cell('Requests by role', {}, roleCounts(live)),
-      cell('Breaker', {}, breaker ? element('span', { class: `state is-${breaker}` }, breakers[breaker] ?? breaker) : '–'),
+      cell('Redis', {}, redisOf(stats.tiers.distributed?.redis_servers ?? [])),
       cell('Flights now', { class: 'number' }, state === 'live' ? count(flights) : '–'),
       cell('Waiting', { class: 'number' }, state === 'live' && local ? count(local.waiting) : '–'),
     );
   }
+}
+
+// cell is one of a table whose rows are cards on a phone: there it shows its label.
+function cell(label, attributes, ...content) {
+  return element('td', { 'data-label': label, ...attributes }, ...content);
+}
+
+function stateOf(state, words = state) {
+  return element('span', { class: `state is-${state}` }, words);
+}
+
+// redisOf says how many of a replica's Redis servers are down.
+function redisOf(servers) {
+  if (servers.length === 0) return '–';
+  const down = servers.filter((server) => server.state !== 'up').length;
+  if (down === 0) return stateOf('up');
+  return stateOf('down', servers.length === 1 ? 'down' : `${down} of ${servers.length} down`);
+}
+
+// showRedisServers lists each server once, as the replicas see it together.
+export function showRedisServers(snapshot) {
+  const servers = snapshot.fleet.tiers.distributed?.redis_servers ?? [];
+  document.querySelector('#redis-table tbody').replaceChildren(
+    ...servers.map((server) =>
+      element(
+        'tr',
+        {},
+        element('th', { scope: 'row', 'data-label': 'Server' }, element('code', {}, server.address)),
+        cell('State', {}, stateOf(server.state)),
+        cell('Since', {}, element('span', { title: new Date(server.since * 1000).toLocaleString() }, `${uptime(Math.max(0, snapshot.at - server.since))} ago`)),
+        cell('Why', {}, server.why || '–'),
+      ),
+    ),
+  );
+  document.querySelector('#redis').hidden = servers.length === 0;
 }
 
 // roleCounts is a list of chips: how many requests had which role.

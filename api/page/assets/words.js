@@ -24,12 +24,6 @@ export function failed(call) {
   return call.status !== 200 && call.status !== 404;
 }
 
-export const breakers = {
-  closed: 'closed: Redis is used',
-  'half-open': 'half-open: trying Redis again',
-  open: 'open: Redis is not used',
-};
-
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 const short = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
 

@@ -28,8 +28,13 @@ func FuzzScriptReply(f *testing.F) {
 	f.Add(uint8(0), "follow", flight, int64(1))
 	f.Add(uint8(10), "follow", flight, int64(1_700_000_000_000_000))
 	f.Add(uint8(2), "poisoned", "", int64(3))
+	f.Add(uint8(0), "alone", "too large", int64(1))
 	f.Add(uint8(2), "running", "", int64(1))
 	f.Add(uint8(2), "running", "", int64(-1))
+	f.Add(uint8(2), "over", "", int64(1_700_000_000_000_000))
+	f.Add(uint8(2), "held", "", int64(1_700_000_000_000_000))
+	f.Add(uint8(2), "retaken", "", int64(1_700_000_000_000_000))
+	f.Add(uint8(2), "lost", "", int64(1_700_000_000_000_000))
 	f.Fuzz(func(t *testing.T, shape uint8, word, text string, number int64) {
 		reply := scriptReply(shape, word, text, number)
 		list, _ := reply.([]any)
@@ -39,19 +44,19 @@ func FuzzScriptReply(f *testing.F) {
 		}
 		brought := map[string]bool{"": true, text: true}
 		settings := SettingsOf("replica", time.Second, time.Second, 1, time.Second, time.Second)
-		names := NewNames("ns:g", "k")
+		names := NewNames(NewSpace("ns", "g", 0), "k")
 
 		join, err := ParseJoin(reply, nil)
-		answer, known := map[string]Answer{"lead": Leads, "follow": Follows, "done": TakesKept, "poisoned": IsPoisoned}[first]
+		answer, known := map[string]Answer{"lead": Leads, "follow": Follows, "done": TakesKept, "poisoned": IsPoisoned, "alone": RunsAlone}[first]
 		if known != (err == nil) || err != nil && !errors.Is(err, ErrReply) || join.Answer != answer {
 			t.Errorf("join: %#v is %+v, %v", reply, join, err)
 		}
-		if !brought[join.Follow.Flight] && join.Follow.Flight != word || !brought[join.Kept.Outcome] && join.Kept.Outcome != word {
+		if !brought[join.Follow.Flight] && join.Follow.Flight != word || !brought[join.Kept.Outcome] && join.Kept.Outcome != word || !brought[join.Why] && join.Why != word {
 			t.Errorf("join: %#v brought %+v", reply, join)
 		}
 
-		peek, err := Peek(context.Background(), anyReply{reply: reply}, PeekRequest{Names: names, Flight: flight})
-		known = first == "done" || first == "running" || first == "gone"
+		peek, err := Peek(context.Background(), anyReply{reply: reply}, PeekRequest{Names: names, Settings: &settings, Flight: flight})
+		known = first == "done" || first == "over" || first == "running" || first == "gone"
 		if known != (err == nil) || err != nil && !errors.Is(err, ErrReply) || peek.Done != (first == "done") || (peek.Running > 0) != (first == "running") {
 			t.Errorf("peek: %#v is %+v, %v", reply, peek, err)
 		}
@@ -59,10 +64,8 @@ func FuzzScriptReply(f *testing.F) {
 			t.Errorf("peek: %#v brought %+v", reply, peek)
 		}
 
+		fuzzRenewAndLeave(t, names, &settings, reply, first)
 		one := reply == int64(1)
-		if held, err := Renew(context.Background(), anyReply{reply: reply}, names, &settings); held != one || err != nil {
-			t.Errorf("renew: %#v is %v, %v", reply, held, err)
-		}
 		abandoned, err := Abandon(context.Background(), anyReply{reply: reply}, AbandonRequest{Names: names, Settings: &settings})
 		if abandoned != one || err != nil {
 			t.Errorf("abandon: %#v is %v, %v", reply, abandoned, err)
@@ -71,6 +74,19 @@ func FuzzScriptReply(f *testing.F) {
 			t.Errorf("finish: %#v is %v", reply, finished)
 		}
 	})
+}
+
+// fuzzRenewAndLeave lets a server reply so, and begin the reply with a word.
+func fuzzRenewAndLeave(t *testing.T, names Names, settings *Settings, reply any, first string) {
+	t.Helper()
+	renewal, err := Renew(context.Background(), anyReply{reply: reply}, RenewRequest{Names: names, Settings: settings})
+	state, known := map[string]RenewState{"held": Held, "retaken": Retaken, "lost": Lost, "over": Over}[first]
+	if known != (err == nil) || err != nil && !errors.Is(err, ErrReply) || renewal.State != state {
+		t.Errorf("renew: %#v is %+v, %v", reply, renewal, err)
+	}
+	if err := Leave(context.Background(), anyReply{reply: reply}, LeaveRequest{Names: names, Settings: settings, Flight: "foreign-flight-22chars"}); err != nil {
+		t.Errorf("leave: %#v is %v", reply, err)
+	}
 }
 
 // scriptReply returns a reply of one of the shapes that a script, a foreign
@@ -95,15 +111,18 @@ func TestAnErrorOfRedisIsEveryStepsError(t *testing.T) {
 	cause := errors.New("connection reset")
 	broken := anyReply{err: cause}
 	settings := SettingsOf("replica", time.Second, time.Second, 1, time.Second, time.Second)
-	names := NewNames("ns:g", "k")
+	names := NewNames(NewSpace("ns", "g", 0), "k")
 	if reply, err := ParseJoin(nil, cause); err != cause || reply != (JoinReply{}) {
 		t.Errorf("join: %+v, %v", reply, err)
 	}
-	if reply, err := Peek(context.Background(), broken, PeekRequest{Names: names}); err != cause || reply != (PeekReply{}) {
+	if reply, err := Peek(context.Background(), broken, PeekRequest{Names: names, Settings: &settings}); err != cause || reply != (PeekReply{}) {
 		t.Errorf("peek: %+v, %v", reply, err)
 	}
-	if held, err := Renew(context.Background(), broken, names, &settings); err != cause || held {
-		t.Errorf("renew: %v, %v", held, err)
+	if reply, err := Renew(context.Background(), broken, RenewRequest{Names: names, Settings: &settings}); err != cause || reply != (RenewReply{}) {
+		t.Errorf("renew: %+v, %v", reply, err)
+	}
+	if err := Leave(context.Background(), broken, LeaveRequest{Names: names, Settings: &settings}); err != cause {
+		t.Errorf("leave: %v", err)
 	}
 	if abandoned, err := Abandon(context.Background(), broken, AbandonRequest{Names: names, Settings: &settings}); err != cause || abandoned {
 		t.Errorf("abandon: %v, %v", abandoned, err)

@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
+	"strconv"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
@@ -18,27 +21,44 @@ const maxKeyLen = 200
 // hashedKey starts the name of a key that stands in Redis as its hash.
 const hashedKey = "sha256:"
 
-// Space begins the names of one group's keys: it is the fleet's namespace and the
-// group's name.
-type Space string
+// Space is what the names of one group's keys and channels have in common.
+type Space struct {
+	start    string // of all: the fleet's namespace and the group's name
+	database string // the end of channels, for which see Database
+}
 
 // escapeName keeps a group's name apart from the namespace before it and the
 // braces after it, so that no two groups share a name in Redis.
 var escapeName = strings.NewReplacer("%", "%25", ":", "%3A", "{", "%7B", "}", "%7D")
 
-// NewSpace returns the space of a group. The namespace must have no braces; the group's
-// name may have any bytes. No two groups have one space.
-func NewSpace(namespace, group string) Space {
-	return Space(namespace + ":" + escapeName.Replace(group))
+// NewSpace returns the space of a group whose client uses the database. The namespace
+// must have no braces; the group's name may have any bytes. No two groups have one space.
+func NewSpace(namespace, group string, database int) Space {
+	return Space{namespace + ":" + escapeName.Replace(group), inDatabase(database)}
 }
+
+// Database returns the number of the database that the client's keys are in, and whether
+// the client is known to have one server alone. On a Redis Cluster, and for a client that
+// does not tell, it is 0. The channels of a server are the same in all its databases, so
+// their names end with the number: fleets in two databases of one server do not hear each
+// other.
+func Database(client redis.UniversalClient) (number int, oneServer bool) {
+	if c, ok := client.(interface{ Options() *redis.Options }); ok {
+		return c.Options().DB, true
+	}
+	return 0, false
+}
+
+func inDatabase(database int) string { return "@" + strconv.Itoa(database) }
 
 // Names are the names that one caller's key has in Redis for a flight, and the
 // flight's id. They stand in one string, one after the other, because that is one
 // allocation. They share a hash tag, so that a Redis Cluster keeps them in one slot.
 type Names struct {
-	all    string
-	prefix int // the length of the channel's name, with which each other name begins
-	args   nameArgs
+	all     string
+	prefix  int // the length of what each name begins with
+	channel int // the length of the channel's name, which stands last
+	args    nameArgs
 }
 
 // nameArgs are names as the scripts' arguments. They are made once: each step would
@@ -63,31 +83,30 @@ func NewNames(space Space, key string) Names {
 		sum := sha256.Sum256([]byte(key))
 		key = hashedKey + hex.EncodeToString(sum[:])
 	}
-	prefix := len(space) + len(":{}") + len(key)
+	prefix := len(space.start) + len(":{}") + len(key)
 	id := newFlightID()
 	var all strings.Builder
-	all.Grow(5*prefix + resultsEnd + len(":detached:") + 2*wire.FlightIDLen)
-	for _, suffix := range [...]string{":lease", ":attempts", ":latest", ":result:", ":detached:"} {
-		all.WriteString(string(space))
+	all.Grow(6*prefix + resultsEnd + len(":detached:") + len(space.database) + 2*wire.FlightIDLen)
+	for _, suffix := range [...]string{":lease", ":attempts", ":latest", ":result:", ":detached:", space.database} {
+		all.WriteString(space.start)
 		all.WriteString(":{")
 		all.WriteString(key)
 		all.WriteString("}")
 		all.WriteString(suffix)
-		if suffix == ":result:" {
+		if suffix == ":result:" || suffix == ":detached:" {
 			all.Write(id[:])
 		}
 	}
-	all.Write(id[:])
-	n := Names{all: all.String(), prefix: prefix}
+	n := Names{all: all.String(), prefix: prefix, channel: prefix + len(space.database)}
 	n.args = nameArgs{n.lease(), n.attempts(), n.latest(), n.detached(), n.Flight()}
 	return n
 }
 
 // Channel returns the channel on which the outcomes of the key's flights are published.
-func (n Names) Channel() string { return n.all[:n.prefix] }
+func (n Names) Channel() string { return n.all[len(n.all)-n.channel:] }
 
 // Flight returns the id of the new flight, which is wire.FlightIDLen bytes long.
-func (n Names) Flight() string { return n.all[len(n.all)-wire.FlightIDLen:] }
+func (n Names) Flight() string { return n.result()[len(n.results()):] }
 
 func (n Names) lease() string    { return n.all[:n.prefix+leaseEnd] }
 func (n Names) attempts() string { return n.all[n.prefix+leaseEnd : 2*n.prefix+attemptsEnd] }
@@ -95,7 +114,9 @@ func (n Names) latest() string   { return n.all[2*n.prefix+attemptsEnd : 3*n.pre
 func (n Names) result() string {
 	return n.all[3*n.prefix+latestEnd : 4*n.prefix+resultsEnd+wire.FlightIDLen]
 }
-func (n Names) detached() string { return n.all[4*n.prefix+resultsEnd+wire.FlightIDLen:] }
+func (n Names) detached() string {
+	return n.all[4*n.prefix+resultsEnd+wire.FlightIDLen : len(n.all)-n.channel]
+}
 
 // results and detachments return what a flight's id must follow.
 func (n Names) results() string     { return trimFlight(n.result()) }
@@ -107,12 +128,23 @@ func trimFlight(name string) string { return name[:len(name)-wire.FlightIDLen] }
 func (n Names) resultOf(flight string) string   { return n.results() + flight }
 func (n Names) detachedOf(flight string) string { return n.detachments() + flight }
 
-// ControlChannel returns the channel on which all replicas of a fleet hear of forgotten
-// keys.
-func ControlChannel(namespace string) string { return namespace + ":control" }
+// ControlChannel returns the channel on which all replicas of a fleet, whose clients use
+// the database, hear of forgotten keys.
+func ControlChannel(namespace string, database int) string {
+	return namespace + ":control" + inDatabase(database)
+}
 
-// probeKey returns the key that a probe writes.
-func probeKey(namespace string) string { return namespace + ":probe" }
+// ForgetCounter returns the key that counts the keys that the fleet has forgotten.
+func ForgetCounter(namespace string) string { return namespace + ":forgets" }
+
+// probeKey returns the key that a probe writes, with the hash tag of near, if it has one.
+func probeKey(namespace, near string) string {
+	_, rest, _ := strings.Cut(near, "{")
+	if tag, _, ok := strings.Cut(rest, "}"); ok {
+		return namespace + ":probe:{" + tag + "}"
+	}
+	return namespace + ":probe"
+}
 
 // newFlightID returns 128 random bits in base64. The scripts rely on its length.
 func newFlightID() (id [wire.FlightIDLen]byte) {

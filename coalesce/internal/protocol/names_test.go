@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
 
@@ -20,10 +22,10 @@ func (n Names) allNames() map[string]string {
 }
 
 func TestNamesStandInRedisAsTheyAreDocumented(t *testing.T) {
-	n := NewNames(NewSpace("fleetcall", "products"), "p1")
+	n := NewNames(NewSpace("fleetcall", "products", 3), "p1")
 	id := n.Flight()
 	for what, want := range map[string]string{
-		"channel": "fleetcall:products:{p1}", "lease": "fleetcall:products:{p1}:lease",
+		"channel": "fleetcall:products:{p1}@3", "lease": "fleetcall:products:{p1}:lease",
 		"attempts": "fleetcall:products:{p1}:attempts", "latest": "fleetcall:products:{p1}:latest",
 		"result": "fleetcall:products:{p1}:result:" + id, "detached lease": "fleetcall:products:{p1}:detached:" + id,
 	} {
@@ -38,8 +40,8 @@ func TestNamesStandInRedisAsTheyAreDocumented(t *testing.T) {
 	if got, want := n.detachedOf(other), "fleetcall:products:{p1}:detached:"+other; got != want {
 		t.Errorf("the detached lease of another flight is %q, not %q", got, want)
 	}
-	if ControlChannel("fleetcall") != "fleetcall:control" || probeKey("fleetcall") != "fleetcall:probe" {
-		t.Errorf("the fleet's own names are %q, %q", ControlChannel("fleetcall"), probeKey("fleetcall"))
+	if ControlChannel("fleetcall", 3) != "fleetcall:control@3" || probeKey("fleetcall", "") != "fleetcall:probe" || ForgetCounter("fleetcall") != "fleetcall:forgets" {
+		t.Errorf("the fleet's own names are %q, %q, %q", ControlChannel("fleetcall", 3), probeKey("fleetcall", ""), ForgetCounter("fleetcall"))
 	}
 }
 
@@ -50,19 +52,19 @@ type origin struct{ namespace, group, key string }
 func awkward(r *rand.Rand) (all []origin) {
 	texts := []string{
 		"", "a", "b", ":", "::", "a:", ":a", "a:b", "{", "}", "{}", "{a}", "a}:{b", "}:lease", "%", "%25", "%3A", "%7B", "%7b", "%253A",
-		"lease", ":lease", "a:lease", "latest", "result", "control", "probe", "sha256:", "sha256:a", "\x00", "\xff\xfe", "é", "\n", " ",
+		"lease", ":lease", "a:lease", "latest", "result", "control", "probe", "forgets", "sha256:", "sha256:a", "\x00", "\xff\xfe", "é", "\n", " ",
 		strings.Repeat("k", maxKeyLen), strings.Repeat("k", maxKeyLen+1), strings.Repeat("k", maxKeyLen) + "x",
 	}
 	for range 20 {
 		b := make([]byte, 1+r.IntN(6))
 		for i := range b {
-			b[i] = "a:{}%25AB37\x00\xff"[r.IntN(13)]
+			b[i] = "a:{}%25AB37@0\x00\xff"[r.IntN(15)]
 		}
 		texts = append(texts, string(b))
 	}
-	hashed := NewNames("ns:g", "{").Channel()
-	texts = append(texts, strings.TrimSuffix(strings.TrimPrefix(hashed, "ns:g:{"), "}")) // the hash of another key, as a key
-	for _, namespace := range []string{"a", "a:a", "a%3A"} {                             // options refuse braces
+	hashed := NewNames(NewSpace("ns", "g", 0), "{").Channel()
+	texts = append(texts, strings.TrimSuffix(strings.TrimPrefix(hashed, "ns:g:{"), "}@0")) // the hash of another key, as a key
+	for _, namespace := range []string{"a", "a:a", "a%3A"} {                               // options refuse braces
 		for _, group := range texts {
 			for _, key := range texts {
 				all = append(all, origin{namespace, group, key})
@@ -83,7 +85,7 @@ func random(t *testing.T) *rand.Rand {
 func TestNoTwoKeysShareAName(t *testing.T) {
 	owners := map[string]origin{}
 	for _, o := range slices.Compact(awkward(random(t))) {
-		n := NewNames(NewSpace(o.namespace, o.group), o.key)
+		n := NewNames(NewSpace(o.namespace, o.group, 0), o.key)
 		for what, name := range n.allNames() {
 			if what == "channel" {
 				what = "" // channels and keys are apart in Redis
@@ -98,10 +100,12 @@ func TestNoTwoKeysShareAName(t *testing.T) {
 		}
 	}
 	for _, namespace := range []string{"a", "b"} {
-		if o, taken := owners["key "+probeKey(namespace)]; taken {
-			t.Errorf("the probe's key is a name of %q", o)
+		for _, name := range []string{probeKey(namespace, ""), ForgetCounter(namespace)} {
+			if o, taken := owners["key "+name]; taken {
+				t.Errorf("%s is a name of %q", name, o)
+			}
 		}
-		if o, taken := owners[ControlChannel(namespace)]; taken {
+		if o, taken := owners[ControlChannel(namespace, 0)]; taken {
 			t.Errorf("the control channel is a name of %q", o)
 		}
 	}
@@ -121,7 +125,7 @@ func tag(name string) string {
 
 func TestNamesOfAKeyShareASlot(t *testing.T) {
 	for _, o := range awkward(random(t)) {
-		n := NewNames(NewSpace(o.namespace, o.group), o.key)
+		n := NewNames(NewSpace(o.namespace, o.group, 0), o.key)
 		tags := map[string]bool{}
 		for _, name := range n.allNames() {
 			tags[tag(name)] = true
@@ -140,12 +144,12 @@ func TestALongOrAwkwardKeyStandsAsItsHash(t *testing.T) {
 		"k": false, "tenant:7:user:é": false, "\x00\xff": false, "%7B": false, strings.Repeat("k", maxKeyLen): false,
 		"": true, "{k}": true, "k}": true, "{": true, "sha256:k": true, strings.Repeat("k", maxKeyLen+1): true,
 	} {
-		if channel := NewNames("ns:g", key).Channel(); strings.HasPrefix(channel, "ns:g:{sha256:") != hashed {
+		if channel := NewNames(NewSpace("ns", "g", 0), key).Channel(); strings.HasPrefix(channel, "ns:g:{sha256:") != hashed {
 			t.Errorf("%q stands as %q", key, channel)
 		}
 	}
 	// Replicas of another version must make the same name of it.
-	if got, want := NewNames("ns:g", "").Channel(), "ns:g:{sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}"; got != want {
+	if got, want := NewNames(NewSpace("ns", "g", 0), "").Channel(), "ns:g:{sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}@0"; got != want {
 		t.Errorf("the empty key stands as %q, not %q", got, want)
 	}
 }
@@ -153,7 +157,7 @@ func TestALongOrAwkwardKeyStandsAsItsHash(t *testing.T) {
 func TestFlightIDsAreUniqueAndAsLongAsTheScriptsRelyOn(t *testing.T) {
 	seen := map[string]bool{}
 	for range 10_000 {
-		id := NewNames("ns:g", "k").Flight()
+		id := NewNames(NewSpace("ns", "g", 0), "k").Flight()
 		if len(id) != wire.FlightIDLen || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
 			t.Fatalf("a flight's id is %q", id)
 		}
@@ -172,8 +176,30 @@ func TestFlightIDsAreUniqueAndAsLongAsTheScriptsRelyOn(t *testing.T) {
 // TestNamesAreOneString allows for the string, and for an interface of each of the five
 // names that several steps need.
 func TestNamesAreOneString(t *testing.T) {
-	space := NewSpace("fleetcall", "products")
+	space := NewSpace("fleetcall", "products", 3)
 	if n := testing.AllocsPerRun(100, func() { _ = NewNames(space, "p1") }); n > 1+5 {
 		t.Errorf("they are %v allocations", n)
+	}
+}
+
+// wrapped is a client of a user's own.
+type wrapped struct{ redis.UniversalClient }
+
+func TestTheDatabaseIsTheClients(t *testing.T) {
+	for name, c := range map[string]struct {
+		client redis.UniversalClient
+		want   int
+		one    bool
+	}{
+		"a server's":   {redis.NewClient(&redis.Options{DB: 3}), 3, true},
+		"a Sentinel's": {redis.NewFailoverClient(&redis.FailoverOptions{DB: 4}), 4, true},
+		"a Cluster's":  {redis.NewClusterClient(&redis.ClusterOptions{}), 0, false},
+		"a user's own": {wrapped{redis.NewClient(&redis.Options{DB: 5})}, 0, false},
+		"one's around": {struct{ *redis.Client }{redis.NewClient(&redis.Options{DB: 6})}, 6, true},
+	} {
+		if got, one := Database(c.client); got != c.want || one != c.one {
+			t.Errorf("%s is %d, one server: %v", name, got, one)
+		}
+		_ = c.client.Close()
 	}
 }

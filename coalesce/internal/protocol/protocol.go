@@ -29,8 +29,12 @@ type Doer interface {
 	Do(ctx context.Context, c Command) (reply any, err error)
 }
 
-// Step returns the name of the step: join, peek, renew, finish, abandon, forget or probe.
+// Step returns the name of the step: join, peek, renew, finish, abandon, leave,
+// forget, count or probe.
 func (c Command) Step() string { return c.script.step }
+
+// Key returns the first of its keys. All keys of a command have one hash tag.
+func (c Command) Key() string { key, _ := c.args[firstKey].(string); return key }
 
 // Bytes returns about how many bytes of an outcome the command or its reply moves. It is
 // 0 when that is not known, or known to be small.
@@ -62,7 +66,6 @@ type Message string
 const (
 	Inline Message = "inline" // the outcome itself
 	Notice Message = "notice" // a notice that it is stored
-	Again  Message = "again"  // a notice, because this is not the first try
 )
 
 // ErrReply is wrapped by the errors of Peek and ParseJoin for a reply that they do not

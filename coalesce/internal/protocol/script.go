@@ -18,10 +18,12 @@ var (
 	renewScript   = newScript("renew")
 	finishScript  = newScript("finish")
 	abandonScript = newScript("abandon")
+	leaveScript   = newScript("leave")
 	forgetScript  = newScript("forget")
+	countScript   = newScript("count")
 	probeScript   = newScript("probe")
 
-	allScripts = []*script{joinScript, peekScript, renewScript, finishScript, abandonScript, forgetScript, probeScript}
+	allScripts = []*script{joinScript, peekScript, renewScript, finishScript, abandonScript, leaveScript, forgetScript, countScript, probeScript}
 )
 
 // script is one step.

@@ -9,7 +9,10 @@ import (
 // Settings are the arguments that all steps of a group share. They are made once for a
 // group, as the interfaces that the client takes: otherwise each join would allocate
 // those anew.
-type Settings struct{ replicaID, leaseTTL, attemptsTTL, maxAttempts, handoffTTL, maxAge any }
+type Settings struct {
+	replicaID, leaseTTL, attemptsTTL, maxAttempts, handoffTTL, maxAge any
+	tag                                                               any // stands in the lease; "-": not known
+}
 
 // SettingsOf returns the settings of a group. handoffTTL is how long an outcome waits in
 // Redis for a follower that missed its message. Redis counts lifetimes in milliseconds:
@@ -24,10 +27,22 @@ func SettingsOf(replicaID string, leaseTTL, flightTimeout time.Duration, maxTake
 		maxAttempts: maxTakeovers + 1,
 		handoffTTL:  handoffTTL.Milliseconds(),
 		maxAge:      maxAge.Microseconds(),
+		tag:         "-",
 	}
 }
 
+// Tagged returns the settings for outcomes that only replicas with this tag can read: a
+// word of visible ASCII characters. A replica with another one does not follow.
+func (s Settings) Tagged(tag string) Settings {
+	s.tag = tag
+	return s
+}
+
 var noMaxAge any = int64(0)
+
+// unshareableFor is how long a key is remembered as one whose outcome could not be shared,
+// in ms.
+var unshareableFor any = (10 * time.Second).Milliseconds()
 
 // JoinRequest asks for the key's lease.
 type JoinRequest struct {
@@ -46,6 +61,7 @@ const (
 	Follows                      // another flight has it: Follow
 	TakesKept                    // no flight is needed: Kept
 	IsPoisoned                   // too many leaders of the key have died: Poisoned
+	RunsAlone                    // the outcome of a flight would be of no use here: Why
 )
 
 // JoinReply is the answer to a join, with the one field that the answer is about.
@@ -54,21 +70,22 @@ type JoinReply struct {
 	Lead     Lead
 	Follow   Follow
 	Kept     Kept
-	Poisoned int64 // how many attempts had no outcome
+	Poisoned int64  // how many leaders have died
+	Why      string // TooLarge or Incompatible, or what anybody wrote there
 }
 
 // Lead is a lease that this flight has taken.
 type Lead struct {
 	Attempt int64 // 1 for the first
-	Start   int64 // when it was taken, in µs of Redis' clock
+	Now     int64 // when Redis replied, in µs of its clock
 }
 
 // Follow is a flight of which another has the lease.
 type Follow struct {
 	Flight string
 	TTL    time.Duration // of its lease
-	Now    int64         // when Redis replied, in µs of its clock; 0 when no hook observes the flight
-	Trace  string        // the trace that stands in its lease, or ""
+	Now    int64         // when Redis replied, in µs of its clock
+	Trace  string        // the trace that stands in its lease; "" when there is none, or no hook observes this flight
 }
 
 // Kept is an outcome that finished within MaxAge.
@@ -87,7 +104,7 @@ func (r *JoinRequest) Command() Command {
 	}
 	return Command{script: joinScript, args: []any{"evalsha", joinScript.hash, 4,
 		n.args.lease, n.args.attempts, n.args.latest, n.args.detached,
-		n.args.flight, s.replicaID, s.leaseTTL, s.attemptsTTL, s.maxAttempts, maxAge, n.results(), r.Trace}}
+		n.args.flight, s.replicaID, s.leaseTTL, s.attemptsTTL, s.maxAttempts, maxAge, n.results(), r.Trace, s.tag, unshareableFor}}
 }
 
 // ParseJoin reads the reply to a join. It returns err when that is not nil, and an error
@@ -106,9 +123,17 @@ func ParseJoin(reply any, err error) (JoinReply, error) {
 		return JoinReply{Answer: TakesKept, Kept: Kept{text(rest, 0), microseconds(rest, 1), text(rest, 2)}}, nil
 	case "poisoned":
 		return JoinReply{Answer: IsPoisoned, Poisoned: number(rest, 0)}, nil
+	case "alone":
+		return JoinReply{Answer: RunsAlone, Why: text(rest, 0)}, nil
 	}
 	return JoinReply{}, fmt.Errorf("%w: %q", ErrReply, word)
 }
+
+// Why a flight runs alone.
+const (
+	TooLarge     = "too large"    // the last outcome of the key could not travel
+	Incompatible = "incompatible" // the flight's leader has another tag
+)
 
 func milliseconds(list []any, i int) time.Duration {
 	return time.Duration(number(list, i)) * time.Millisecond
@@ -120,44 +145,99 @@ func microseconds(list []any, i int) time.Duration {
 
 // PeekRequest asks what became of a flight that this replica follows.
 type PeekRequest struct {
-	Names  Names
-	Flight string
-	Bytes  int // of its outcome, if that is known to be large
+	Names    Names
+	Settings *Settings
+	Flight   string
+	Bytes    int // of its outcome, if that is known to be large
 }
 
-// PeekReply is what became of a flight. The zero value says that it is gone without an
-// outcome.
+// PeekReply is what became of a flight. The zero value says that Redis has nothing of it:
+// it ended long ago, or Redis lost its lease.
 type PeekReply struct {
-	Done    bool          // it has an outcome: the next two fields
+	Done    bool          // it has an outcome: the next field
 	Outcome string        // as it was finished
-	Age     time.Duration // how long ago it finished, about
 	Running time.Duration // until its lease runs out; 0: it does not run
+	Over    bool          // it was given up
 }
 
 // Peek sends the request. Its error is d's, or wraps ErrReply.
 func Peek(ctx context.Context, d Doer, r PeekRequest) (PeekReply, error) {
 	n := r.Names
 	word, rest, err := words(d.Do(ctx, peekScript.command(r.Bytes,
-		[]string{n.lease(), n.resultOf(r.Flight), n.detachedOf(r.Flight)}, r.Flight)))
+		[]string{n.lease(), n.resultOf(r.Flight), n.detachedOf(r.Flight), n.attempts()}, r.Flight, r.Settings.leaseTTL)))
 	if err != nil {
 		return PeekReply{}, err
 	}
 	switch word {
 	case "done":
-		return PeekReply{Done: true, Outcome: text(rest, 0), Age: microseconds(rest, 1)}, nil
+		return PeekReply{Done: true, Outcome: text(rest, 0)}, nil
 	case "running":
 		return PeekReply{Running: max(milliseconds(rest, 0), time.Millisecond)}, nil
+	case "over":
+		return PeekReply{Over: true}, nil
 	case "gone":
 		return PeekReply{}, nil
 	}
 	return PeekReply{}, fmt.Errorf("%w: %q", ErrReply, word)
 }
 
-// Renew extends the lease of the flight that n was made for by the lease TTL, from now. It
-// returns false when the flight had lost the lease. The error is d's.
-func Renew(ctx context.Context, d Doer, n Names, s *Settings) (held bool, err error) {
-	reply, err := d.Do(ctx, renewScript.command(0, []string{n.lease(), n.detached()}, n.Flight(), s.leaseTTL))
-	return reply == int64(1), err
+// LeaveRequest asks not to count this replica's flight any more among those who wait for
+// the flight that it followed.
+type LeaveRequest struct {
+	Names    Names // of the flight that leaves
+	Settings *Settings
+	Flight   string // that it followed
+}
+
+// Leave sends the request. The error is d's.
+func Leave(ctx context.Context, d Doer, r LeaveRequest) error {
+	n := r.Names
+	_, err := d.Do(ctx, leaveScript.command(0, []string{n.lease(), n.detachedOf(r.Flight), n.detached()}, r.Flight, r.Settings.handoffTTL))
+	return err
+}
+
+// RenewRequest asks to extend the lease of the flight that Names was made for by the lease
+// TTL, from now. The rest is for a lease that Redis has lost: it is taken again.
+type RenewRequest struct {
+	Names    Names
+	Settings *Settings
+	Attempt  int64
+	Start    int64  // when the lease was taken, in µs of Redis' clock
+	Trace    string // "" when there is none
+}
+
+// RenewReply is what a renewal found.
+type RenewReply struct {
+	State RenewState
+	Now   int64 // when Redis replied, in µs of its clock
+}
+
+// RenewState says what the flight has.
+type RenewState uint8
+
+// What a flight may have after a renewal.
+const (
+	Over    RenewState = iota // nothing: it was given up
+	Held                      // its lease, or a detached one since the key was forgotten
+	Retaken                   // its lease, which Redis had lost
+	Lost                      // a detached lease, for those who joined it
+)
+
+// Renew sends the request. Its error is d's, or wraps ErrReply.
+func Renew(ctx context.Context, d Doer, r RenewRequest) (RenewReply, error) {
+	n, s := r.Names, r.Settings
+	rest := fmt.Sprintf(" %d %d %d %s %s\n%s", r.Attempt, r.Start, s.leaseTTL, s.tag, s.replicaID, r.Trace)
+	word, list, err := words(d.Do(ctx, renewScript.command(0, []string{n.lease(), n.attempts(), n.detached()},
+		n.Flight(), s.leaseTTL, s.attemptsTTL, rest)))
+	if err != nil {
+		return RenewReply{}, err
+	}
+	states := map[string]RenewState{"over": Over, "held": Held, "retaken": Retaken, "lost": Lost}
+	state, known := states[word]
+	if !known {
+		return RenewReply{}, fmt.Errorf("%w: %q", ErrReply, word)
+	}
+	return RenewReply{state, number(list, 0)}, nil
 }
 
 // AbandonRequest asks to give up the flight that Names was made for.
@@ -181,21 +261,8 @@ func Abandon(ctx context.Context, d Doer, r AbandonRequest) (abandoned bool, err
 	return reply == int64(1), err
 }
 
-// ForgetRequest asks to make all replicas forget a key.
-type ForgetRequest struct {
-	Names   Names
-	Channel string // the control channel
-	Notice  []byte // names the key, for the other replicas
-}
-
-// Command returns the forget as a command. Only its error matters, not its reply.
-func (r ForgetRequest) Command() Command {
-	n := r.Names
-	return forgetScript.command(0, []string{n.lease(), n.latest(), n.attempts()}, n.detachments(), r.Channel, r.Notice)
-}
-
-// Probe returns a command that fails unless Redis runs scripts and takes writes. The key
-// that it writes lives for ttl.
-func Probe(namespace string, ttl time.Duration) Command {
-	return probeScript.command(0, []string{probeKey(namespace)}, ttl.Milliseconds())
+// Probe returns a command that fails unless the server of the key near, which may be "",
+// runs scripts and takes writes. The key that it writes lives for ttl.
+func Probe(namespace, near string, ttl time.Duration) Command {
+	return probeScript.command(0, []string{probeKey(namespace, near)}, ttl.Milliseconds())
 }

@@ -20,8 +20,11 @@ type connection struct {
 	client   subscriber
 	address  string // of the shard's master; "" for the main connection
 	backoff  time.Duration
-	lastRead atomic.Int64  // Unix nanoseconds
-	pubsub   *redis.PubSub // guarded by subs.mu
+	lastRead atomic.Int64 // Unix nanoseconds
+
+	// Guarded by subs.mu.
+	pubsub        *redis.PubSub
+	lastConfirmed time.Time // a channel of a key was
 }
 
 var errDistrusted = errors.New("fleetcall: a message was lost")
@@ -89,10 +92,8 @@ func (c *connection) send(write func(*redis.PubSub) error) {
 func (c *connection) loop() {
 	s := c.subs
 	for {
-		select {
-		case <-s.ctx.Done():
+		if !s.pause(c.backoff) {
 			return
-		case <-time.After(c.backoff):
 		}
 		pubsub := c.client.Subscribe(s.ctx)
 		s.mu.Lock()
@@ -110,17 +111,9 @@ func (c *connection) loop() {
 			c.subscribe(channels...)
 		}
 		s.mu.Unlock()
-		var err error
-		for err == nil && s.ctx.Err() == nil {
-			var message any
-			if message, err = pubsub.Receive(s.ctx); err == nil {
-				c.backoff = 0
-				c.lastRead.Store(time.Now().UnixNano())
-				c.handle(message)
-			}
-		}
+		came, err := c.read(pubsub)
 		_ = pubsub.Close()
-		left := c.disconnected()
+		left := c.disconnected(!came)
 		if s.ctx.Err() != nil {
 			return
 		}
@@ -128,8 +121,30 @@ func (c *connection) loop() {
 		if left {
 			return
 		}
-		c.backoff = longer(c.backoff)
+		if refusal := redis.Error(nil); errors.As(err, &refusal) {
+			c.backoff = min(max(2*c.backoff, minRefused), maxRefused)
+		} else {
+			c.backoff = longer(c.backoff)
+		}
 	}
+}
+
+// read handles what comes until the PubSub ends, and says whether anything came.
+func (c *connection) read(pubsub *redis.PubSub) (came bool, err error) {
+	s := c.subs
+	for err == nil && s.ctx.Err() == nil {
+		var message any
+		if message, err = pubsub.Receive(s.ctx); err != nil {
+			break
+		}
+		came = true
+		c.backoff = 0
+		c.lastRead.Store(time.Now().UnixNano())
+		c.served()
+		s.config.OnHeard(c.address)
+		c.handle(message)
+	}
+	return came, err
 }
 
 func longer(backoff time.Duration) time.Duration {
@@ -154,7 +169,7 @@ func (s *Subscriptions) watch() {
 		waiting := s.waiting()
 		for _, c := range s.connections {
 			silent := time.Since(time.Unix(0, c.lastRead.Load()))
-			if silent >= silence || waiting[c] && silent >= s.beat {
+			if silent >= silence || silent >= s.beat && (waiting[c] || s.refusing[c.address]) {
 				c.ping()
 			}
 		}
@@ -228,6 +243,7 @@ func (c *connection) confirm(m *redis.Subscription) {
 	s := c.subs
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	c.lastConfirmed = time.Now()
 	sub := s.channels[m.Channel]
 	if sub == nil || sub.on != c {
 		return
@@ -240,13 +256,27 @@ func (c *connection) confirm(m *redis.Subscription) {
 	}
 }
 
+// served notes that the server does not refuse to subscribe.
+func (c *connection) served() {
+	s := c.subs
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.refusing, c.address)
+}
+
 // disconnected wakes every waiter of the connection to peek: messages are being missed.
+// Where nothing ever came on it, the server counts as one that refuses to subscribe.
 // It returns true for a shard's connection, which is left for good.
-func (c *connection) disconnected() (left bool) {
+func (c *connection) disconnected(refused bool) (left bool) {
 	s := c.subs
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.pubsub = nil
+	if refused {
+		s.refusing[c.address] = true
+	} else {
+		delete(s.refusing, c.address) // the next one may be better
+	}
 	left = c.address != ""
 	if left {
 		s.reload()

@@ -253,7 +253,7 @@ func TestCloseEndsWhatIsUnderWay(t *testing.T) {
 		s.Close()
 		w.Close()
 		s.Subscribe("e").Close() // what comes late does no harm
-		s.WakeAll()
+		s.Retry()
 		time.Sleep(time.Hour)
 		h.want(t, 1, 0, 0) // a connection that Close ends is not lost
 	})

@@ -25,6 +25,7 @@ type fakeServer struct {
 	mu       sync.Mutex
 	refuses  bool // every connection
 	deaf     bool // it reads, and answers nothing but the handshake
+	unable   bool // it refuses to subscribe
 	dials    int
 	conns    map[*fakeConn]bool
 	commands []string // what it was sent, without the handshake
@@ -114,6 +115,9 @@ func (f *fakeServer) answer(c *fakeConn, command []string) string {
 		return ""
 	}
 	answer := ""
+	if f.unable && name == "SUBSCRIBE" {
+		return "-NOPERM this user has no permissions to run the 'subscribe' command\r\n"
+	}
 	switch name {
 	case "SUBSCRIBE", "UNSUBSCRIBE":
 		for _, channel := range args {
@@ -217,6 +221,7 @@ type heard struct {
 	mu                           sync.Mutex
 	control                      []string
 	connects, failures, garbages int
+	messages                     int // of any kind
 }
 
 func (h *heard) config() Config {
@@ -230,6 +235,7 @@ func (h *heard) config() Config {
 	return Config{
 		Control: "control", Beat: beat, Timeout: timeout,
 		OnControl: func(message string) { locked(func() { h.control = append(h.control, message) })() },
+		OnHeard:   func(string) { locked(func() { h.messages++ })() },
 		OnConnect: locked(func() { h.connects++ }),
 		OnFailure: locked(func() { h.failures++ }),
 		OnGarbage: locked(func() { h.garbages++ }),

@@ -29,6 +29,9 @@ const (
 	// is twice the one before, and none is longer than maxBackoff.
 	minBackoff = 10 * time.Millisecond
 	maxBackoff = time.Second
+	// The same where Redis answered, and refused to subscribe.
+	minRefused = 100 * time.Millisecond
+	maxRefused = 5 * time.Second
 
 	// A waiter keeps this many messages until it is asked for its flight's. When more
 	// come, it has missed one.
@@ -43,6 +46,7 @@ type Config struct {
 	Beat      time.Duration        // how often a connection with waiters is pinged
 	Timeout   time.Duration        // how long an answer to a ping may take
 	OnControl func(message string) // a message came on the control channel
+	OnHeard   func(address string) // anything came from a server; without a Cluster, and on the control channel, the address is ""
 	OnConnect func()               // the control channel is subscribed, for the first time or again
 	OnFailure func()               // a connection was lost, or could not be made
 	OnGarbage func()               // a message was not readable
@@ -64,6 +68,8 @@ type Subscriptions struct {
 	beat        time.Duration
 	channels    map[string]*subscription
 	connections map[string]*connection // by the server's address; main is ""
+	refusing    map[string]bool        // by the same: the last connection, or its attempt, ended before anything came
+	retry       chan struct{}          // closed when lost connections are to be made at once
 	main        *connection            // the control channel's; without a Cluster, every channel's
 	idle        *list.List             // of *subscription, longest idle first
 	sweep       *time.Timer
@@ -73,6 +79,8 @@ type Subscriptions struct {
 type subscription struct {
 	channel   string
 	on        *connection // nil while it is not known which shard has it
+	placed    bool        // on was set before
+	address   string      // of the connection that it is on, or was
 	confirmed bool        // by the server, on the present connection
 	waiters   map[*Waiter]struct{}
 	idle      *list.Element // when it has no waiter
@@ -90,6 +98,8 @@ func Open(client redis.UniversalClient, config Config) *Subscriptions {
 		beats:       make(chan time.Duration, 1),
 		channels:    map[string]*subscription{},
 		connections: map[string]*connection{},
+		refusing:    map[string]bool{},
+		retry:       make(chan struct{}),
 		idle:        list.New(),
 	}
 	s.cluster, _ = client.(*redis.ClusterClient)
@@ -184,13 +194,26 @@ func (s *Subscriptions) Subscribe(channel string) *Waiter {
 	return w
 }
 
-// WakeAll wakes every waiter to peek.
-func (s *Subscriptions) WakeAll() {
+// Retry makes lost connections again at once: a server has come up.
+func (s *Subscriptions) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, sub := range s.channels {
-		sub.wakeAll()
+	close(s.retry)
+	s.retry = make(chan struct{})
+}
+
+// pause waits for so long, or until Retry. It returns false when Close was called.
+func (s *Subscriptions) pause(backoff time.Duration) bool {
+	s.mu.Lock()
+	retry := s.retry
+	s.mu.Unlock()
+	select {
+	case <-s.ctx.Done():
+		return false
+	case <-time.After(backoff):
+	case <-retry:
 	}
+	return true
 }
 
 // place subscribes to a channel at the server that has it. On a Cluster, the client
@@ -201,7 +224,7 @@ func (s *Subscriptions) place(sub *subscription, backoff time.Duration) {
 		return
 	}
 	if s.cluster == nil {
-		sub.on = s.main
+		sub.on, sub.placed = s.main, true
 		s.main.subscribe(sub.channel)
 		return
 	}
@@ -214,10 +237,8 @@ func (s *Subscriptions) place(sub *subscription, backoff time.Duration) {
 				return
 			}
 			backoff = longer(backoff)
-			select {
-			case <-s.ctx.Done():
+			if !s.pause(backoff) {
 				return
-			case <-time.After(backoff):
 			}
 		}
 	})
@@ -234,8 +255,11 @@ func (s *Subscriptions) placeOn(sub *subscription, client *redis.Client, backoff
 	if c == nil {
 		c = s.connect(client, client.Options().Addr, backoff)
 	}
-	sub.on = c
+	sub.on, sub.placed, sub.address = c, true, c.address
 	c.subscribe(sub.channel)
+	if s.refusing[c.address] {
+		sub.wakeAll()
+	}
 }
 
 // reload has the client of a Cluster ask where the slots are.

@@ -30,6 +30,7 @@ type News struct {
 	Came      bool         // the flight's message came
 	Missed    bool         // a message may have been missed: the waiter must peek
 	Confirmed bool         // Redis has confirmed the subscription, on the present connection
+	Refused   bool         // it is not confirmed, and the server is known to refuse it or not to answer
 }
 
 // addWaiter wants s.mu held.
@@ -74,6 +75,7 @@ func (w *Waiter) Take(flight string) (n News) {
 		}
 	}
 	n.Missed, n.Confirmed = w.missed, w.confirmed
+	n.Refused = !w.sub.confirmed && w.sub.placed && w.subs.refusing[w.sub.address]
 	w.messages, w.missed = nil, false
 	return n
 }
@@ -87,6 +89,31 @@ func (w *Waiter) Distrust() {
 	if c := w.sub.on; c != nil {
 		c.send(func(*redis.PubSub) error { return errDistrusted })
 	}
+}
+
+// GiveUp says that the subscription was not confirmed in time. It returns false where others
+// on the connection have been confirmed within the timeout: this one's turn will come. If
+// nothing at all came on the connection since w waits, it is pinged, and until something
+// comes, those who wait to be confirmed are told that it is refused.
+func (w *Waiter) GiveUp() bool {
+	s := w.subs
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := w.sub.on
+	switch {
+	case w.sub.confirmed || c != nil && time.Since(c.lastConfirmed) < s.config.Timeout:
+		return false
+	case c == nil || c.lastRead.Load() >= w.since.UnixNano():
+		return true
+	}
+	s.refusing[c.address] = true
+	for _, sub := range s.channels {
+		if sub.on == c && !sub.confirmed {
+			sub.wakeAll()
+		}
+	}
+	c.ping()
+	return true
 }
 
 func (w *Waiter) wakeUp() {

@@ -134,18 +134,6 @@ func TestGarbageMakesEveryWaiterOfItsChannelPeek(t *testing.T) {
 	})
 }
 
-func TestWakeAllMakesEveryWaiterPeek(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *Subscriptions, _ *fakeServer, _ *heard) {
-		all := []*Waiter{confirmed(t, s, "c"), s.Existing("c"), confirmed(t, s, "d")}
-		s.WakeAll()
-		for _, w := range all {
-			if n := w.Take(flight); !w.woken() || !n.Missed || !n.Confirmed {
-				t.Errorf("a waiter learned %+v", n)
-			}
-		}
-	})
-}
-
 // TestAnIdleChannelStaysForAWhile has it used again in time, and then no more.
 func TestAnIdleChannelStaysForAWhile(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {

@@ -12,34 +12,38 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
 )
 
-// ErrBreakerOpen is the error of a command that was not sent, because Redis failed a
-// moment ago. It wraps coalesce.ErrUnavailable.
-var ErrBreakerOpen = fmt.Errorf("%w: its breaker is open", coalesce.ErrUnavailable)
+// ErrServerDown is the error of a command that was not sent, because its server is down.
+// It wraps coalesce.ErrUnavailable.
+var ErrServerDown = fmt.Errorf("%w: its server is down", coalesce.ErrUnavailable)
 
 // ErrUnconfirmed is the error of a follower that gives up waiting for its subscription.
 // It wraps coalesce.ErrUnavailable.
 var ErrUnconfirmed = fmt.Errorf("%w: a subscription is not confirmed", coalesce.ErrUnavailable)
 
-// errNotSent is the error of a command that waited for its turn for its whole time.
-var errNotSent = fmt.Errorf("not sent: %w", context.DeadlineExceeded)
+// unanswered is the error of a command that was on its way when its server went down.
+type unanswered struct{ why error }
+
+func (u unanswered) Error() string { return "on its way when the server went down: " + u.why.Error() }
+
+func (u unanswered) Unwrap() error { return u.why }
 
 // FailureKinds returns all kinds of failure that Redis, or the way to it, can have.
-// BreakerKind is not one of them.
+// DownKind is not one of them.
 func FailureKinds() []string {
-	return []string{"timeout", "connection", "subscription", "pool", "oom", "readonly", "loading", "cluster", "auth", "maxclients", "reply"}
+	return []string{"timeout", "connection", "subscription", "pool", "oom", "readonly", "misconf", "noreplicas", "loading", "cluster", "auth", "maxclients", "reply"}
 }
 
-// BreakerKind is what FailureKind returns for ErrBreakerOpen. It is no failure of
+// DownKind is what FailureKind returns for ErrServerDown. It is no failure of
 // Redis: nothing was sent.
-const BreakerKind = "breaker"
+const DownKind = "down"
 
 // FailureKind returns the kind of an error of a Link or of a Redis client. An error
 // that it does not know is of the kind "connection".
 func FailureKind(err error) string {
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.Is(err, ErrBreakerOpen):
-		return BreakerKind
+	case errors.Is(err, ErrServerDown):
+		return DownKind
 	case errors.Is(err, ErrUnconfirmed):
 		return "subscription"
 	case errors.Is(err, protocol.ErrReply):
@@ -50,6 +54,10 @@ func FailureKind(err error) string {
 		return "oom"
 	case redis.IsReadOnlyError(err):
 		return "readonly"
+	case redis.HasErrorPrefix(err, "MISCONF"):
+		return "misconf"
+	case redis.HasErrorPrefix(err, "NOREPLICAS"):
+		return "noreplicas"
 	case redis.IsLoadingError(err):
 		return "loading"
 	case redis.IsClusterDownError(err), redis.IsMasterDownError(err), redis.IsTryAgainError(err):
@@ -61,31 +69,75 @@ func FailureKind(err error) string {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return "timeout"
 	}
-	var reply redis.Error
-	if errors.As(err, &reply) {
+	if isReply(err) {
 		return "reply"
 	}
 	return "connection"
+}
+
+func isReply(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // NeverSent says whether the command of this error cannot have run: it was never sent,
 // its connection was never made, or Redis refused it. A command for which it returns
 // false may have run.
 func NeverSent(err error) bool {
-	var reply redis.Error
-	if errors.Is(err, ErrBreakerOpen) || errors.Is(err, errNotSent) || errors.Is(err, redis.ErrPoolTimeout) || errors.As(err, &reply) {
-		return true
+	if errors.As(err, new(unanswered)) {
+		return false
 	}
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	return errors.Is(err, ErrServerDown) || errors.Is(err, redis.ErrPoolTimeout) || isReply(err) || isDial(err)
 }
 
-// serverFailure returns what the breaker is told of err. While a slot moves to another
-// server of a Cluster, its keys cannot be used together; that is no failure of the
-// server.
-func serverFailure(err error) error {
-	if redis.IsTryAgainError(err) {
-		return nil
+// A sign is what the end of a command says of its server. The later ones say more.
+type sign int
+
+const (
+	nothing   sign = iota
+	slowness       // the client gave the command up
+	suspicion      // the server may be in trouble, or the command: a probe tells
+	refusal        // the server refuses all writes or all commands, or connections
+)
+
+// signOf says whether anything came from the server, and what that, or the failure, is
+// a sign of. Where slots move, or one is not served, and where no connection of the
+// client's is free, the server may be well.
+func signOf(err error) (answered bool, s sign) {
+	if err == nil {
+		return true, nothing
 	}
-	return err
+	answered = isReply(err)
+	switch FailureKind(err) {
+	case "oom", "readonly", "misconf", "noreplicas", "loading":
+		return answered, refusal
+	case "cluster":
+		if redis.IsTryAgainError(err) || redis.HasErrorPrefix(err, "CLUSTERDOWN Hash slot not served") {
+			return answered, nothing
+		}
+		return answered, refusal
+	case "auth":
+		if redis.IsPermissionError(err) { // it may be this key that is not permitted
+			return answered, suspicion
+		}
+		return answered, refusal
+	case "timeout":
+		return answered, slowness
+	case "pool":
+		return answered, nothing
+	}
+	_, moved := redis.IsMovedError(err)
+	_, asks := redis.IsAskError(err)
+	switch {
+	case moved, asks, errors.Is(err, redis.Nil), errors.Is(err, context.Canceled):
+		return answered, nothing
+	case isDial(err):
+		return answered, refusal
+	}
+	return answered, suspicion
 }

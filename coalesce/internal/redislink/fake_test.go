@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -66,16 +67,41 @@ func (f *fakeRedis) sizes() []int {
 	return all
 }
 
-// keys returns the first key of each command that was sent.
-func (f *fakeRedis) keys() (all []string) {
+// commands returns what was sent, but for probes.
+func (f *fakeRedis) commands() (all []*redis.Cmd) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, trip := range f.trips {
-		for _, cmd := range trip {
-			all = append(all, cmd.Args()[3].(string))
+		if !isProbe(trip[0]) {
+			all = append(all, trip...)
 		}
 	}
 	return all
+}
+
+// keys returns the first key of each command that was sent, but for probes.
+func (f *fakeRedis) keys() (all []string) {
+	for _, cmd := range f.commands() {
+		all = append(all, cmd.Args()[3].(string))
+	}
+	return all
+}
+
+func isProbe(cmd *redis.Cmd) bool {
+	key, _ := cmd.Args()[3].(string)
+	return strings.HasPrefix(key, "ns:probe")
+}
+
+// probes returns how many probes were sent.
+func (f *fakeRedis) probes() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, trip := range f.trips {
+		if isProbe(trip[0]) {
+			n++
+		}
+	}
+	return n
 }
 
 func succeed(trip []*redis.Cmd) {
@@ -110,6 +136,14 @@ const timeout = time.Minute
 // out do nothing.
 func newLink(t *testing.T, config Config, answer func([]*redis.Cmd)) (*Link, *fakeRedis) {
 	t.Helper()
+	fake := &fakeRedis{answer: answer}
+	client := redis.NewClient(&redis.Options{})
+	client.AddHook(fake)
+	t.Cleanup(func() { _ = client.Close() })
+	return newLinkTo(client, config), fake
+}
+
+func newLinkTo(client redis.UniversalClient, config Config) *Link {
 	if config.Timeout == 0 {
 		config.Timeout = timeout
 	}
@@ -117,27 +151,23 @@ func newLink(t *testing.T, config Config, answer func([]*redis.Cmd)) (*Link, *fa
 		config.OnCommand = func(string, time.Duration, string) {}
 	}
 	if config.OnChange == nil {
-		config.OnChange = func(State, State, error) {}
+		config.OnChange = func(Change) {}
 	}
-	if config.OnOpen == nil {
-		config.OnOpen = func() {}
+	if config.OnUp == nil {
+		config.OnUp = func() {}
 	}
 	if config.Survive == nil {
 		config.Survive = func() {}
 	}
 	config.Namespace = "ns"
-	fake := &fakeRedis{answer: answer}
-	client := redis.NewClient(&redis.Options{})
-	client.AddHook(fake)
-	t.Cleanup(func() { _ = client.Close() })
-	return New(client, config), fake
+	return New(client, config)
 }
 
 var settings = protocol.SettingsOf("replica", time.Second, time.Minute, 1, time.Second, 0)
 
 // join is a small command, and lease the first of its keys.
 func join(key string) protocol.Command {
-	r := protocol.JoinRequest{Names: protocol.NewNames("ns:g", key), Settings: &settings}
+	r := protocol.JoinRequest{Names: protocol.NewNames(protocol.NewSpace("ns", "g", 0), key), Settings: &settings}
 	return r.Command()
 }
 
@@ -145,7 +175,7 @@ func lease(key string) string { return "ns:g:{" + key + "}:lease" }
 
 // finish is a command that moves so many bytes.
 func finish(key string, bytes int) protocol.Command {
-	r := protocol.FinishRequest{Names: protocol.NewNames("ns:g", key), Settings: &settings, Outcome: make([]byte, bytes)}
+	r := protocol.FinishRequest{Names: protocol.NewNames(protocol.NewSpace("ns", "g", 0), key), Settings: &settings, Outcome: make([]byte, bytes)}
 	return r.Command()
 }
 
@@ -156,7 +186,7 @@ type request struct {
 }
 
 func newRequest(l *Link, command protocol.Command) request {
-	r := request{l.NewRequest(context.Background(), command, l.Must()), make(chan struct{})}
+	r := request{l.NewRequest(context.Background(), command), make(chan struct{})}
 	r.Then = func() { close(r.answered) }
 	return r
 }

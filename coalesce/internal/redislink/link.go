@@ -1,6 +1,6 @@
 // Package redislink sends the steps of the protocol to Redis and returns the replies.
 // It sends commands that come together in one round trip, gives up those that are not
-// answered in time, and keeps callers from a Redis that does not answer.
+// answered in time, and keeps callers from a server that does not answer.
 package redislink
 
 import (
@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -21,19 +22,17 @@ import (
 // Config is what a Link needs to know, and the functions that it calls. None of them
 // may be nil.
 type Config struct {
-	Namespace string        // starts the name of the key that a probe writes
-	Timeout   time.Duration // of a small command, its wait for a turn included
+	Namespace string        // starts the names of the keys that probes write
+	Timeout   time.Duration // of a small command, from when it is sent
 	// OnCommand is called by Result with the command's step, how long it took, and the
 	// kind of its failure, "" for none. It may panic: the panic reaches Result's
 	// caller.
 	OnCommand func(step string, took time.Duration, kind string)
-	// OnChange is called for each change of the breaker, with the failure that opened
-	// it. The calls come one after the other, on a goroutine that belongs to no caller.
-	// It may panic.
-	OnChange func(from, to State, why error)
-	// OnOpen is called when the breaker has opened, by the caller whose command
-	// failed. It must not wait for Redis.
-	OnOpen func()
+	// OnChange is called for each change of a server's health. The calls come one after
+	// the other, on a goroutine that belongs to no caller. It may panic.
+	OnChange func(Change)
+	// OnUp is called when a server is up again. It must not wait.
+	OnUp func()
 	// Survive is deferred where a panic of OnCommand or OnChange has no caller. It
 	// must call recover itself, not in a function that it calls.
 	Survive func()
@@ -52,20 +51,21 @@ type Link struct {
 	config  Config
 	client  redis.UniversalClient
 	prompt  bool
-	breaker breaker
+	pending timers.List // of the requests that were sent and are not answered
 	probing sync.WaitGroup
-	pending timers.List // of the requests that are not answered
+	changes changes
 
-	mu     sync.Mutex
-	work   sync.Cond // queue, free or closed has changed
-	queue  []*Request
-	free   int // batches that may begin
-	closed bool
+	only    *server // nil on a Redis Cluster
+	cluster *redis.ClusterClient
+	located atomic.Bool // the client of a Cluster knows where the slots are
+
+	mu      sync.RWMutex
+	servers map[string]*server // by address
+	sweep   *time.Timer        // nil without a Cluster
+	closed  bool
 
 	countMu  sync.Mutex
-	failures map[string]uint64 // by kind; guarded by countMu, as the next two
-	probes   *time.Timer       // nil until the breaker has opened
-	stopped  bool              // no probe begins any more
+	failures map[string]uint64 // by kind; guarded by countMu
 }
 
 // Check returns an error that says why a client cannot be used, and what to use
@@ -87,32 +87,35 @@ func New(client redis.UniversalClient, config Config) *Link {
 		config:   config,
 		client:   client,
 		prompt:   keepsDeadlines(client),
-		free:     maxInFlight,
+		servers:  map[string]*server{},
 		failures: map[string]uint64{},
 	}
-	l.work.L = &l.mu
-	l.breaker.onChange, l.breaker.onOpen = l.changed, l.opened
-	for range maxInFlight {
-		go l.loop()
+	l.changes.told = l.changed
+	first := l.newServer(firstAddress(client))
+	l.servers[first.address] = first
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		l.cluster = cluster
+		l.sweep = time.AfterFunc(sweepAfter, l.dropUnused)
+	} else {
+		l.only = first
 	}
 	return l
 }
 
-// Close waits for a probe that is under way, and ends the link's goroutines. One that a
-// client does not come back to ends when it does. All requests must have been answered,
-// and none may be sent from now on.
+// Close waits for the probes that are under way, and ends the link's goroutines. One
+// that a client does not come back to ends when it does. All requests must have been
+// answered, and none may be sent from now on.
 func (l *Link) Close() {
-	l.countMu.Lock()
-	l.stopped = true
-	if l.probes != nil {
-		l.probes.Stop()
-	}
-	l.countMu.Unlock()
-	l.probing.Wait()
 	l.mu.Lock()
 	l.closed = true
+	if l.sweep != nil {
+		l.sweep.Stop()
+	}
+	for _, s := range l.servers {
+		s.close()
+	}
 	l.mu.Unlock()
-	l.work.Broadcast()
+	l.probing.Wait()
 	l.pending.Close()
 }
 
@@ -143,14 +146,10 @@ func Allowed(timeout time.Duration, bytes int) time.Duration {
 	return timeout + time.Duration(bytes>>14)*time.Millisecond
 }
 
-// Do sends a command, even when the breaker is open, and waits for its reply. ctx is as
-// in NewRequest, and the error as in Result.
+// Do sends a command and waits for its reply. ctx is as in NewRequest, and the error as
+// in Result.
 func (l *Link) Do(ctx context.Context, command protocol.Command) (any, error) {
-	return l.wait(l.NewRequest(ctx, command, l.Must()))
-}
-
-// wait sends r and waits for its answer.
-func (l *Link) wait(r *Request) (any, error) {
+	r := l.NewRequest(ctx, command)
 	done := make(chan struct{})
 	r.Then = func() { close(done) }
 	l.Send(r)
@@ -159,25 +158,21 @@ func (l *Link) wait(r *Request) (any, error) {
 }
 
 // Result returns the reply to r, or an error that wraps coalesce.ErrUnavailable and the
-// cause. It must be called once, after r has been answered: it tells the breaker,
-// counts a failure, and calls OnCommand. The breaker comes first, because a half-open
-// one lets nobody else try until it is told, and OnCommand comes last, because it may
-// panic.
+// cause. It must be called once, after r has been answered: it counts a failure, and
+// calls OnCommand last, because that may panic. Of a command that was not sent, because
+// its server is down, nothing is counted or told.
 func (l *Link) Result(r *Request) (any, error) {
 	err := r.err
-	r.permit(serverFailure(err))
+	if err == ErrServerDown {
+		return nil, err
+	}
 	kind := ""
 	if err != nil {
 		kind = FailureKind(err)
 		l.Count(kind)
 	}
-	l.config.OnCommand(r.command.Step(), time.Since(r.sent), kind)
+	l.config.OnCommand(r.command.Step(), time.Since(r.asked), kind)
 	if err != nil {
-		if cluster, ok := l.client.(*redis.ClusterClient); ok {
-			// A master that is gone does not make the client look for its
-			// successor. It does so in the background, and not too often.
-			cluster.ReloadState(r.ctx)
-		}
 		return nil, fmt.Errorf("%w (%s): %w", coalesce.ErrUnavailable, kind, err)
 	}
 	return r.reply, nil

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -29,6 +30,13 @@ func Fingerprint(t reflect.Type) uint64 {
 	d.add(t, true)
 	sum := sha256.Sum256([]byte(d.String()))
 	return max(binary.BigEndian.Uint64(sum[:]), 1)
+}
+
+// Tag returns a word for what a replica must have to read a value: the codec and the
+// fingerprint of the type. It has 16 hexadecimal digits.
+func Tag(codec string, fingerprint uint64) string {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(codec), fingerprint))
+	return hex.EncodeToString(sum[:8])
 }
 
 // description is the text that the number is made of.

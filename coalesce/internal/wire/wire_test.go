@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -100,16 +101,24 @@ func FuzzDecodeOutcome(f *testing.F) {
 func TestAForgetReadsBackAsItWasWritten(t *testing.T) {
 	r := random(t)
 	for range 2000 {
-		want := wire.Forget{Instance: string(someBytes(r, 30)), Group: string(someBytes(r, 300)), Key: string(someBytes(r, 300))}
-		if got, err := wire.DecodeForget(string(want.Encode())); err != nil || got != want {
+		want := wire.Forget{
+			Instance: string(someBytes(r, 30)), Group: string(someBytes(r, 300)), Key: string(someBytes(r, 300)),
+			Count: wire.Count{Began: r.Int64(), N: r.Int64()},
+		}
+		if got, err := wire.DecodeForget(string(want.Encode()) + counted(want)); err != nil || got != want {
 			t.Fatalf("wrote %+v, read %+v, %v", want, got, err)
 		}
 	}
 }
 
+// counted is what the script adds to a notice.
+func counted(f wire.Forget) string { return fmt.Sprintf("%d %d", f.Count.Began, f.Count.N) }
+
 // FuzzControlMessage hears anything on the control channel.
 func FuzzControlMessage(f *testing.F) {
 	f.Add(string(wire.Forget{Instance: "i", Group: "g", Key: "k"}.Encode()))
+	f.Add(string(wire.Forget{Instance: "i", Group: "g", Key: "k"}.Encode()) + "1700000000000000 12")
+	f.Add(string(wire.Forget{Instance: "i", Group: "g", Key: "k"}.Encode()) + "-1 +1")
 	f.Fuzz(func(t *testing.T, message string) {
 		forget, err := wire.DecodeForget(message)
 		if err != nil {
@@ -118,8 +127,8 @@ func FuzzControlMessage(f *testing.F) {
 			}
 			return
 		}
-		if string(forget.Encode()) != message {
-			t.Fatalf("%q is written back as %q", message, forget.Encode())
+		if written := string(forget.Encode()) + counted(forget); written != message {
+			t.Fatalf("%q is written back as %q", message, written)
 		}
 	})
 }

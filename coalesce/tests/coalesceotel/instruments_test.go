@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/coalesceotel"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
@@ -59,7 +60,7 @@ func TestInstrumentsAgreeWithStatsAndSurviveAReset(t *testing.T) {
 		want float64
 	}{
 		{a, "fleetcall.local.requests", 1}, {a, "fleetcall.distributed.flights", 1}, {a, "fleetcall.call.wait", 1},
-		{a, "fleetcall.function.duration", 1}, {a, "fleetcall.follower.lag", 0}, {a, "fleetcall.distributed.breaker.state", 1},
+		{a, "fleetcall.function.duration", 1}, {a, "fleetcall.follower.lag", 0}, {a, "fleetcall.redis.server.up", 1},
 		{b, "fleetcall.local.requests", 1}, {b, "fleetcall.distributed.flights", 1}, {b, "fleetcall.call.wait", 1},
 		{b, "fleetcall.function.duration", 0}, {b, "fleetcall.follower.lag", 1},
 	} {
@@ -70,6 +71,27 @@ func TestInstrumentsAgreeWithStatsAndSurviveAReset(t *testing.T) {
 	if sums(t, a.meter)["fleetcall.redis.command.duration"] == 0 {
 		t.Error("no Redis command was measured")
 	}
+}
+
+func TestAServerThatIsDownIsShown(t *testing.T) {
+	server := redisrig.Start(t)
+	r := newReplica(t, server, trace.NeverSample())
+	shown := func(up, downs float64) func() bool {
+		return func() bool {
+			got := sums(t, r.meter)
+			now, ok := got["fleetcall.redis.server.up"]
+			counted, there := got["fleetcall.redis.server.downs"]
+			return ok && there && now == up && counted == downs
+		}
+	}
+	wait(t, "shown as up", shown(1, 0))
+	server.Kill()
+	if _, role, err := r.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "", nil }); role != coalesce.Fallback || err != nil {
+		t.Errorf("%v, %v", role, err)
+	}
+	wait(t, "shown as down", shown(0, 1))
+	server.Restart()
+	wait(t, "shown as up again", shown(1, 1))
 }
 
 func TestALocalTierAloneIsObservedToo(t *testing.T) {

@@ -26,8 +26,13 @@ import (
 
 func TestMain(m *testing.M) {
 	logging.Disable() // Redis goes away in these tests
-	goleak.VerifyTestMain(m)
+	// A client that failed to dial as often as its pool is large dials once a second, and
+	// sees only then that it is closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
+
+// calm is a time that no stall of a busy machine reaches.
+const calm = time.Minute
 
 // replica is a fleet of one group, "rows", with what a program registers for it.
 type replica struct {
@@ -39,13 +44,14 @@ type replica struct {
 func newReplica(t *testing.T, server *redisrig.Server, opts ...distributed.Option) replica {
 	t.Helper()
 	hook := coalesceprom.NewHook("rows")
-	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1})
-	fleet, err := distributed.Open(client, append(opts, distributed.WithHooks(hook))...)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+		DialTimeout: calm, ReadTimeout: calm, WriteTimeout: calm, PoolTimeout: calm})
+	fleet, err := distributed.Open(client, append([]distributed.Option{distributed.WithRedisTimeout(calm), distributed.WithLeaseTTL(calm), distributed.WithHooks(hook)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), calm)
 		defer cancel()
 		if err := fleet.Close(ctx); err != nil {
 			t.Error(err)
@@ -91,8 +97,14 @@ func (r replica) agree(t *testing.T, st distributed.FleetStats) {
 	t.Helper()
 	got := values(t, r.registry)
 	want := map[string]uint64{
-		`fleetcall_distributed_garbage_total{}`:                                 st.Redis.Garbage,
-		`fleetcall_distributed_breaker_state{state="` + st.Redis.Breaker + `"}`: 1,
+		`fleetcall_distributed_garbage_total{}`: st.Redis.Garbage,
+	}
+	for _, server := range st.Redis.Servers {
+		up := uint64(0)
+		if server.State == distributed.ServerUp {
+			up = 1
+		}
+		want[fmt.Sprintf(`fleetcall_redis_server_up{server=%q}`, server.Address)] = up
 	}
 	for group, of := range st.Groups {
 		l, d := of.Local, of.Distributed
@@ -134,6 +146,22 @@ func sumOf(values map[string]float64, name string) (sum float64) {
 	return sum
 }
 
+// waitForSteps waits until the replicas have done a step of the protocol so many times.
+func waitForSteps(t *testing.T, step string, times float64, replicas ...replica) {
+	t.Helper()
+	done := 0.0
+	for limit := time.Now().Add(calm); done < times; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Errorf("%v times %s, want %v", done, step, times)
+			return
+		}
+		done = 0
+		for _, r := range replicas {
+			done += values(t, r.registry)[`fleetcall_redis_command_duration_seconds{result="ok",step="`+step+`"}`]
+		}
+	}
+}
+
 // shareOne has callers on two replicas wait for one flight.
 func shareOne(t *testing.T, a, b replica, callers int) {
 	t.Helper()
@@ -148,7 +176,7 @@ func shareOne(t *testing.T, a, b replica, callers int) {
 				for came() < uint64(2*callers) {
 					time.Sleep(time.Millisecond)
 				}
-				time.Sleep(50 * time.Millisecond) // until the other replica has joined, most likely
+				waitForSteps(t, "join", 2, a, b)
 				return "value", nil
 			})
 			if err != nil {
@@ -168,6 +196,7 @@ func TestMetricsAgreeWithStats(t *testing.T) {
 	if _, _, err := a.group.Do(t.Context(), "other", func(context.Context) (string, error) { return "", failed }); !errors.Is(err, failed) {
 		t.Error(err)
 	}
+	waitForSteps(t, "finish", 2, a, b)
 	server.Kill()
 	for range 3 {
 		if _, role, err := a.group.Do(t.Context(), "k", func(context.Context) (string, error) { return "", nil }); role != coalesce.Fallback || err != nil {
@@ -202,17 +231,20 @@ func TestMetricsAgreeWithStats(t *testing.T) {
 	if got[`fleetcall_redis_command_duration_seconds{result="ok",step="join"}`] < 2 {
 		t.Errorf("commands: %v", got)
 	}
-	const opened = `fleetcall_distributed_breaker_transitions_total{to="open"}`
-	for limit := time.Now().Add(10 * time.Second); values(t, a.registry)[opened] < 1; time.Sleep(time.Millisecond) { // told when the log has been written
+	if up, ok := got[fmt.Sprintf(`fleetcall_redis_server_up{server=%q}`, server.Addr)]; !ok || up != 0 {
+		t.Errorf("the server that is gone is up: %v (there: %v)", up, ok)
+	}
+	const downs = `fleetcall_redis_server_downs_total{kind="connection"}`
+	for limit := time.Now().Add(calm); values(t, a.registry)[downs] != 1; time.Sleep(time.Millisecond) { // told when the log has been written
 		if time.Now().After(limit) {
-			t.Fatalf("the breaker's opening is not counted: %v", values(t, a.registry))
+			t.Fatalf("that the server went down is not counted: %v", values(t, a.registry))
 		}
 	}
 }
 
 func closed(t *testing.T, replicas ...replica) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), calm)
 	defer cancel()
 	for _, r := range replicas {
 		if err := r.fleet.Close(ctx); err != nil {
@@ -244,6 +276,25 @@ func TestCountersGoOnAfterAReset(t *testing.T) {
 	if n := r.group.Stats().Distributed.Leaders; n != 1 {
 		t.Errorf("Stats says %d, want 1", n)
 	}
+}
+
+// TestEachKindOfOutageHasASeriesFromTheStart: a rate does not see the first increment of a
+// series that was not there before.
+func TestEachKindOfOutageHasASeriesFromTheStart(t *testing.T) {
+	hook, registry := coalesceprom.NewHook(), prometheus.NewPedanticRegistry()
+	registry.MustRegister(hook)
+	want := func(kind string, want float64) {
+		t.Helper()
+		if n, ok := values(t, registry)[fmt.Sprintf(`fleetcall_redis_server_downs_total{kind=%q}`, kind)]; !ok || n != want {
+			t.Errorf("%s: %v (there: %v), want %v", kind, n, ok, want)
+		}
+	}
+	for _, kind := range distributed.FailureKinds() {
+		want(kind, 0)
+	}
+	hook.Server(distributed.ServerChange{State: distributed.ServerDown, Kind: "oom"})
+	hook.Server(distributed.ServerChange{State: distributed.ServerUp, Kind: "oom"})
+	want("oom", 1)
 }
 
 // TestGroupsHaveSeriesOfTheirOwn: one hook and one collector are enough for all.

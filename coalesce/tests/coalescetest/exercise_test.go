@@ -39,14 +39,14 @@ func newReplicas(_ *testing.T, n int) []coalesce.Group[string] {
 }
 
 func TestFleetWithoutARedisKeepsItsPromises(t *testing.T) {
-	coalescetest.Exercise(t, coalescetest.Harness{Merges: true, Fleet: true, CancelsForFleet: true, Replicas: newReplicas})
+	coalescetest.Exercise(t, coalescetest.Harness{Merges: true, Fleet: true, Replicas: newReplicas})
 }
 
 // TestExerciseWorksOutsideOfABubble is for Groups that use a network, which must
 // say how many callers wait.
 func TestExerciseWorksOutsideOfABubble(t *testing.T) {
 	coalescetest.Exercise(t, coalescetest.Harness{
-		Merges: true, Fleet: true, CancelsForFleet: true, Replicas: newReplicas,
+		Merges: true, Fleet: true, Replicas: newReplicas,
 		Waiting: func(g coalesce.Group[string]) int { return g.(*coalescetest.Group[string]).Waiting() },
 	})
 }

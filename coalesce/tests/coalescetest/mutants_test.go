@@ -263,7 +263,7 @@ var caught = []struct {
 // mutantHarness makes wrong Groups of a kind.
 func mutantHarness(name, kind string) coalescetest.Harness {
 	fleet := kind == overAFleet || kind == overANetwork
-	h := coalescetest.Harness{Merges: kind != separate, Fleet: fleet, CancelsForFleet: fleet}
+	h := coalescetest.Harness{Merges: kind != separate, Fleet: fleet}
 	if kind == overANetwork {
 		h.Waiting = func(g coalesce.Group[string]) int {
 			if wrong, ok := g.(*mutant); ok {

@@ -45,7 +45,7 @@ func TestOneCallersCancellationIsNotEverybodys(t *testing.T) {
 		}()
 	}
 	admin := server.Client()
-	const channel = "fleetcall:g:{k}"
+	const channel = "fleetcall:g:{k}@0"
 	eventually(t, "one waits here, one there", func() bool {
 		return a.Stats().Local.Waiting == 2 && admin.PubSubNumSub(context.Background(), channel).Val()[channel] == 1
 	})

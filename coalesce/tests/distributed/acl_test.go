@@ -159,7 +159,7 @@ func (r *tour) open() {
 	r.until("subscribed", func() bool {
 		n := int64(0)
 		for _, node := range r.nodes {
-			n += node.PubSubNumSub(context.Background(), r.user+":control").Val()[r.user+":control"]
+			n += node.PubSubNumSub(context.Background(), r.user+":control@0").Val()[r.user+":control@0"]
 		}
 		return n >= int64(len(r.groups))
 	})
@@ -265,7 +265,7 @@ func (r *tour) leaveRenewAndTakeOver() {
 	})
 	r.step(func() {
 		// While a follower waits on a connection, the connection is pinged.
-		r.admin.Set(ctx, r.user+":test:{takeover}:lease", "0"+foreignFlight+" 1 0 elsewhere", 500*time.Millisecond)
+		r.admin.Set(ctx, r.user+":test:{takeover}:lease", foreignHeld(500*time.Millisecond), 500*time.Millisecond)
 		r.want("takeover", r.do(r.brief, "takeover", "v"), coalesce.Leader, "v")
 		if n := r.brief.Stats().Distributed.Takeovers; n != 1 {
 			r.fail("takeover: %d", n)
@@ -275,15 +275,16 @@ func (r *tour) leaveRenewAndTakeOver() {
 
 // crowd makes so many channels idle that some are unsubscribed from.
 func (r *tour) crowd(g *replica[string]) {
-	const channels = 1100 // more than 1,024 stay on none
+	const idle = 1100 // more than 1,024 stay on none
 	ctx := context.Background()
-	var names []string
-	for i := range channels {
-		names = append(names, fmt.Sprintf("%s:test:{crowd-%d}", r.user, i))
+	var names, channels []string
+	for i := range idle {
+		name := fmt.Sprintf("%s:test:{crowd-%d}", r.user, i)
+		names, channels = append(names, name), append(channels, name+"@0")
 	}
 	_, _ = r.admin.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, name := range names {
-			p.Set(ctx, name+":lease", "0"+foreignFlight+" 1 0 elsewhere", time.Hour)
+			p.Set(ctx, name+":lease", foreignHeld(time.Hour), time.Hour)
 		}
 		return nil
 	})
@@ -291,22 +292,22 @@ func (r *tour) crowd(g *replica[string]) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer leave()
-	for i := range channels {
+	for i := range idle {
 		wg.Go(func() { _, _, _ = g.Do(leaving, fmt.Sprint("crowd-", i), value) })
 	}
-	r.until("crowd subscribed", func() bool { return r.subscribed(names) == channels })
+	r.until("crowd subscribed", func() bool { return r.subscribed(channels) == idle })
 	_, _ = r.admin.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, name := range names {
+		for _, channel := range channels {
 			if r.cluster != nil {
-				p.SPublish(ctx, name, foreignOutcome("json", `"v"`))
+				p.SPublish(ctx, channel, foreignOutcome("json", `"v"`))
 			} else {
-				p.Publish(ctx, name, foreignOutcome("json", `"v"`))
+				p.Publish(ctx, channel, foreignOutcome("json", `"v"`))
 			}
 		}
 		return nil
 	})
 	r.until("crowd answered", func() bool { return g.Stats().Distributed.ActiveFlights == 0 })
-	r.until("crowd unsubscribed", func() bool { return r.subscribed(names) <= 1024 })
+	r.until("crowd unsubscribed", func() bool { return r.subscribed(channels) <= 1024 })
 }
 
 // subscribed counts the subscriptions to channels of keys.

@@ -162,7 +162,7 @@ func TestIdleSubscriptionsAreBounded(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
 	pipe := client.Pipeline()
 	for i := range keys {
-		pipe.Set(ctx, fmt.Sprintf("fleetcall:test:{key-%d}:lease", i), "0"+foreignFlight+" 1 0 elsewhere", time.Minute)
+		pipe.Set(ctx, fmt.Sprintf("fleetcall:test:{key-%d}:lease", i), foreignHeld(time.Minute), time.Minute)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestIdleSubscriptionsAreBounded(t *testing.T) {
 	subscribed := func() int { return len(client.PubSubChannels(ctx, "fleetcall:test:{*").Val()) }
 	eventually(t, "every follower is subscribed", func() bool { return subscribed() == keys })
 	for i := range keys {
-		pipe.Publish(ctx, fmt.Sprintf("fleetcall:test:{key-%d}", i), foreignOutcome("json", `"theirs"`))
+		pipe.Publish(ctx, fmt.Sprintf("fleetcall:test:{key-%d}@0", i), foreignOutcome("json", `"theirs"`))
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		t.Fatal(err)
@@ -257,7 +257,7 @@ func newLimited[V any](t *testing.T, opts ...distributed.Option) *limited[V] {
 		}
 	}}
 	l.leader, l.follower = wiredGroup[V](w, opts...), wiredGroup[V](w, opts...)
-	l.messages = l.client.Subscribe(t.Context(), "fleetcall:test:{k}")
+	l.messages = l.client.Subscribe(t.Context(), "fleetcall:test:{k}@0")
 	t.Cleanup(func() { _ = l.messages.Close() })
 	if _, err := l.messages.Receive(t.Context()); err != nil {
 		t.Fatal(err)
@@ -270,7 +270,7 @@ func newLimited[V any](t *testing.T, opts ...distributed.Option) *limited[V] {
 func (l *limited[V]) fly(t *testing.T, want V) (message string, runs int32, role coalesce.Role, peeked int64) {
 	t.Helper()
 	ctx := t.Context()
-	subscribed := func() int64 { return l.client.PubSubNumSub(ctx, "fleetcall:test:{k}").Val()["fleetcall:test:{k}"] }
+	subscribed := func() int64 { return l.client.PubSubNumSub(ctx, "fleetcall:test:{k}@0").Val()["fleetcall:test:{k}@0"] }
 	var ran atomic.Int32
 	fn := func(context.Context) (V, error) {
 		if ran.Add(1) == 1 {

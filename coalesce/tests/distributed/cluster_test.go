@@ -108,7 +108,7 @@ func forgetReachesEveryReplica(t *testing.T, cluster *redisrig.Cluster) {
 	eventually(t, "every replica listens", func() bool {
 		n := int64(0)
 		for _, node := range cluster.Nodes() {
-			n += node.Client().PubSubNumSub(context.Background(), "forget:control").Val()["forget:control"]
+			n += node.Client().PubSubNumSub(context.Background(), "forget:control@0").Val()["forget:control@0"]
 		}
 		return n == replicaCount
 	})

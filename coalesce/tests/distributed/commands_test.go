@@ -49,7 +49,7 @@ func (f *fleet[V]) quiet() {
 func (f *fleet[V]) scriptsLoaded() {
 	f.t.Helper()
 	eventually(f.t, "scripts are loaded", func() bool {
-		return f.commands()["script|load"] >= 7*len(f.groups)
+		return f.commands()["script|load"] >= 9*len(f.groups)
 	})
 }
 
@@ -90,7 +90,7 @@ func TestAFlightCostsTheProtocolsCommandsAndNoMore(t *testing.T) {
 
 func (f *fleet[V]) numSub(key string) int {
 	f.t.Helper()
-	channel := "fleetcall:test:{" + key + "}"
+	channel := "fleetcall:test:{" + key + "}@0"
 	n, err := f.client().PubSubNumSub(context.Background(), channel).Result()
 	if err != nil {
 		f.t.Fatal(err)

@@ -21,16 +21,27 @@ import (
 type settling struct {
 	mu      sync.Mutex
 	flights map[*atomic.Bool]struct{}
+	slowest *atomic.Int64 // how long it took a flight of the fleet to find its place
+	last    int           // what waiting saw, and since when
+	since   time.Time
 }
 
 type settlingKey struct{}
 
 func (s *settling) Flight(ctx context.Context, _ distributed.FlightStart) (context.Context, string, func(distributed.Flight)) {
-	settled := new(atomic.Bool)
+	settled, began := new(atomic.Bool), time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flights[settled] = struct{}{}
-	return context.WithValue(ctx, settlingKey{}, settled), "", func(distributed.Flight) {
+	settle := func() {
+		settled.Store(true)
+		for took := int64(time.Since(began)); ; {
+			if slowest := s.slowest.Load(); took <= slowest || s.slowest.CompareAndSwap(slowest, took) {
+				return
+			}
+		}
+	}
+	return context.WithValue(ctx, settlingKey{}, settle), "", func(distributed.Flight) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.flights, settled)
@@ -44,7 +55,7 @@ func (s *settling) Run(ctx context.Context, _ distributed.Run) (context.Context,
 	return ctx, func(error) {}
 }
 
-func settle(ctx context.Context) { ctx.Value(settlingKey{}).(*atomic.Bool).Store(true) }
+func settle(ctx context.Context) { ctx.Value(settlingKey{}).(func())() }
 
 // settlingGroup is a replica's Group that knows how many callers have settled.
 type settlingGroup struct {
@@ -52,7 +63,9 @@ type settlingGroup struct {
 	hook *settling
 }
 
-// waiting returns how many callers wait, or -1 while one has not settled.
+// waiting returns how many callers wait, or -1 while one has not settled. A replica knows
+// what Redis' clock shows but for the time that a reply took: so callers have to be there
+// for a while before their flight is certain to have run when they joined.
 func (g settlingGroup) waiting() int {
 	g.hook.mu.Lock()
 	defer g.hook.mu.Unlock()
@@ -65,7 +78,13 @@ func (g settlingGroup) waiting() int {
 			return -1
 		}
 	}
-	return int(local.Waiting)
+	if n := int(local.Waiting); n != g.hook.last {
+		g.hook.last, g.hook.since = n, time.Now()
+	}
+	if there := time.Since(g.hook.since); there < 2*time.Duration(g.hook.slowest.Load())+10*time.Millisecond {
+		return -1
+	}
+	return g.hook.last
 }
 
 // exercise holds the Groups of fleets that connect so to the conformance suite.
@@ -75,9 +94,9 @@ func exercise(t *testing.T, connect func(t *testing.T) redis.UniversalClient) {
 		Merges: true, Fleet: true,
 		Replicas: func(t *testing.T, n int) []coalesce.Group[string] {
 			namespace := fmt.Sprint("exercise-", fleets.Add(1))
-			groups := make([]coalesce.Group[string], n)
+			groups, slowest := make([]coalesce.Group[string], n), new(atomic.Int64)
 			for i := range groups {
-				client, hook := connect(t), &settling{flights: map[*atomic.Bool]struct{}{}}
+				client, hook := connect(t), &settling{flights: map[*atomic.Bool]struct{}{}, slowest: slowest}
 				f, err := distributed.Open(client, distributed.WithNamespace(namespace), distributed.WithHooks(hook),
 					distributed.WithRedisTimeout(calm), distributed.WithLeaseTTL(calm))
 				if err != nil {

@@ -55,14 +55,14 @@ func TestCallersDoNotNoticeThatRedisIsGone(t *testing.T) {
 				}
 			}
 			s := f.groups[0].Stats().Distributed
-			if s.Breaker != "open" || s.RedisErrors == 0 || s.Fallbacks == 0 {
+			if s.Server != distributed.ServerDown || s.RedisErrors == 0 || s.Fallbacks == 0 {
 				t.Errorf("%+v", s)
 			}
 			outage.mend(f)
 			for _, g := range f.groups {
-				eventually(t, "the breaker closes", func() bool {
+				eventually(t, "the server is up", func() bool {
 					_, role, err := g.Do(context.Background(), "again", value)
-					return err == nil && role == coalesce.Leader && g.Stats().Distributed.Breaker == "closed"
+					return err == nil && role == coalesce.Leader && g.Stats().Distributed.Server == distributed.ServerUp
 				})
 			}
 		})
@@ -293,7 +293,7 @@ func TestACodecThatPanicsHurtsNoCaller(t *testing.T) {
 		done <- a
 	}()
 	f.waitFollowers("unmarshal", 1)
-	f.client().Publish(context.Background(), "fleetcall:test:{unmarshal}", foreignOutcome("json", `"old"`))
+	f.client().Publish(context.Background(), "fleetcall:test:{unmarshal}@0", foreignOutcome("json", `"old"`))
 	if a := <-done; a.val != "v" || a.role != coalesce.Fallback || a.err != nil {
 		t.Errorf("unmarshal: %+v", a)
 	}

@@ -37,8 +37,8 @@ func TestForgettingThousandsOfKeysIsNoOutage(t *testing.T) {
 		t.Error(err)
 	}
 	st := g.Stats().Distributed
-	if st.Breaker != "closed" || st.RedisErrors != 0 {
-		t.Errorf("the breaker is %s, with the errors %v", st.Breaker, st.RedisErrorsBy)
+	if st.Server != distributed.ServerUp || st.RedisErrors != 0 {
+		t.Errorf("the server is %s, with the errors %v", st.Server, st.RedisErrorsBy)
 	}
 	if v, role, err := g.Do(context.Background(), "k", value); v != "v" || role != coalesce.Leader || err != nil {
 		t.Errorf("a call after it: %q, %v, %v", v, role, err)

@@ -63,7 +63,7 @@ func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
 		"kept":    {time.Minute, func(*fleet[string]) {}, 0},
 		"dropped": {time.Minute, func(f *fleet[string]) { f.client().Del(context.Background(), lease) }, 1},
 		"taken by another": {time.Minute, func(f *fleet[string]) {
-			f.set(lease, "0"+foreignFlight+" 2 1 elsewhere", time.Hour)
+			f.set(lease, foreignHeld(time.Hour), time.Hour)
 		}, 1},
 		"forgotten": {time.Minute, func(f *fleet[string]) {
 			if err := f.groups[1].Forget(context.Background(), "k"); err != nil {
@@ -176,10 +176,10 @@ func finishTwice(t *testing.T, ttl time.Duration, during, between func(f *fleet[
 	defer client.Close()
 	repeated := make(chan error, 1)
 	var done, doneBefore func()
-	client.AddHook(twice{func() { done = between(f) }, repeated})
+	client.AddHook(twice{"finish", func() { done = between(f) }, repeated})
 	w := &leases{}
 	g := openCalm[string](t, client, distributed.WithHooks(w), distributed.WithLeaseTTL(ttl))
-	eventually(t, "scripts are loaded", func() bool { return f.commands()["script|load"] >= 2*7 })
+	eventually(t, "scripts are loaded", func() bool { return f.commands()["script|load"] >= 2*8 })
 	if _, role, err := g.Do(context.Background(), "k", func(context.Context) (string, error) {
 		doneBefore = during(f)
 		return "v", nil
@@ -200,8 +200,9 @@ func finishTwice(t *testing.T, ttl time.Duration, during, between func(f *fleet[
 	}
 }
 
-// twice is a hook that sends each finish twice.
+// twice is a hook that sends a script twice each time.
 type twice struct {
+	script   string
 	between  func()       // before the second
 	repeated chan<- error // is told how that ended
 }
@@ -211,7 +212,7 @@ func (h twice) DialHook(next redis.DialHook) redis.DialHook { return next }
 func (h twice) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		if len(cmd.Args()) == finishArguments && cmd.Args()[0] == "evalsha" {
+		if scriptOf(cmd) == h.script {
 			h.between()
 			err = next(ctx, cmd)
 			h.repeated <- err

@@ -218,7 +218,7 @@ func TestASlowSubscriberLosesItsConnectionNotItsAnswer(t *testing.T) {
 	subscriber := conns.subscriber(t)
 	subscriber.close()
 	eventually(t, "Redis drops the slow subscriber", func() bool {
-		admin.Publish(ctx, "fleetcall:test:{k}", strings.Repeat("x", 256<<10))
+		admin.Publish(ctx, "fleetcall:test:{k}@0", strings.Repeat("x", 256<<10))
 		return f.numSub("k") == 0
 	})
 	close(release) // its message has nobody to go to

@@ -42,7 +42,7 @@ func (p panicking) Command(c distributed.Command) {
 	}
 }
 
-func (p panicking) Breaker(_, to string) { p.at("breaker " + to) }
+func (p panicking) Server(change distributed.ServerChange) { p.at("server " + string(change.State)) }
 
 func (p panicking) Lease(l distributed.Lease) {
 	switch l.State {
@@ -170,12 +170,12 @@ func (p panics) call(t *testing.T, f *fleet[string]) {
 	}
 }
 
-// TestAnObserversPanicBesideAllCallsEndsNothing is about what the breaker does, which
-// is nobody's call.
+// TestAnObserversPanicBesideAllCallsEndsNothing is about a server that goes down
+// and comes up, which is nobody's call.
 func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
-	for _, where := range []string{"failed probe", "probe", "breaker open", "breaker closed"} {
+	for _, where := range []string{"failed probe", "probe", "server down", "server up"} {
 		t.Run(where, func(t *testing.T) {
-			t.Parallel() // they wait for the breaker
+			t.Parallel() // they wait for the server
 			var log logged
 			f := newFleet[string](t, 1, distributed.WithHooks(panicking{where: where}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
 			f.scriptsLoaded()
@@ -185,7 +185,7 @@ func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
 			}
 			eventually(t, "a probe has failed", func() bool { return f.groups[0].Stats().Distributed.RedisErrorsBy["oom"] > 1 })
 			f.memory("0")
-			eventually(t, "the breaker has closed", func() bool { return f.groups[0].Stats().Distributed.Breaker == "closed" })
+			eventually(t, "the server is up", func() bool { return f.groups[0].Stats().Distributed.Server == distributed.ServerUp })
 			eventually(t, "the panic is logged", func() bool { return strings.Contains(log.String(), "panic beside all calls") })
 		})
 	}

@@ -19,9 +19,9 @@ import (
 // How many arguments a command has: EVALSHA, its SHA, the number of keys, the
 // keys and the script's own.
 const (
-	joinArguments   = 3 + 4 + 8
-	finishArguments = 3 + 5 + 13
-	renewArguments  = 3 + 2 + 2
+	joinArguments   = 3 + 4 + 10
+	finishArguments = 3 + 5 + 12
+	renewArguments  = 3 + 3 + 4
 )
 
 // meddler is a hook that does something before a script is sent, as often as told.
@@ -64,7 +64,7 @@ func newPrompt(t *testing.T, change func(*redis.Options), hook redis.Hook, opts 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := g.Close(ctx); err != nil {
 			t.Errorf("Close: %v", err)
@@ -209,16 +209,16 @@ func TestAHookThatPanicsIsAnOutage(t *testing.T) {
 					panic("hook")
 				}}
 				g, _ := newPrompt(t, nil, hook, distributed.WithRedisTimeout(timeout))
-				for range 2 { // the second time, it is the breaker's probe
+				for range 2 {
 					hook.times.Store(1)
 					if v, _, err := g.Do(t.Context(), "k", value); v != "v" || err != nil {
 						t.Errorf("%q, %v", v, err)
 					}
-					eventually(t, "the breaker lets one try", func() bool { return g.Stats().Distributed.Breaker != "open" && hook.times.Load() < 1 })
+					eventually(t, "the server is up", func() bool { return g.Stats().Distributed.Server != distributed.ServerDown && hook.times.Load() < 1 })
 				}
 				eventually(t, "Redis is used", func() bool {
 					_, role, err := g.Do(t.Context(), "k", value)
-					return err == nil && role == coalesce.Leader && g.Stats().Distributed.Breaker == "closed"
+					return err == nil && role == coalesce.Leader && g.Stats().Distributed.Server == distributed.ServerUp
 				})
 			})
 		}

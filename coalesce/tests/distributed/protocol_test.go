@@ -60,7 +60,7 @@ func TestAFollowerTakesOverAtOnceWhenTheLeaderAbandons(t *testing.T) {
 	}()
 	f.waitFollowers("k", 1)
 	f.client().Del(context.Background(), "fleetcall:test:{k}:lease")
-	f.client().Publish(context.Background(), "fleetcall:test:{k}", foreign(wire.KindAbandoned))
+	f.client().Publish(context.Background(), "fleetcall:test:{k}@0", foreign(wire.KindAbandoned))
 	if a := <-done; a.val != "mine" || a.role != coalesce.Leader || a.err != nil {
 		t.Errorf("%+v", a)
 	}
@@ -68,7 +68,7 @@ func TestAFollowerTakesOverAtOnceWhenTheLeaderAbandons(t *testing.T) {
 
 func TestAKeyWhoseLeadersDieIsPoisonedForAWhile(t *testing.T) {
 	f := newFleet[string](t, 1, distributed.WithMaxTakeovers(1))
-	f.set("fleetcall:test:{k}:attempts", "1", time.Minute) // one leader died
+	f.foreignDeath("k", "first", time.Minute)
 	led := func() error {
 		_, _, err := f.groups[0].Do(context.Background(), "k", func(context.Context) (string, error) { return "v", nil })
 		f.quiet()
@@ -80,7 +80,8 @@ func TestAKeyWhoseLeadersDieIsPoisonedForAWhile(t *testing.T) {
 	if err := led(); err != nil {
 		t.Errorf("an outcome must clear the attempts: %v", err)
 	}
-	f.set("fleetcall:test:{k}:attempts", "2", 500*time.Millisecond)
+	f.foreignDeath("k", "first", 500*time.Millisecond)
+	f.foreignDeath("k", "second", 500*time.Millisecond)
 	if err := led(); !errors.Is(err, coalesce.ErrPoisoned) {
 		t.Errorf("after two deaths: %v", err)
 	}
@@ -147,9 +148,8 @@ func TestAMissedMessageIsFetchedAndNotGivenToThoseWhoCameLater(t *testing.T) {
 	}()
 	f.waitFollowers("k", 1)
 	// The flight ends, its message is lost.
-	now := f.client().Time(context.Background()).Val()
 	ctx := context.Background()
-	f.client().HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "finished", now.UnixMicro(), "outcome", foreignOutcome("json", `"old"`))
+	f.client().HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "outcome", foreignOutcome("json", `"old"`))
 	time.Sleep(20 * time.Millisecond) // the late caller's distance from the end
 	late := make(chan answer[string], 1)
 	go func() {

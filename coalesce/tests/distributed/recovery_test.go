@@ -53,14 +53,14 @@ func TestAnOutcomeFromBeforeAHangOfRedisGoesToNobodyAfterIt(t *testing.T) {
 
 			f.server.Thaw()
 			for i := range 20 {
-				// At first, the breaker may keep the replica from Redis.
+				// At first, the server may be down for the replica.
 				v, _, err := f.groups[1].Do(ctx, "k", func(context.Context) (string, error) { return "new", nil })
 				if v != "new" || err != nil {
 					t.Errorf("call %d after the hang: %q, %v", i, v, err)
 				}
 			}
 			f.quiet()
-			eventually(t, "the breakers have closed, and each replica leads", func() bool { return everyReplicaLeads(f) })
+			eventually(t, "the server is up, and each replica leads", func() bool { return everyReplicaLeads(f) })
 			if n := f.client().Exists(ctx, "fleetcall:test:{k}:attempts").Val(); n != 0 {
 				t.Error("an attempt is left: the key is on its way to be poisoned")
 			}
@@ -126,7 +126,7 @@ func TestACallerWaitsForTheEndOfItsReplicasFlightNotForTheNextTryToTellRedis(t *
 		t.Fatal(v, role, err)
 	}
 	eventually(t, "Redis could not be told of the end", func() bool { return g.Stats().Distributed.RedisErrors == 1 })
-	eventually(t, "a caller leads: the breaker lets it join", func() bool {
+	eventually(t, "a caller leads", func() bool {
 		v, role, err := g.Do(ctx, "k", func(context.Context) (string, error) { return "new", nil })
 		if v != "new" || err != nil {
 			t.Errorf("%q, %v, %v", v, role, err)
@@ -210,12 +210,12 @@ func (h callingHandler) Handle(context.Context, slog.Record) error {
 	return nil
 }
 
-func TestALogHandlerMayUseTheGroupWhoseBreakerChanges(t *testing.T) {
+func TestALogHandlerMayUseTheGroupWhoseServerChanges(t *testing.T) {
 	var group atomic.Pointer[replica[string]]
 	var handled, inside atomic.Int32
 	handler := callingHandler{slog.DiscardHandler, func() {
 		g := group.Load()
-		if g == nil || inside.Add(1) > 1 { // its own calls may change the breaker, too
+		if g == nil || inside.Add(1) > 1 { // its own calls may change the server, too
 			return
 		}
 		defer inside.Store(0)
@@ -236,12 +236,12 @@ func TestALogHandlerMayUseTheGroupWhoseBreakerChanges(t *testing.T) {
 	}
 	f.server.Kill()
 	do()
-	eventually(t, "the handler has handled the breaker's opening", func() bool { return handled.Load() >= 1 })
+	eventually(t, "the handler has handled that the server is down", func() bool { return handled.Load() >= 1 })
 	f.server.Restart()
 	before := handled.Load()
-	eventually(t, "the handler has handled the breaker's closing", func() bool {
+	eventually(t, "the handler has handled that it is up", func() bool {
 		do()
-		return handled.Load() > before && f.groups[0].Stats().Distributed.Breaker == "closed"
+		return handled.Load() > before && f.groups[0].Stats().Distributed.Server == distributed.ServerUp
 	})
 }
 

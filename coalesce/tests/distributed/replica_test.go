@@ -76,15 +76,25 @@ type tierStats struct {
 	RedisErrors   uint64
 	RedisErrorsBy map[string]uint64
 	Garbage       uint64
-	Breaker       string
+	Server        distributed.ServerState // "down" when any server is
 }
 
 // Stats returns them.
 func (r *replica[V]) Stats() replicaStats {
 	fleet := r.fleet.Stats()
 	group := r.Group.Stats()
-	return replicaStats{group.Local, tierStats{group.Distributed, fleet.Redis.Errors, fleet.Redis.ErrorsBy, fleet.Redis.Garbage, fleet.Redis.Breaker}}
+	return replicaStats{group.Local, tierStats{group.Distributed, fleet.Redis.Errors, fleet.Redis.ErrorsBy, fleet.Redis.Garbage, worst(fleet.Redis.Servers)}}
 }
 
 // ResetStats sets them to zero.
 func (r *replica[V]) ResetStats() { r.fleet.ResetStats() }
+
+// worst returns ServerDown when any of the servers is down.
+func worst(servers []distributed.ServerStats) distributed.ServerState {
+	for _, server := range servers {
+		if server.State == distributed.ServerDown {
+			return distributed.ServerDown
+		}
+	}
+	return distributed.ServerUp
+}

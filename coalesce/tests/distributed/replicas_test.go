@@ -121,7 +121,7 @@ func (r *replicas) hold(keys []string, fn func(key string) (string, error)) held
 		}
 	}
 	eventually(r.t, "every call has joined", func() bool { return r.joins.Load()+r.fallbacks.Load() >= settled })
-	return held{release: sync.OnceFunc(func() { close(released) }), wait: func() flights {
+	return held{release: sync.OnceFunc(func() { time.Sleep(onItsWay); close(released) }), wait: func() flights {
 		defer cancel()
 		wg.Wait()
 		return f
@@ -170,7 +170,7 @@ func (r *replicas) redisErrors() (n uint64) {
 }
 
 // recovers waits until flights of these keys are shared by all replicas again,
-// and every breaker is closed.
+// and every server is up.
 func (r *replicas) recovers(keys []string) {
 	r.t.Helper()
 	var err error
@@ -183,8 +183,8 @@ func (r *replicas) recovers(keys []string) {
 		}
 		err = f.shared()
 		for _, g := range r.groups {
-			if breaker := g.Stats().Distributed.Breaker; breaker != "closed" && err == nil {
-				err = errors.New("breaker " + breaker)
+			if server := g.Stats().Distributed.Server; server != distributed.ServerUp && err == nil {
+				err = errors.New("the server is down")
 			}
 		}
 		if err == nil {

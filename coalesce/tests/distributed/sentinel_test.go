@@ -49,8 +49,8 @@ func TestCallersDoNotNoticeThatSentinelsReplaceTheMaster(t *testing.T) {
 			// An old master that lives has nothing to tell.
 			client := master.Client()
 			eventually(t, "every replica listens to the new master", func() bool {
-				n, err := client.PubSubNumSub(context.Background(), "fleetcall:control").Result()
-				return err == nil && n["fleetcall:control"] == replicaCount
+				n, err := client.PubSubNumSub(context.Background(), "fleetcall:control@0").Result()
+				return err == nil && n["fleetcall:control@0"] == replicaCount
 			})
 		})
 	}

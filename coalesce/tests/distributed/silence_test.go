@@ -123,7 +123,7 @@ func TestAConnectionThatLosesMessagesIsReplaced(t *testing.T) {
 			peeks.Add(1)
 		}
 	}}
-	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, Dialer: deafTo("fleetcall:test:{k}")})
+	client := redis.NewClient(&redis.Options{Addr: f.server.Addr, Dialer: deafTo("fleetcall:test:{k}@0")})
 	defer client.Close()
 	client.AddHook(w)
 	follower, err := open[string](client, distributed.WithRedisTimeout(3*time.Second), distributed.WithFlightTimeout(20*time.Second))
@@ -183,7 +183,7 @@ func expectNextMessage(t *testing.T, f *fleet[string], follower *replica[string]
 		return len(now) == 1 && !slices.Equal(now, before)
 	})
 	eventually(t, "a message arrives", func() bool {
-		admin.Publish(ctx, "fleetcall:test:{k}", foreignOutcome("json", `"theirs"`))
+		admin.Publish(ctx, "fleetcall:test:{k}@0", foreignOutcome("json", `"theirs"`))
 		return len(joined) > 0
 	})
 	if a := <-joined; a.val != "theirs" || a.role != coalesce.RemoteFollower || a.err != nil {

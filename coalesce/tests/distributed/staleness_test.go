@@ -118,17 +118,16 @@ func (f forgetTimes) check(t *testing.T, readings []reading, replicas int) {
 // come when the flight that its replica follows has ended unnoticed.
 func TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll(t *testing.T) {
 	const flightTimeout = 20 * time.Second
-	refused := foreignError("refused")
 	for _, test := range []struct {
 		name    string
-		outcome string
+		outcome func() string
 		maxAge  time.Duration
 		anew    bool
 	}{
-		{"a value", foreignOutcome("json", `"theirs"`), 0, true},
-		{"a value within MaxAge", foreignOutcome("json", `"theirs"`), time.Hour, false},
-		{"an error", refused, 0, true},
-		{"an error within MaxAge", refused, time.Hour, true},
+		{"a value", foreignValue, 0, true},
+		{"a value within MaxAge", foreignValue, time.Hour, false},
+		{"an error", foreignError, 0, true},
+		{"an error within MaxAge", foreignError, time.Hour, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := newFleet[string](t, 1, distributed.WithFlightTimeout(flightTimeout), distributed.WithMaxAge(test.maxAge))
@@ -150,12 +149,12 @@ func TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll(t *testing.
 			}
 			first := do()
 			f.waitFollowers("k", 1)
-			client.HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "finished", client.Time(ctx).Val().UnixMicro(), "outcome", test.outcome)
+			client.HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "outcome", test.outcome())
 			client.Del(ctx, "fleetcall:test:{k}:lease")
 			late := do()
 			eventually(t, "the late caller waits for the first one's flight", func() bool { return g.Stats().Local.Waiting == 2 })
 			came := time.Now()
-			client.Publish(ctx, "fleetcall:test:{k}", foreign(wire.KindNotice))
+			client.Publish(ctx, "fleetcall:test:{k}@0", foreign(wire.KindNotice))
 			if a := <-first; a.role != coalesce.RemoteFollower {
 				t.Errorf("the first caller: %+v", a)
 			}
@@ -176,9 +175,14 @@ func TestALocalFollowerOfAFlightThatHadEndedHasOneFlightTimeoutInAll(t *testing.
 	}
 }
 
-// foreignError is an error as the replica that led foreignFlight would send it.
-func foreignError(message string) string {
-	return string(wire.ErrorOutcome(wire.KindError, foreignFlight, errors.New(message), 1<<20).Encode())
+// foreignValue and foreignError are outcomes as the replica that led foreignFlight would
+// send them, whose function ends now.
+func foreignValue() string { return foreignOutcome("json", `"theirs"`) }
+
+func foreignError() string {
+	o := wire.ErrorOutcome(wire.KindError, foreignFlight, errors.New("refused"), 1<<20)
+	o.Finished = redisTime()
+	return string(o.Encode())
 }
 
 // garbageEverywhere returns when every replica has handled a message that was
@@ -192,7 +196,7 @@ func (f *fleet[V]) garbageEverywhere() {
 		return n
 	}
 	want := handled() + uint64(len(f.groups))
-	if err := f.client().Publish(context.Background(), "fleetcall:control", "garbage").Err(); err != nil {
+	if err := f.client().Publish(context.Background(), "fleetcall:control@0", "garbage").Err(); err != nil {
 		f.t.Fatal(err)
 	}
 	eventually(f.t, "every replica has the message", func() bool { return handled() >= want })

@@ -119,6 +119,7 @@ func (r *tour) flight(leader, follower *replica[string], key string, fn func() (
 		followed.val, followed.role, followed.err = follower.Do(ctx, key, func(context.Context) (string, error) { return "its own", nil })
 	})
 	r.until(key+" is joined", func() bool { return r.joined(key) })
+	time.Sleep(onItsWay)
 	unlocked()
 	go func() {
 		defer close(answered)

@@ -9,6 +9,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,9 +85,13 @@ func comesBack[V any](t testing.TB, who string, answers <-chan answer[V]) answer
 func waitJoined(t testing.TB, server *redisrig.Server, name, key string) {
 	t.Helper()
 	client := server.Client()
-	eventually(t, "a follower has joined", func() bool {
-		return strings.HasPrefix(client.Get(context.Background(), "fleetcall:"+name+":{"+key+"}:lease").Val(), "1")
-	})
+	eventually(t, "a follower has joined", func() bool { return strings.HasPrefix(leaseOf(client, name, key), "1") })
+	time.Sleep(onItsWay)
+}
+
+// leaseOf returns what stands as the lease of a Group's key; "": nothing.
+func leaseOf(client *redis.Client, name, key string) string {
+	return client.Get(context.Background(), "fleetcall:"+name+":{"+key+"}:lease").Val()
 }
 
 // followed has leader lead a flight that ends when follower has joined it, and returns
@@ -95,7 +100,10 @@ func followed[L, F any](t testing.TB, server *redisrig.Server, leader *distribut
 	lead func() (L, error), follow func() (F, error)) (l answer[L], f answer[F]) {
 	t.Helper()
 	ctx := context.Background()
+	client := server.Client()
+	eventually(t, "the flight before has ended", func() bool { return leaseOf(client, name, "k") == "" })
 	began, joined := make(chan struct{}), make(chan struct{})
+	var alone atomic.Bool // the follower did not wait
 	var calls sync.WaitGroup
 	calls.Go(func() {
 		l.val, l.role, l.err = leader.Do(ctx, "k", func(context.Context) (L, error) {
@@ -106,9 +114,13 @@ func followed[L, F any](t testing.TB, server *redisrig.Server, leader *distribut
 	})
 	<-began
 	calls.Go(func() {
-		f.val, f.role, f.err = follower.Do(ctx, "k", func(context.Context) (F, error) { return follow() })
+		f.val, f.role, f.err = follower.Do(ctx, "k", func(context.Context) (F, error) {
+			alone.Store(true)
+			return follow()
+		})
 	})
-	waitJoined(t, server, name, "k")
+	eventually(t, "the follower has joined, or runs its own", func() bool { return alone.Load() || strings.HasPrefix(leaseOf(client, name, "k"), "1") })
+	time.Sleep(onItsWay)
 	close(joined)
 	calls.Wait()
 	return l, f
@@ -307,6 +319,9 @@ func TestWhatIsNoUTF8IsTheSameForAllOrNotShared(t *testing.T) {
 	const odd = "a\xffb"
 	if _, f := followed(t, server, a, b, "bytes", func() (string, error) { return odd, nil }, func() (string, error) { return odd, nil }); f.val != odd || f.role != coalesce.Fallback {
 		t.Errorf("the follower of a value has %q as %v", f.val, f.role)
+	}
+	if err := a.Forget(context.Background(), "k"); err != nil { // that it cannot be shared
+		t.Fatal(err)
 	}
 	if _, f := followed(t, server, a, b, "bytes", func() (string, error) { return "", errors.New(odd) }, func() (string, error) { return "own", nil }); f.err == nil || f.err.Error() != odd || f.role != coalesce.RemoteFollower {
 		t.Errorf("the follower of an error has %q as %v", f.err, f.role)

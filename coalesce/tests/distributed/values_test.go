@@ -44,7 +44,7 @@ func TestMaxAgeServesAFinishedValueUntilItIsTooOldOrForgotten(t *testing.T) {
 		t.Fatalf("results kept: %q", keys)
 	}
 	for _, key := range keys {
-		f.client().HSet(context.Background(), key, "earliest", 1)
+		f.client().HSet(context.Background(), key, "finished", 1)
 	}
 	if v, role := do(1); v != 3 || role != coalesce.Leader {
 		t.Errorf("past MaxAge: %d as %v", v, role)
@@ -97,7 +97,7 @@ func TestARollingChangeOfTheCodecBreaksNoCall(t *testing.T) {
 	var runs atomic.Int32
 	answers := f.overlapping(2, "k", func(context.Context) (string, error) {
 		if runs.Add(1) == 1 {
-			f.waitFollowers("k", 1)
+			eventually(t, "the other replica runs its own", func() bool { return runs.Load() == 2 })
 		}
 		return "v", nil
 	})
@@ -129,8 +129,8 @@ func TestGarbageInEveryKeyAndChannelHurtsNobody(t *testing.T) {
 				answers := f.overlapping(3, key, func(context.Context) (string, error) {
 					runs.Add(1)
 					f.waitFollowers(key, 1)
-					client.Publish(ctx, "fleetcall:test:{"+key+"}", garbage)
-					client.Publish(ctx, "fleetcall:control", garbage)
+					client.Publish(ctx, "fleetcall:test:{"+key+"}@0", garbage)
+					client.Publish(ctx, "fleetcall:control@0", garbage)
 					return "v", nil
 				})
 				for _, a := range answers {

@@ -29,6 +29,31 @@ func doAsync(g *local.Group[string, int], ctx context.Context, key string, start
 	return *val, err
 }
 
+func TestAFlightThatIsForgottenLeavesThatOfItsKeySince(t *testing.T) {
+	var g local.Group[string, int]
+	first := g.Join("key")
+	first.Start(t.Context())
+	first.Forget()
+	second := g.Join("key")
+	if !second.Leads() {
+		t.Fatal("a forgotten flight is joined")
+	}
+	second.Start(t.Context())
+	first.Forget() // again
+	late := g.Join("key")
+	if late.Leads() {
+		t.Error("the flight since is forgotten, too")
+	}
+	first.End(1, nil, true).Tell()
+	second.End(2, nil, true).Tell()
+	first.Forget() // when it has ended
+	for joined, want := range map[*local.Joined[string, int]]int{&first: 1, &second: 2, &late: 2} {
+		if val, err := joined.Wait(t.Context()); val == nil || *val != want || err != nil {
+			t.Errorf("%v, %v, not %d", val, err, want)
+		}
+	}
+}
+
 // asyncCallers has callers of one flight, whose work is done by begin. Each
 // caller notes how it came back.
 func asyncCallers(t *testing.T, n int, begin func(ctx context.Context, end func(int, error, bool) int)) (values []int, errs []error, panics []any, exits int) {

@@ -4,59 +4,129 @@ import "time"
 
 // peeks ask what became of another flight.
 var peeks = []situation{
-	{"peek/running", "the flight has the lease.", func(s *stage) { s.lease(another, '1') }, peek},
+	{"peek/running", "the flight has the lease.", func(s *stage) { s.lease(another, 1) }, peek},
 	{"peek/done", "the flight has an outcome.",
 		func(s *stage) {
-			s.result(another, "finished", s.at(-time.Minute), "earliest", s.at(-time.Minute), "outcome", "outcome of another")
+			s.result(another, "finished", s.at(-time.Minute), "outcome", "outcome of another")
 		}, peek},
 	{"peek/done-while-the-next-runs", "the flight has an outcome, and the next one has the lease.",
 		func(s *stage) {
-			s.result(another, "finished", s.at(-time.Minute), "earliest", s.at(-time.Minute), "outcome", "outcome of another")
-			s.lease(this, '0')
+			s.result(another, "finished", s.at(-time.Minute), "outcome", "outcome of another")
+			s.lease(this, 0)
 		}, peek},
-	{"peek/done-at-a-time-that-is-garbage", "the flight has an outcome, and its time is none. It is as old as can be.",
-		func(s *stage) { s.result(another, "finished", "garbage", "outcome", "outcome of another") }, peek},
 	{"peek/gone", "nothing is left of the flight.", nothing, peek},
-	{"peek/gone-while-the-next-runs", "the next flight has the lease.", func(s *stage) { s.lease(this, '1') }, peek},
+	{"peek/vanished", "Redis lost the lease before it was due. The leader has time to take it again.",
+		func(s *stage) { s.counted(another, time.Minute) }, peek},
+	{"peek/vanished-while-the-next-runs", "Redis lost the lease before it was due, and the next flight has it.",
+		func(s *stage) { s.lease(this, 1); s.counted(another, time.Minute) }, peek},
+	{"peek/vanished-and-due-too-late", "Redis lost the lease, which is due later than its leader asked for: the server's clock was set back.",
+		func(s *stage) { s.counted(another, time.Hour) }, peek},
+	{"peek/dead", "the lease has run out.", func(s *stage) { s.died(another) }, peek},
+	{"peek/attempts-are-of-a-wrong-type", "a list stands as the attempts.", func(s *stage) { s.wrongType("attempts") }, peek},
+	{"peek/gone-while-the-next-runs", "the next flight has the lease.", func(s *stage) { s.lease(this, 1) }, peek},
 	{"peek/result-without-outcome", "the result of the flight has a time, and no outcome.",
 		func(s *stage) { s.result(another, "finished", s.at(0)) }, peek},
-	{"peek/result-without-time", "the result of the flight has an outcome, and no time.",
-		func(s *stage) { s.result(another, "outcome", "outcome of another") }, peek},
 	{"peek/result-is-of-a-wrong-type", "a list stands as the result of the flight.",
 		func(s *stage) { s.wrongType("result:" + another) }, peek},
 	{"peek/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease") }, peek},
-	{"peek/lease-for-ever", "the flight has a lease without a TTL, which the next join will see to.",
-		func(s *stage) { s.set("lease", "1"+another+" 1 <start> replica-b\n", 0) }, peek},
+	{"peek/lease-for-ever", "the flight has a lease without a TTL. It gets one, or its leader's death would never end it.",
+		func(s *stage) { s.leaseFor(another, 1, 0) }, peek},
+	{"peek/lease-for-too-long", "the flight has a lease that lives for longer than its leader asked for: the server's clock was set back. It gets the TTL that it had.",
+		func(s *stage) { s.leaseFor(another, 1, time.Hour) }, peek},
+	{"peek/lease-without-numbers", "the flight has a lease that has been cut off. It is given the lease TTL at the most.",
+		func(s *stage) { s.set("lease", "1"+another, time.Hour) }, peek},
 	{"peek/detached", "the key was forgotten while the flight runs. Those who wait for it still see it run.",
-		func(s *stage) { s.set("detached:"+another, "1", leaseTTL) }, peek},
-	{"peek/detached-and-ended", "the key was forgotten, and the flight has ended without an outcome.",
+		func(s *stage) { s.set("detached:"+another, "10001", leaseTTL) }, peek},
+	{"peek/detached-for-ever", "the flight has a detached lease without a TTL. It gets one.",
+		func(s *stage) { s.set("detached:"+another, "10001", 0) }, peek},
+	{"peek/given-up", "the flight was given up.",
 		func(s *stage) { s.set("detached:"+another, "-", handoffTTL) }, peek},
-	{"peek/detached-for-ever", "the detached lease of the flight has no TTL. It is none.",
-		func(s *stage) { s.set("detached:"+another, "1", 0) }, peek},
+	{"peek/detached-lease-is-of-a-wrong-type", "a list stands as the detached lease.", func(s *stage) { s.wrongType("detached:" + another) }, peek},
 }
 
 // renews extend the lease of this flight.
 var renews = []situation{
 	{"renew/held", "this flight has the lease.",
-		func(s *stage) { s.set("lease", "1"+this+" 1 <start> replica-a\n", 5*time.Minute) }, renew},
-	{"renew/lost", "this flight had a lease, which ran out.", nothing, renew},
-	{"renew/lost-to-another", "another flight has the lease.", func(s *stage) { s.lease(another, '0') }, renew},
-	{"renew/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease") }, renew},
-	{"renew/detached", "the key was forgotten. The detached lease is extended.",
-		func(s *stage) { s.set("detached:"+this, "1", 5*time.Minute) }, renew},
+		func(s *stage) { s.leaseFor(this, 1, 5*time.Minute); s.counted(this, 0) }, renew},
+	{"renew/held-and-not-counted", "this flight has the lease, and Redis lost the attempts. It is counted again.",
+		func(s *stage) { s.lease(this, 0) }, renew},
+	{"renew/vacant", "Redis lost the lease. This flight takes it again; who joined it is not known.",
+		func(s *stage) { s.counted(this, 0) }, renew},
+	{"renew/vacant-after-another", "another flight had the lease meanwhile, and has died. This flight takes it again, and needs no detached one.",
+		func(s *stage) {
+			s.set("detached:"+this, "19999", leaseTTL)
+			s.counted(this, 0)
+			s.died(another)
+		}, renew},
+	{"renew/vacant-and-not-counted", "Redis has nothing of this flight, whose key may have been forgotten. Those who joined it still see it run.", nothing, renew},
+	{"renew/lost-to-another", "another flight has the lease. Those who joined this one still see it run, and its leader has not died.",
+		func(s *stage) { s.lease(another, 0); s.counted(this, 0) }, renew},
+	{"renew/lost-to-another-again", "another flight has the lease still.",
+		func(s *stage) {
+			s.lease(another, 0)
+			s.set("detached:"+this, "19999", leaseTTL)
+			s.counted(this, 0)
+		}, renew},
+	{"renew/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease"); s.counted(this, 0) }, renew},
+	{"renew/forgotten", "the key was forgotten. The detached lease is extended.",
+		func(s *stage) { s.set("detached:"+this, "00000", 5*time.Minute) }, renew},
+	{"renew/given-up", "the flight was given up, and the renewal comes too late.",
+		func(s *stage) { s.set("detached:"+this, "-", handoffTTL); s.counted(this, 0) }, renew},
+}
+
+// leaves have this flight wait no longer for another.
+var leaves = []situation{
+	{"leave/last", "this was the only follower. The mark goes, which tells the leader.", func(s *stage) { s.lease(another, 1) }, leave},
+	{"leave/not-last", "others wait.", func(s *stage) { s.lease(another, 2) }, leave},
+	{"leave/very-many", "nobody knows how many wait.", func(s *stage) { s.lease(another, 9999) }, leave},
+	{"leave/nobody-joined", "nobody is counted.", func(s *stage) { s.lease(another, 0) }, leave},
+	{"leave/again", "this follower has left before, and the reply was lost.",
+		func(s *stage) { s.lease(another, 2); s.set("detached:"+this, "-", handoffTTL) }, leave},
+	{"leave/forgotten", "the key was forgotten, and this was the only follower.",
+		func(s *stage) { s.set("detached:"+another, "10001", leaseTTL) }, leave},
+	{"leave/finished", "the flight has ended, and the next one has the lease.", func(s *stage) { s.lease(this, 1) }, leave},
+	{"leave/given-up", "the flight was given up.", func(s *stage) { s.set("detached:"+another, "-", handoffTTL) }, leave},
+	{"leave/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease") }, leave},
 }
 
 // forgets drop what the key has.
 var forgets = []situation{
 	{"forget/nothing", "the key has nothing.", nothing, forget},
 	{"forget/held", "a flight has the lease, which nobody has joined.",
-		func(s *stage) { s.lease(another, '0'); s.attempts("1") }, forget},
-	{"forget/held-and-joined", "a flight has the lease, which somebody has joined.",
-		func(s *stage) { s.lease(another, '1'); s.attempts("1") }, forget},
-	{"forget/held-for-ever", "a flight has the lease, which has no TTL. A detached lease without an end would never go.",
-		func(s *stage) { s.set("lease", "1"+another+" 1 <start> replica-b\n", 0) }, forget},
+		func(s *stage) { s.lease(another, 0); s.counted(another, time.Minute) }, forget},
+	{"forget/held-and-joined", "a flight has the lease, which two have joined.",
+		func(s *stage) { s.lease(another, 2); s.counted(another, time.Minute) }, forget},
+	{"forget/held-for-ever", "a flight has the lease, which has no TTL. The detached one gets one.",
+		func(s *stage) { s.leaseFor(another, 1, 0) }, forget},
+	{"forget/held-for-too-long", "a flight has the lease, which lives for longer than its leader asked for: the server's clock was set back.",
+		func(s *stage) { s.leaseFor(another, 1, time.Hour) }, forget},
+	{"forget/vanished", "Redis has lost the lease of a flight that runs, and another leader has died. Those who wait for the first still see it run.",
+		func(s *stage) { s.counted(another, time.Minute); s.died(this) }, forget},
+	{"forget/attempts-have-garbage", "among the attempts stands something that has no time.",
+		func(s *stage) { s.do("HSET", s.real(prefix+":attempts"), "garbage", "garbage") }, forget},
 	{"forget/kept", "an outcome was kept. Nobody finds it any more.", func(s *stage) { s.kept(-time.Minute) }, forget},
 	{"forget/lease-is-garbage", "what stands as the lease is too short to have a flight.",
 		func(s *stage) { s.set("lease", "garbage", leaseTTL) }, forget},
 	{"forget/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease") }, forget},
+	{"forget/counted", "two keys were forgotten before: this is the third.",
+		func(s *stage) { s.forgotten("<start>", "2") }, forget},
+	{"forget/counter-is-of-a-wrong-type", "a list stands as the counter. A new one begins.",
+		func(s *stage) { s.do("RPUSH", counter, "a list") }, forget},
+	{"forget/counter-has-no-number", "the counter has no number. A new one begins.",
+		func(s *stage) { s.forgotten("<start>", "garbage") }, forget},
+	{"forget/on-a-cluster", "the counter is on another server. A count that follows tells the replicas.",
+		func(s *stage) { s.lease(another, 1) }, forgetBy("")},
+}
+
+// counts ask the counter of forgotten keys.
+var counts = []situation{
+	{"count/nothing-forgotten", "nothing was forgotten yet. To ask leaves nothing.", nothing, count()},
+	{"count/learn", "two keys were forgotten.", func(s *stage) { s.forgotten("<start>", "2") }, count()},
+	{"count/first", "the first keys were forgotten.", nothing, count("forget p1 ", "forget p2 ", "forget p3 ")},
+	{"count/more", "two keys were counted, and three more were forgotten.",
+		func(s *stage) { s.forgotten("<start>", "2") }, count("forget p1 ", "forget p2 ", "forget p3 ")},
+	{"count/has-no-number", "the counter has no number. A new one begins.",
+		func(s *stage) { s.forgotten("<start>", "") }, count("forget p1 ")},
+	{"count/is-of-a-wrong-type", "a list stands as the counter. A new one begins.",
+		func(s *stage) { s.do("RPUSH", counter, "a list") }, count("forget p1 ")},
 }

@@ -54,7 +54,7 @@ type call struct {
 }
 
 func situations() (all []situation) {
-	for _, some := range [][]situation{joins, keeps, peeks, renews, finishes, lateFinishes, abandons, forgets, probes} {
+	for _, some := range [][]situation{joins, deaths, keeps, peeks, renews, finishes, lateFinishes, abandons, leaves, forgets, counts, unshared, probes} {
 		all = append(all, some...)
 	}
 	return all
@@ -181,6 +181,8 @@ func join(change func(*protocol.JoinRequest)) func(*stage) call {
 				return fmt.Sprintf("Follows {Flight:%s TTL:%s Now:%d Trace:%s}", f.Flight, lifetime(f.TTL), f.Now, f.Trace)
 			case protocol.TakesKept:
 				return fmt.Sprintf("TakesKept {Outcome:%s Age:%s Trace:%s}", reply.Kept.Outcome, lifetime(reply.Kept.Age), reply.Kept.Trace)
+			case protocol.RunsAlone:
+				return fmt.Sprintf("RunsAlone {Why:%s}", reply.Why)
 			case protocol.IsPoisoned:
 				return fmt.Sprintf("IsPoisoned {Poisoned:%d}", reply.Poisoned)
 			}
@@ -194,25 +196,37 @@ func plainJoin(s *stage) call { return join(nil)(s) }
 
 // peek asks for the flight of another.
 func peek(s *stage) call {
-	r := protocol.PeekRequest{Names: s.names, Flight: another}
+	r := protocol.PeekRequest{Names: s.names, Settings: &settings, Flight: another}
 	return call{r, func() string {
 		reply, err := protocol.Peek(context.Background(), s, r)
 		switch {
 		case err != nil:
 			return "error: " + err.Error()
 		case reply.Done:
-			return fmt.Sprintf("Done {Outcome:%s Age:%s}", reply.Outcome, lifetime(reply.Age))
+			return fmt.Sprintf("Done {Outcome:%s}", reply.Outcome)
 		case reply.Running > 0:
 			return fmt.Sprintf("Running {%s}", lifetime(reply.Running))
+		case reply.Over:
+			return "over"
 		}
 		return "gone"
 	}}
 }
 
 func renew(s *stage) call {
-	return call{"Renew()", func() string {
-		held, err := protocol.Renew(context.Background(), s, s.names, &settings)
-		return fmt.Sprintf("held: %v, error: %v", held, err)
+	r := protocol.RenewRequest{Names: s.names, Settings: &settings, Attempt: 1, Start: s.at(-time.Minute), Trace: "trace-of-this"}
+	return call{r, func() string {
+		reply, err := protocol.Renew(context.Background(), s, r)
+		state := map[protocol.RenewState]string{protocol.Over: "Over", protocol.Held: "Held", protocol.Retaken: "Retaken", protocol.Lost: "Lost"}[reply.State]
+		return fmt.Sprintf("%s {Now:%d}, error: %v", state, reply.Now, err)
+	}}
+}
+
+// leave tells that this flight waits no longer for another.
+func leave(s *stage) call {
+	r := protocol.LeaveRequest{Names: s.names, Settings: &settings, Flight: another}
+	return call{r, func() string {
+		return fmt.Sprintf("error: %v", protocol.Leave(context.Background(), s, r))
 	}}
 }
 
@@ -222,7 +236,7 @@ func finish(change func(*stage, *protocol.FinishRequest)) func(*stage) call {
 		r := protocol.FinishRequest{
 			Names: s.names, Settings: &settings,
 			Outcome: []byte("outcome of this"), Notice: []byte("notice of this"), Publish: "PUBLISH", Message: protocol.Inline,
-			Earliest: s.at(0), Allowed: time.Minute,
+			Finished: uint64(s.at(0)),
 		}
 		if change != nil {
 			change(s, &r)
@@ -233,7 +247,7 @@ func finish(change func(*stage, *protocol.FinishRequest)) func(*stage) call {
 				return "error: " + err.Error()
 			}
 			return map[protocol.FinishReply]string{
-				protocol.FinishLost: "FinishLost", protocol.FinishReleased: "FinishReleased", protocol.FinishHeld: "FinishHeld",
+				protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld",
 			}[protocol.ParseFinish(reply)]
 		}}
 	}
@@ -251,17 +265,35 @@ func abandon(forced bool) func(*stage) call {
 	}
 }
 
-func forget(s *stage) call {
-	r := protocol.ForgetRequest{Names: s.names, Channel: protocol.ControlChannel("fleetcall"), Notice: []byte("forget p1")}
-	return call{r, func() string {
-		reply, err := s.Do(context.Background(), r.Command())
-		return fmt.Sprintf("%v replicas got the notice, error: %v", reply, err)
-	}}
+// forgetBy forgets with the counter of one server, or, with "", on a Cluster.
+func forgetBy(counter string) func(*stage) call {
+	return func(s *stage) call {
+		r := protocol.ForgetRequest{Names: s.names, Channel: protocol.ControlChannel("fleetcall", 0), Notice: []byte("forget p1 "), Counter: counter}
+		return call{r, func() string {
+			reply, err := s.Do(context.Background(), r.Command())
+			return fmt.Sprintf("%+v, error: %v", protocol.ParseCount(reply), err)
+		}}
+	}
+}
+
+func forget(s *stage) call { return forgetBy(counter)(s) }
+
+func count(notices ...string) func(*stage) call {
+	return func(s *stage) call {
+		r := protocol.CountRequest{Counter: counter, Channel: protocol.ControlChannel("fleetcall", 0)}
+		for _, notice := range notices {
+			r.Notices = append(r.Notices, []byte(notice))
+		}
+		return call{r, func() string {
+			reply, err := s.Do(context.Background(), r.Command())
+			return fmt.Sprintf("%+v, error: %v", protocol.ParseCount(reply), err)
+		}}
+	}
 }
 
 func probe(s *stage) call {
-	return call{`Probe("fleetcall", 1m0s)`, func() string {
-		reply, err := s.Do(context.Background(), protocol.Probe("fleetcall", time.Minute))
+	return call{`Probe("fleetcall", "", 1m0s)`, func() string {
+		reply, err := s.Do(context.Background(), protocol.Probe("fleetcall", "", time.Minute))
 		return fmt.Sprintf("%v, error: %v", reply, err)
 	}}
 }

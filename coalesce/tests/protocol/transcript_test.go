@@ -27,10 +27,12 @@ const (
 )
 
 // The key that every transcript is about.
-const (
-	space  = "fleetcall:products"
-	prefix = space + ":{p1}"
-)
+const prefix = "fleetcall:products:{p1}"
+
+// counter counts the keys that the fleet has forgotten.
+var counter = protocol.ForgetCounter("fleetcall")
+
+var space = protocol.NewSpace("fleetcall", "products", 0)
 
 // stage is a Redis on which situations are played, each on an empty database.
 type stage struct {
@@ -63,9 +65,10 @@ func (s *stage) everyCommand() []protocol.Command {
 	names := protocol.NewNames(space, "p1")
 	join := protocol.JoinRequest{Names: names, Settings: &settings}
 	finish := protocol.FinishRequest{Names: names, Settings: &settings}
-	all := recorder{join.Command(), finish.Command(), protocol.ForgetRequest{Names: names}.Command(), protocol.Probe("fleetcall", time.Second)}
-	_, _ = protocol.Peek(context.Background(), &all, protocol.PeekRequest{Names: names})
-	_, _ = protocol.Renew(context.Background(), &all, names, &settings)
+	all := recorder{join.Command(), finish.Command(), protocol.ForgetRequest{Names: names}.Command(), protocol.CountRequest{Counter: counter}.Command(), protocol.Probe("fleetcall", "", time.Second)}
+	_, _ = protocol.Peek(context.Background(), &all, protocol.PeekRequest{Names: names, Settings: &settings})
+	_ = protocol.Leave(context.Background(), &all, protocol.LeaveRequest{Names: names, Settings: &settings})
+	_, _ = protocol.Renew(context.Background(), &all, protocol.RenewRequest{Names: names, Settings: &settings})
 	_, _ = protocol.Abandon(context.Background(), &all, protocol.AbandonRequest{Names: names, Settings: &settings})
 	return all
 }
@@ -137,23 +140,37 @@ func (s *stage) wrongType(name string) {
 	s.do("RPUSH", s.real(prefix+":"+name), "a list")
 }
 
-// lease is one that a flight took a minute ago.
-func (s *stage) lease(flight string, joined byte) {
-	s.t.Helper()
-	s.leaseFrom(flight, joined, -time.Minute)
-}
+// lease is one that a flight took a minute ago, and that so many have joined.
+func (s *stage) lease(flight string, joined int) { s.leaseFor(flight, joined, leaseTTL) }
 
-// leaseFrom is one that began so long after the situation does.
-func (s *stage) leaseFrom(flight string, joined byte, start time.Duration) {
+// leaseFor is one that has so long to live; 0: for ever.
+func (s *stage) leaseFor(flight string, joined int, ttl time.Duration) {
 	s.t.Helper()
 	replica := map[string]string{this: "replica-a", another: "replica-b"}[flight]
-	s.set("lease", fmt.Sprintf("%c%s 1 %d %s\n", joined, flight, s.at(start), replica), leaseTTL)
+	s.set("lease", fmt.Sprintf("%d%s%04d 1 <start> %d - %s\n", min(joined, 1), flight, joined, leaseTTL.Milliseconds(), replica), ttl)
 }
 
-func (s *stage) attempts(n string) {
+// forgotten is the counter, which began ten minutes ago. A field that is "" is missing.
+func (s *stage) forgotten(began, n string) {
 	s.t.Helper()
-	s.set("attempts", n, flightTimeout)
+	for field, value := range map[string]string{"began": began, "n": n} {
+		if value != "" {
+			s.do("HSET", counter, field, s.real(value))
+		}
+	}
 }
+
+// counted is a flight that has no outcome yet, and whose lease is due so long after the
+// situation begins.
+func (s *stage) counted(flight string, due time.Duration) {
+	s.t.Helper()
+	key := s.real(prefix + ":attempts")
+	s.do("HSET", key, s.real(flight), s.at(due)/1000)
+	s.do("PEXPIRE", key, flightTimeout.Milliseconds())
+}
+
+// died is a flight whose leader has died.
+func (s *stage) died(flight string) { s.counted(flight, -time.Minute) }
 
 // result stores fields of a flight's result, each after its name.
 func (s *stage) result(flight string, fields ...any) {
@@ -167,7 +184,7 @@ func (s *stage) result(flight string, fields ...any) {
 func (s *stage) kept(finished time.Duration) {
 	s.t.Helper()
 	s.set("latest", another, maxAge)
-	s.result(another, "finished", s.at(finished), "earliest", s.at(finished), "outcome", "outcome of another")
+	s.result(another, "finished", s.at(finished), "outcome", "outcome of another")
 }
 
 // stable returns a text without what differs from run to run: the flight's id is
@@ -181,6 +198,9 @@ func (s *stage) stable(text string) string {
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		if len(number) == len("1600000000000") {
+			n *= 1000
+		}
 		switch d := (time.Duration(n-s.now) * time.Microsecond).Round(time.Minute) / time.Minute; {
 		case d < 0:
 			return fmt.Sprintf("<now-%dm>", -d)
@@ -191,12 +211,15 @@ func (s *stage) stable(text string) string {
 	})
 }
 
-var clockTime = regexp.MustCompile(`\b1[6-9]\d{14}\b`) // µs, from 2020 to 2033
+var clockTime = regexp.MustCompile(`\b1[6-9]\d{11}(\d{3})?\b`) // ms or µs, from 2020 to 2033
 
 // lifetime is a TTL or an age, which may have gone on a bit.
 func lifetime(d time.Duration) string {
-	if d > 1000*time.Hour {
+	switch {
+	case d > 1000*time.Hour:
 		return "since 1970"
+	case d < 30*time.Second:
+		return d.Round(10 * time.Second).String()
 	}
 	return d.Round(time.Minute).String()
 }
@@ -215,9 +238,13 @@ func (s *stage) keys() string {
 			if err != nil {
 				s.t.Fatal(err)
 			}
+			stable := map[string]string{}
+			for field, text := range fields {
+				stable[s.stable(field)] = text
+			}
 			value = "hash   "
-			for _, field := range slices.Sorted(maps.Keys(fields)) {
-				value += fmt.Sprintf(" %s=%q", field, fields[field])
+			for _, field := range slices.Sorted(maps.Keys(stable)) {
+				value += fmt.Sprintf(" %s=%q", field, stable[field])
 			}
 		default:
 			value = fmt.Sprintf("%s    %v", kind, s.do("LRANGE", key, 0, -1))
@@ -302,7 +329,7 @@ func (s *stage) called(command []string) string {
 	line := strings.ToUpper(command[0])
 	for i, word := range command[1:] {
 		before := strings.ToUpper(command[i])
-		if ms, err := strconv.Atoi(word); err == nil && (before == "PX" || i == 1 && strings.EqualFold(command[0], "PEXPIRE")) {
+		if ms, err := strconv.Atoi(word); err == nil && ms > 30_000 && (before == "PX" || i == 1 && strings.EqualFold(command[0], "PEXPIRE")) {
 			word = strconv.FormatInt((time.Duration(ms) * time.Millisecond).Round(time.Minute).Milliseconds(), 10)
 		}
 		line += " " + s.word(word)

@@ -29,7 +29,7 @@ func open(t *testing.T, client redis.UniversalClient) (*pubsub.Subscriptions, <-
 	connects := make(chan struct{}, 100)
 	s := pubsub.Open(client, pubsub.Config{
 		Control: "control", Beat: 200 * time.Millisecond, Timeout: 200 * time.Millisecond,
-		OnControl: func(string) {}, OnConnect: func() { connects <- struct{}{} }, OnFailure: func() {}, OnGarbage: func() {},
+		OnControl: func(string) {}, OnHeard: func(string) {}, OnConnect: func() { connects <- struct{}{} }, OnFailure: func() {}, OnGarbage: func() {},
 	})
 	t.Cleanup(s.Close)
 	return s, connects

@@ -37,7 +37,9 @@ type Config struct {
 	// Databases says.
 	Binary    string
 	Databases int
-	Progress  func(string)
+	// Clusters is how often a master of a Cluster is hit, in each way.
+	Clusters int
+	Progress func(string)
 }
 
 // Result is what a campaign came to.
@@ -45,6 +47,9 @@ type Result struct {
 	Rows    []Row
 	History history.Report
 	Redis   string // version
+	// Skipped are the faults that were to be injected and could not be, and what of the
+	// machine each needs.
+	Skipped map[string]string
 	// Failures are the reasons for which the campaign has failed: promises
 	// that were broken, callers that were hurt, bounds that were exceeded by
 	// far, replicas that ended by themselves.
@@ -62,6 +67,7 @@ type campaign struct {
 	config Config
 	host   *rig.Host
 	redis  *redisrig.Server
+	clock  *redisrig.Clock // of redis; nil: the machine's
 	admin  *redis.Client
 	// leases asks for leases, also while Redis is down. A client that could
 	// not connect too often goes on failing for a while when Redis is back.
@@ -85,7 +91,7 @@ func Run(ctx context.Context, config Config) (result Result, err error) {
 	if err != nil {
 		return result, err
 	}
-	result.Redis = c.redisVersion
+	result.Redis, result.Skipped = c.redisVersion, c.skipped()
 	records, err := history.Read(config.Dir)
 	if err != nil {
 		return result, err
@@ -110,7 +116,11 @@ func (c *campaign) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = c.history.Close() }()
-	c.redis = redisrig.Start(c.host)
+	if redisrig.ClockMissing() == "" {
+		c.redis, c.clock = redisrig.StartOnClock(c.host)
+	} else {
+		c.redis = redisrig.Start(c.host)
+	}
 	c.admin, c.leases = c.redis.Client(), c.redis.Client()
 	if c.redisVersion, err = versionOf(ctx, c.admin); err != nil {
 		return err
@@ -126,8 +136,17 @@ func (c *campaign) run(ctx context.Context) (err error) {
 		return err
 	}
 	c.pause(ctx, time.Second)
-	if err := errors.Join(ctx.Err(), c.stopReplicas()); err != nil || c.config.Databases == 0 {
+	if err := errors.Join(ctx.Err(), c.stopReplicas()); err != nil {
 		return err
+	}
+	if c.config.Clusters > 0 {
+		c.progress("hitting one of a Cluster's masters")
+		if err := c.hitMasters(ctx, c.config.Clusters); err != nil {
+			return err
+		}
+	}
+	if c.config.Databases == 0 {
+		return nil
 	}
 	c.progress("killing the program's database")
 	row, err := c.killDatabase(ctx, c.config.Databases)
@@ -203,7 +222,7 @@ func (c *campaign) inject(ctx context.Context) error {
 	began := time.Now()
 	apart := c.config.Time * 3 / 4
 	order := stream(c.config.Seed, "faults")
-	faults := c.chosen()
+	faults := c.chosen(faults)
 	for round := 1; c.config.Rounds == 0 || round <= c.config.Rounds; round++ {
 		order.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		for _, f := range faults {
@@ -244,11 +263,8 @@ func (c *campaign) severalAtOnce(ctx context.Context, began time.Time) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	var of [kinds][]fault
-	for _, f := range c.chosen() {
-		of[f.kind] = append(of[f.kind], f)
-	}
-	var errs [kinds]error
+	of := [][]fault{c.chosen(processFaults), c.chosen(redisFaults), c.chosen(networkFaults)}
+	errs := make([]error, len(of))
 	var injecting sync.WaitGroup
 	for k, faults := range of {
 		if len(faults) == 0 {
@@ -268,7 +284,7 @@ func (c *campaign) severalAtOnce(ctx context.Context, began time.Time) error {
 		})
 	}
 	injecting.Wait()
-	return errors.Join(errs[:]...)
+	return errors.Join(errs...)
 }
 
 // pause returns after d, or when ctx ends.

@@ -173,7 +173,8 @@ func (e episode) publishGarbage(random *rand.Rand) error {
 }
 
 func (e episode) flightOn(ctx context.Context, channel string) string {
-	lease, err := e.admin.Get(ctx, channel+":lease").Result()
+	key, _, _ := strings.Cut(channel, "@") // its database's number
+	lease, err := e.admin.Get(ctx, key+":lease").Result()
 	if err != nil || len(lease) < 23 {
 		return ""
 	}

@@ -31,12 +31,19 @@ const afterwards = recovering + redisTimeout
 type Row struct {
 	Fault    string
 	Injected int
-	Calls    int // that waited while it lasted, or shortly after
+	// Aimless are the injections that were to hit the leader of a flight with followers,
+	// and found none.
+	Aimless int
+	Calls   int // that waited while it lasted, or shortly after
 	// Executions are those begun in that time; per call: those begun for its
 	// key, on any replica, while it waited.
 	Executions                int
 	PerCallMedian, PerCallMax int
 	Hurt                      int
+	// Rounds are those of the callers: the executions but for Beyond, those beyond one for
+	// each. Most is how many there may be a round; 0: as many as there are.
+	Rounds, Beyond int
+	Most           float64
 
 	Bound string
 	Limit time.Duration
@@ -108,6 +115,7 @@ func readPast(records []history.Record) *past {
 // incident is one injection: its FaultBegin and FaultEnd records.
 type incident struct {
 	began *history.Record
+	keys  map[string]bool // that it hits; nil: all
 	ended int64
 	until int64 // when the next one begins, or what it did is felt no more
 }
@@ -118,7 +126,14 @@ func (p *past) incidents() []incident {
 		r := &p.records[i]
 		switch r.Kind {
 		case history.FaultBegin:
-			found = append(found, incident{began: r, ended: r.At})
+			i := incident{began: r, ended: r.At}
+			if r.Keys != nil {
+				i.keys = map[string]bool{}
+				for _, key := range r.Keys {
+					i.keys[key] = true
+				}
+			}
+			found = append(found, i)
 		case history.FaultEnd:
 			for j := range slices.Backward(found) {
 				if b := found[j].began; b.Fault == r.Fault && b.Target == r.Target && b.Flight == r.Flight {
@@ -142,8 +157,8 @@ func measure(records []history.Record, report history.Report) []Row {
 	p := readPast(records)
 	incidents := p.incidents()
 	var rows []Row
-	for _, f := range append(slices.Clone(faults), fault{name: several}, fault{name: heldUp}) {
-		row := Row{Fault: f.name, Bound: f.bound.text, Limit: f.bound.limit, ArrivingBound: "Redis timeout", ArrivingLimit: f.bound.arriving, Hurt: report.Faults[f.name].Hurt}
+	for _, f := range append(slices.Concat(faults, clusterFaults), fault{name: several}, fault{name: heldUp}) {
+		row := Row{Fault: f.name, Bound: f.bound.text, Limit: f.bound.limit, ArrivingBound: "Redis timeout", ArrivingLimit: f.bound.arriving, Hurt: report.Faults[f.name].Hurt, Most: f.most}
 		var of []incident
 		for _, i := range incidents {
 			if i.began.Fault == f.name {
@@ -153,22 +168,40 @@ func measure(records []history.Record, report history.Report) []Row {
 		if row.Injected = len(of); row.Injected == 0 {
 			continue
 		}
-		p.count(&row, of)
+		for _, i := range of {
+			if f.bound.measure == takeover && i.began.Flight == "" {
+				row.Aimless++
+			}
+		}
+		p.count(&row, of, report.Beyond, incident.hits)
 		if f.bound.text != "" {
 			p.time(&row, f.bound, of)
 		}
 		row.sum()
 		rows = append(rows, row)
+		if f.living != "" {
+			rows = append(rows, p.living(f.living, of, report.Beyond))
+		}
 	}
 	return rows
 }
 
-func (p *past) count(row *Row, incidents []incident) {
-	within := func(from, to int64) bool {
-		return slices.ContainsFunc(incidents, func(i incident) bool { return from <= i.until && to >= i.began.At })
+// living is the row of the keys that a fault did not hit.
+func (p *past) living(name string, incidents []incident, beyond map[string]bool) Row {
+	row := Row{Fault: name, Injected: len(incidents), Most: mostLiving}
+	p.count(&row, incidents, beyond, func(i incident, key string) bool { return !i.hits(key) })
+	row.sum()
+	return row
+}
+
+func (i incident) hits(key string) bool { return i.keys == nil || i.keys[key] }
+
+func (p *past) count(row *Row, incidents []incident, beyond map[string]bool, of func(incident, string) bool) {
+	within := func(key string, from, to int64) bool {
+		return slices.ContainsFunc(incidents, func(i incident) bool { return from <= i.until && to >= i.began.At && of(i, key) })
 	}
 	for _, c := range p.calls {
-		if !within(c.began.At, c.ended.At) {
+		if !within(c.began.Key, c.began.At, c.ended.At) {
 			continue
 		}
 		row.Calls++
@@ -181,8 +214,13 @@ func (p *past) count(row *Row, incidents []incident) {
 		row.perCall = append(row.perCall, begun)
 	}
 	for _, e := range p.executions {
-		if within(e.began.At, e.began.At) {
+		if within(e.began.Key, e.began.At, e.began.At) {
 			row.Executions++
+			if beyond[e.began.Execution] {
+				row.Beyond++
+			} else {
+				row.Rounds++
+			}
 		}
 	}
 }
@@ -193,147 +231,6 @@ func (r *Row) sum() {
 	slices.Sort(r.Arriving)
 	slices.Sort(r.perCall)
 	r.PerCallMedian, r.PerCallMax = median(r.perCall), worst(r.perCall)
-}
-
-func (p *past) time(row *Row, b bound, incidents []incident) {
-	for _, i := range incidents {
-		if p.stoodStill(i) {
-			continue
-		}
-		switch b.measure {
-		case takeover:
-			row.Waits = append(row.Waits, p.takeover(i)...)
-		case waiters:
-			row.Waits = append(row.Waits, p.waits(i)...)
-		}
-		if b.arriving > 0 {
-			row.Arriving = append(row.Arriving, p.arriving(i)...)
-		}
-	}
-}
-
-// stoodStill tells whether the machine did, when waits would have been
-// measured: they say nothing then.
-func (p *past) stoodStill(i incident) bool {
-	return slices.ContainsFunc(p.records, func(r history.Record) bool {
-		return r.Kind == history.FaultEnd && r.Fault == heldUp && r.At > i.began.At && r.At-int64(r.Took) < i.until+int64(leaseTTL)
-	})
-}
-
-// takeover returns how long it took until the key of the flight that was hit
-// was led by another replica, if somebody still wanted it.
-func (p *past) takeover(i incident) []time.Duration {
-	for _, e := range p.runsOf[i.began.Key] {
-		if e.began.At > i.began.At && e.began.Process != i.began.Target {
-			if !p.wanted(i, e) {
-				return nil
-			}
-			return []time.Duration{time.Duration(e.began.At - i.began.At)}
-		}
-	}
-	return nil
-}
-
-// wanted tells whether a caller of the execution's replica had waited for it
-// since the fault began.
-func (p *past) wanted(i incident, e execution) bool {
-	return slices.ContainsFunc(p.callsOf[e.began.Key], func(c call) bool {
-		return c.began.Process == e.began.Process && c.began.At < i.began.At && c.ended.At > e.began.At
-	})
-}
-
-// waits returns how long those who waited for another replica waited on for
-// nothing.
-func (p *past) waits(i incident) []time.Duration {
-	var waits []time.Duration
-	for _, c := range p.calls {
-		if c.began.At > i.began.At || c.ended.At < i.began.At || c.began.Process == i.began.Target && stops(i) {
-			continue
-		}
-		if wait, ok := p.wait(i, c); ok {
-			waits = append(waits, wait)
-		}
-	}
-	return waits
-}
-
-func stops(i incident) bool { return i.began.Effects.Stops || i.began.Effects.Kills }
-
-// wait returns how long a caller that waited for another replica when the
-// fault began waited on for nothing, if the fault can have had to do with it.
-func (p *past) wait(i incident, c call) (time.Duration, bool) {
-	elsewhere := false
-	for _, e := range p.runsOf[c.began.Key] {
-		if e.runsAt(i.began.At) {
-			if e.began.Process == c.began.Process {
-				return 0, false // it waits for its own replica
-			}
-			elsewhere = true
-		}
-	}
-	if !elsewhere {
-		return 0, false
-	}
-	from, to := i.began.At, c.ended.At
-	result, known := p.executions[c.ended.Execution]
-	switch {
-	case !known:
-		return 0, false // it left
-	case result.began.Process == c.began.Process && result.began.At > from:
-		to = result.began.At
-		running, ended := p.elsewhere(c, to)
-		if running && !failed(result.began.Cause) {
-			return 0, false // what runs there is not what it waited for: its caller left, or it was forgotten
-		}
-		if !running {
-			from = max(from, ended)
-		}
-	case result.ended < to:
-		from = max(from, result.ended)
-	default:
-		return 0, false
-	}
-	if running, _ := p.elsewhere(c, i.until-1); to > i.until && (running || from > i.until) {
-		return 0, false // what it waited for then, this fault had nothing to do with
-	}
-	return time.Duration(max(0, to-from)), true
-}
-
-// elsewhere tells whether another replica runs a function for the call's key
-// at t, and when the last one before has ended.
-func (p *past) elsewhere(c call, t int64) (running bool, ended int64) {
-	for _, e := range p.runsOf[c.began.Key] {
-		switch {
-		case e.began.Process == c.began.Process || e.began.At > t:
-		case e.runsAt(t):
-			running = true
-		default:
-			ended = max(ended, e.ended)
-		}
-	}
-	return running, ended
-}
-
-// failed tells whether a function ran without the lease because Redis failed.
-func failed(cause string) bool { return cause != "" && cause != "too large" }
-
-// arriving returns how long callers that came while Redis could not be used,
-// and whose key no other replica ran, waited until their function ran.
-func (p *past) arriving(i incident) []time.Duration {
-	var waits []time.Duration
-	for _, c := range p.calls {
-		if c.began.At < i.began.At || c.began.At > i.ended || c.ended.Role != "fallback" {
-			continue
-		}
-		e, known := p.executions[c.ended.Execution]
-		if !known || !failed(e.began.Cause) || e.began.At < c.began.At {
-			continue
-		}
-		if running, _ := p.elsewhere(c, c.began.At); !running {
-			waits = append(waits, time.Duration(e.began.At-c.began.At))
-		}
-	}
-	return waits
 }
 
 func median[T any](sorted []T) (middle T) {
@@ -354,6 +251,10 @@ func worst[T cmp.Ordered](sorted []T) (last T) {
 // machine with other work lets processes wait.
 const slack = 3 * time.Second
 
+// spare is how many executions beyond its bound a fault may have before the campaign
+// fails: what a short one has of each is chance.
+const spare = 10
+
 // failures returns why the campaign has failed.
 func failures(r Result) []string {
 	var found []string
@@ -363,6 +264,13 @@ func failures(r Result) []string {
 	for _, row := range r.Rows {
 		if row.Hurt > 0 {
 			found = append(found, fmt.Sprintf("%s: %d callers hurt", row.Fault, row.Hurt))
+		}
+		if row.Aimless > 0 && row.Aimless == row.Injected {
+			found = append(found, row.Fault+": no flight with followers was found to inject it into")
+		}
+		if row.tooDear(spare) {
+			found = append(found, fmt.Sprintf("%s: %d executions for %d rounds of callers; the bound is %g a round",
+				row.Fault, row.Executions, row.Rounds, row.Most))
 		}
 		if w := worst(row.Waits); row.Limit > 0 && w > row.Limit+slack {
 			found = append(found, fmt.Sprintf("%s: a caller waited %v; the bound is %v", row.Fault, w, row.Limit))

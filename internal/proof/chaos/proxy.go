@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"math/rand/v2"
+	"time"
+
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/Shopify/toxiproxy/v2/toxics"
 	"github.com/rs/zerolog"
 )
 
@@ -22,16 +26,60 @@ func startProxy(name, upstream string) (proxy, error) {
 	return p, nil
 }
 
-// spoil does to what Redis sends through the proxy what a toxic of
+// The directions of a connection, as toxiproxy names them.
+const (
+	replies  = "downstream"
+	commands = "upstream"
+)
+
+// spoil does to what goes through the proxy in a direction what a toxic of
 // https://github.com/Shopify/toxiproxy does, until undo is called.
-func (p proxy) spoil(toxic string, attributes map[string]int) (undo func() error, err error) {
-	description, err := json.Marshal(map[string]any{"type": toxic, "stream": "downstream", "attributes": attributes})
+func (p proxy) spoil(direction, toxic string, attributes map[string]int) (undo func() error, err error) {
+	name := toxic + " " + direction
+	description, err := json.Marshal(map[string]any{"name": name, "type": toxic, "stream": direction, "attributes": attributes})
 	if err != nil {
 		return nil, err
 	}
-	added, err := p.Toxics.AddToxicJson(bytes.NewReader(description))
-	if err != nil {
+	if _, err := p.Toxics.AddToxicJson(bytes.NewReader(description)); err != nil {
 		return nil, fmt.Errorf("chaos: adding %s to a proxy: %w", toxic, err)
 	}
-	return func() error { return p.Toxics.RemoveToxic(context.Background(), added.Name) }, nil
+	return func() error { return p.Toxics.RemoveToxic(context.Background(), name) }, nil
+}
+
+// holdToxic holds one in so many of what arrives at a time, and all that comes after it
+// on its connection.
+type holdToxic struct {
+	OneIn int `json:"one_in"`
+	Hold  int `json:"hold"` // milliseconds
+}
+
+func init() {
+	toxics.Register("hold", new(holdToxic))
+	zerolog.SetGlobalLevel(zerolog.Disabled) // toxics write to a logger of their own
+}
+
+// Pipe makes it a toxics.Toxic.
+func (t *holdToxic) Pipe(stub *toxics.ToxicStub) {
+	for {
+		select {
+		case <-stub.Interrupt:
+			return
+		case chunk := <-stub.Input:
+			if chunk == nil {
+				stub.Close()
+				return
+			}
+			if rand.IntN(t.OneIn) > 0 {
+				stub.Output <- chunk
+				continue
+			}
+			select {
+			case <-time.After(time.Duration(t.Hold) * time.Millisecond):
+				stub.Output <- chunk
+			case <-stub.Interrupt:
+				stub.Output <- chunk // the fault is over
+				return
+			}
+		}
+	}
 }

@@ -9,23 +9,44 @@ import (
 	"time"
 )
 
-var heads = []string{"fault", "times", "calls", "executions", "per call", "hurt", "wait median", "worst", "bound"}
+var heads = []string{"fault", "times", "calls", "executions", "a round", "per call", "hurt", "wait median", "worst", "bound"}
 
 // cells returns the lines of a row: a second one is of arriving callers.
 func (r Row) cells() [][]string {
 	lines := [][]string{{
-		r.Fault, strconv.Itoa(r.Injected), strconv.Itoa(r.Calls), strconv.Itoa(r.Executions),
+		r.Fault, strconv.Itoa(r.Injected), strconv.Itoa(r.Calls), strconv.Itoa(r.Executions), r.price(),
 		fmt.Sprintf("%d / %d", r.PerCallMedian, r.PerCallMax), strconv.Itoa(r.Hurt),
 		milliseconds(median(r.Waits), len(r.Waits)), marked(worst(r.Waits), len(r.Waits), r.Limit), bounded(r.Bound, r.Limit),
 	}}
 	if r.ArrivingLimit > 0 {
 		lines = append(lines, []string{
-			"· arriving callers", "", "", "", "", "",
+			"· arriving callers", "", "", "", "", "", "",
 			milliseconds(median(r.Arriving), len(r.Arriving)), marked(worst(r.Arriving), len(r.Arriving), r.ArrivingLimit),
 			bounded(r.ArrivingBound, r.ArrivingLimit),
 		})
 	}
 	return lines
+}
+
+// price is how many executions a round of callers had, and may have.
+func (r Row) price() string {
+	if r.Rounds == 0 {
+		return "–"
+	}
+	text := fmt.Sprintf("%.2f", float64(r.Executions)/float64(r.Rounds))
+	if r.Most > 0 {
+		text += fmt.Sprintf(" ≤ %g", r.Most)
+	}
+	if r.tooDear(0) {
+		text += " !"
+	}
+	return text
+}
+
+// tooDear tells whether more executions than so many were beyond what the rounds of
+// callers may have.
+func (r Row) tooDear(spare int) bool {
+	return r.Most > 0 && float64(r.Beyond) > (r.Most-1)*float64(r.Rounds)+float64(spare)
 }
 
 func milliseconds(d time.Duration, samples int) string {

@@ -3,6 +3,7 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -28,7 +29,11 @@ const (
 	flightTimeout = 5 * time.Second
 	maxTakeovers  = 2
 	grace         = time.Second // of a replica after SIGTERM
+	clusterReload = 5 * time.Second
 )
+
+// groupName is the name of each replica's one Group.
+const groupName = "chaos"
 
 // workerVariable holds a workerConfig in the environment of a replica's
 // process.
@@ -36,10 +41,11 @@ const workerVariable = "FLEETCALL_CHAOS_REPLICA"
 
 // workerConfig is what a replica's process is told.
 type workerConfig struct {
-	Process   string // its name in the history
-	Dir       string // the history's
-	Commands  string // address of Redis for commands
-	Messages  string // address of Redis for the subscription
+	Process   string   // its name in the history
+	Dir       string   // the history's
+	Commands  string   // address of Redis for commands
+	Cluster   []string // addresses of a Cluster instead; nil: one server
+	Messages  string   // address of Redis for the subscription
 	Namespace string
 	MaxAge    time.Duration
 	Prefix    string // of its keys
@@ -89,7 +95,7 @@ func serve(config workerConfig) error {
 		MaxAge: config.MaxAge, MaxTakeovers: maxTakeovers,
 	}})
 	redis.SetLogger(silence{})
-	client := newClient(config.Commands, config.Messages)
+	client := newClient(config)
 	fleet, err := w.open(client)
 	if err != nil {
 		return err
@@ -106,7 +112,7 @@ func serve(config workerConfig) error {
 	defer cancel()
 	_ = fleet.Close(closing) // its error says that the grace period was too short: a call's outcome says so too
 	callers.Wait()
-	if err := client.close(); err != nil {
+	if err := client.Close(); err != nil {
 		return err
 	}
 	w.recorder.write(history.Record{Kind: history.Exit})
@@ -125,7 +131,7 @@ func (w *worker) open(client redis.UniversalClient) (*distributed.Fleet, error) 
 	if err != nil {
 		return nil, err
 	}
-	group, err := distributed.NewGroup[string](fleet, "chaos")
+	group, err := distributed.NewGroup[string](fleet, groupName)
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +222,16 @@ type client struct {
 }
 
 // newClient makes a client with the options that the fleetcall program uses.
-func newClient(commands, messages string) client {
+func newClient(config workerConfig) redis.UniversalClient {
+	if config.Cluster != nil {
+		return redis.NewClusterClient(&redis.ClusterOptions{
+			Addrs:       config.Cluster,
+			DialTimeout: redisTimeout, ReadTimeout: redisTimeout, WriteTimeout: redisTimeout, PoolTimeout: redisTimeout,
+			MaxRetries: -1, DialerRetries: 1, PoolSize: 64,
+			ContextTimeoutEnabled: true, DisableIdentity: true,
+			ClusterStateReloadInterval: clusterReload,
+		})
+	}
 	options := func(address string) *redis.Options {
 		return &redis.Options{
 			Addr:        address,
@@ -226,7 +241,7 @@ func newClient(commands, messages string) client {
 			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		}
 	}
-	return client{redis.NewClient(options(commands)), redis.NewClient(options(messages))}
+	return client{redis.NewClient(options(config.Commands)), redis.NewClient(options(config.Messages))}
 }
 
 // Subscribe takes the messages' way.
@@ -234,10 +249,5 @@ func (c client) Subscribe(ctx context.Context, channels ...string) *redis.PubSub
 	return c.messages.Subscribe(ctx, channels...)
 }
 
-func (c client) close() error {
-	err := c.messages.Close()
-	if closed := c.Client.Close(); err == nil {
-		err = closed
-	}
-	return err
-}
+// Close closes both ways.
+func (c client) Close() error { return errors.Join(c.messages.Close(), c.Client.Close()) }

@@ -19,10 +19,11 @@ var errKnown = errors.New("chaos: known error")
 func init() { coalesce.RegisterError("chaos.known", errKnown) }
 
 // Results up to inlineLimit travel in the message, up to payloadLimit they are
-// fetched, and larger ones cannot travel.
+// fetched, and larger ones cannot travel. Commands over largeCommand are large ones.
 const (
 	inlineLimit  = 256
-	payloadLimit = 4 << 10
+	largeCommand = 16 << 10
+	payloadLimit = 64 << 10
 )
 
 // stream returns a source of random numbers that depends on the seed and the
@@ -86,7 +87,7 @@ func nextStep(r *rand.Rand, prefix string) step {
 		calls = 2 + r.IntN(7)
 	}
 	for range calls {
-		s.calls = append(s.calls, randomPlan(r))
+		s.calls = append(s.calls, randomPlan(r, strings.Contains(s.key, "warm")))
 	}
 	return s
 }
@@ -96,16 +97,31 @@ func nextStep(r *rand.Rand, prefix string) step {
 func randomKey(r *rand.Rand) string {
 	switch n := r.IntN(12); {
 	case n < 8:
-		return fmt.Sprintf("hot-%d", r.IntN(4))
+		return fmt.Sprintf("hot-%d", r.IntN(hotKeys))
 	case n < 11:
-		return fmt.Sprintf("warm-%d", r.IntN(20))
+		return fmt.Sprintf("warm-%d", r.IntN(warmKeys))
 	default:
-		return fmt.Sprintf("cold-%d", r.IntN(1000))
+		return fmt.Sprintf("cold-%d", r.IntN(coldKeys))
 	}
 }
 
-func randomPlan(r *rand.Rand) plan {
-	p := plan{function: randomBehaviour(r)}
+const hotKeys, warmKeys, coldKeys = 4, 20, 1000
+
+// allKeys returns every key that randomKey may return.
+func allKeys() (keys []string) {
+	for _, of := range []struct {
+		name string
+		keys int
+	}{{"hot", hotKeys}, {"warm", warmKeys}, {"cold", coldKeys}} {
+		for i := range of.keys {
+			keys = append(keys, fmt.Sprintf("%s-%d", of.name, i))
+		}
+	}
+	return keys
+}
+
+func randomPlan(r *rand.Rand, large bool) plan {
+	p := plan{function: randomBehaviour(r, large)}
 	switch n := r.IntN(10); {
 	case n < 2:
 		p.patience, p.deadline = between(r, 50*time.Millisecond, 3*time.Second), true
@@ -116,8 +132,9 @@ func randomPlan(r *rand.Rand) plan {
 }
 
 // randomBehaviour makes functions that last from nothing to four lease TTLs,
-// and a few that last longer than the flight timeout.
-func randomBehaviour(r *rand.Rand) behaviour {
+// and a few that last longer than the flight timeout. Only some keys have large results,
+// because one that cannot travel keeps its key from being shared for a while.
+func randomBehaviour(r *rand.Rand, large bool) behaviour {
 	b := behaviour{obeys: r.IntN(2) == 0, size: r.IntN(inlineLimit / 2)}
 	switch n := r.IntN(100); {
 	case n < 30:
@@ -139,8 +156,10 @@ func randomBehaviour(r *rand.Rand) behaviour {
 	}
 	switch n := r.IntN(20); {
 	case n < 5:
-		b.size = inlineLimit + r.IntN(payloadLimit-2*inlineLimit)
-	case n < 6:
+		b.size = inlineLimit + r.IntN(4<<10)
+	case n < 7 && large:
+		b.size = largeCommand + r.IntN(payloadLimit-2*largeCommand)
+	case n < 8 && large:
 		b.size = payloadLimit + r.IntN(payloadLimit)
 	}
 	return b

@@ -140,4 +140,61 @@ var callerExamples = []example{
 	{"a timeout while nothing runs", "hurt", usualFlight + `
 		400 r3 call d
 		30402 r3 return d none flight_timeout`},
+	{"a timeout beside a flight that ended, behind a leader that had died", "hurt", diedAndFollowed + `
+		10000 r3 call d
+		10002 r3 taken y
+		10003 r3 start y leader
+		11000 r3 end y value
+		11001 r3 return d leader value y
+		11002 r3 released y
+		28000 r1 start w fallback cause=too_large
+		29500 r1 end w value
+		30120 r2 return b none flight_timeout`},
+	{"a timeout beside a flight that ended, while Redis could not be used", "", diedAndFollowed + `
+		10000 r3 call d
+		10002 r3 taken y
+		10003 r3 start y leader
+		10500 driver fault freeze * unreliable
+		11000 r3 end y value
+		11001 r3 return d leader value y
+		11002 r3 released y
+		28000 driver faultend freeze *
+		28001 r1 start w fallback cause=too_large
+		29500 r1 end w value
+		30120 r2 return b none flight_timeout`},
+	{"a timeout behind a leader that lives, beside a flight that ended", "", `
+		110 r1 call a
+		112 r1 taken x
+		113 r1 start x leader
+		120 r2 call b
+		500 driver fault evict * keys
+		600 driver faultend evict *
+		10000 r3 call d
+		10002 r3 taken y
+		10003 r3 start y leader
+		11000 r3 end y value
+		11001 r3 return d leader value y
+		11002 r3 released y
+		30110 r1 return a none flight_timeout
+		30120 r2 return b none flight_timeout
+		30121 r1 end x flight_timeout`},
+	{"a timeout beside a flight that had ended too soon to be waited for", "", diedAndFollowed + `
+		5000 r3 call d
+		5002 r3 taken y
+		5003 r3 start y leader
+		5100 r3 end y value
+		5101 r3 return d leader value y
+		5102 r3 released y
+		28000 r1 start w fallback cause=too_large
+		29500 r1 end w value
+		30120 r2 return b none flight_timeout`},
 }
+
+// diedAndFollowed is a leader that is killed, and a caller that follows it.
+const diedAndFollowed = `
+		90 r0 call a
+		92 r0 taken x
+		93 r0 start x leader
+		120 r2 call b
+		500 driver fault kill r0 kills
+		501 driver faultend kill r0`

@@ -9,7 +9,9 @@ import (
 type Report struct {
 	Calls, Executions, Flights int
 	Outcomes                   map[Outcome]int
-	Violations                 []Violation // none if every promise was kept
+	// Beyond names the executions beyond the one that their round of callers needed.
+	Beyond     map[string]bool
+	Violations []Violation // none if every promise was kept
 	// Faults has, for each fault by name, what happened during the fault and its
 	// aftermath.
 	Faults map[string]FaultReport
@@ -58,22 +60,24 @@ type Limits struct {
 	// Held is a time after which a call that has been recorded certainly waits in a
 	// flight.
 	Held time.Duration
-	// Delivery is the longest time that a message needs, from the end of the function
-	// to the end of the wait for it.
+	// Join is the longest time from a call's record until Redis has its join.
+	Join time.Duration
+	// Delivery is the longest time that a message needs until it has been heard.
 	Delivery time.Duration
 }
 
 // DefaultLimits suit a machine of two cores under full load.
-var DefaultLimits = Limits{Slack: 2 * time.Second, Held: 500 * time.Millisecond, Delivery: 500 * time.Millisecond}
+var DefaultLimits = Limits{Slack: 2 * time.Second, Held: 500 * time.Millisecond, Join: 50 * time.Millisecond, Delivery: 500 * time.Millisecond}
 
-// breakerWindow is how long an open breaker keeps a replica from using Redis.
-const breakerWindow = time.Second
+// recovery is how long a replica may take to find that a server is up again, and that a
+// subscription is not refused any more.
+const recovery = time.Second
 
 // aftermath returns how long effects of a fault may be seen after its end. The last
-// command that fails opens the breaker, which then stays open for its window. The
-// subscription's connection is retried at the same interval.
+// command that fails may tell that the server is down, which is believed until it answers
+// a probe.
 func (l Limits) aftermath(s Settings) time.Duration {
-	return breakerWindow + s.RedisTimeout + l.Slack
+	return recovery + s.RedisTimeout + l.Slack
 }
 
 // Check checks a history with DefaultLimits.
@@ -83,13 +87,14 @@ func Check(records []Record) Report { return DefaultLimits.Check(records) }
 // Read returns them. It takes O(n log n) time.
 func (l Limits) Check(records []Record) Report {
 	c := &checker{facts: facts{limits: l, process: map[string]*process{}, keys: map[string]*key{}}}
-	c.report.Outcomes = map[Outcome]int{}
+	c.report.Outcomes, c.report.Beyond = map[Outcome]int{}, map[string]bool{}
 	c.collect(records)
 	for _, k := range c.keys {
 		c.checkLeases(k)
 		c.checkPoison(k)
 		c.checkForgets(k)
 		c.checkReruns(k)
+		c.price(k)
 	}
 	for _, call := range c.calls {
 		c.checkDeadline(call)

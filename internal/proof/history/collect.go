@@ -155,7 +155,7 @@ func (g *collector) started(r *Record, p *process) {
 		return
 	}
 	k := g.keyOf(r.Key)
-	e := &execution{start: r, process: p, key: k, firstReturn: map[string]int64{}, initiators: map[string]int{}, firstCall: never}
+	e := &execution{start: r, process: p, key: k, firstCall: never}
 	g.executions[r.Execution] = e
 	k.executions = append(k.executions, e)
 	l := k.in(p.name)
@@ -197,6 +197,12 @@ func (g *collector) faultBegin(r *Record) {
 	x := &fault{name: r.Fault, target: r.Target, begin: r.At, end: never}
 	if r.Effects != nil {
 		x.effects = *r.Effects
+	}
+	if len(r.Keys) > 0 {
+		x.keys = map[string]bool{}
+		for _, key := range r.Keys {
+			x.keys[key] = true
+		}
 	}
 	id := [2]string{r.Fault, r.Target}
 	g.faults[id] = append(g.faults[id], x)
@@ -255,13 +261,6 @@ func (g *collector) result(c *call) {
 	}
 	c.got = e
 	e.firstCall = min(e.firstCall, c.called.At)
-	name := c.process.name
-	if first, ok := e.firstReturn[name]; !ok || r.At < first {
-		e.firstReturn[name] = r.At
-	}
-	if r.Role != localFollower {
-		e.initiators[name]++
-	}
 }
 
 // matches checks that a call's result is that of the execution that it names:

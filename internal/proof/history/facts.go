@@ -62,16 +62,12 @@ type call struct {
 }
 
 type execution struct {
-	start   *Record
-	end     *Record // nil: it never ended
-	process *process
-	key     *key
-	lease   *lease // nil: it ran without a lease
-	// By process: when the first call returned with the result, and how many calls got
-	// it in another role than local follower.
-	firstReturn map[string]int64
-	initiators  map[string]int
-	firstCall   int64 // when the earliest of the calls that got the result began
+	start     *Record
+	end       *Record // nil: it never ended
+	process   *process
+	key       *key
+	lease     *lease // nil: it ran without a lease
+	firstCall int64  // when the earliest of the calls that got the result began
 }
 
 // lease is the lease of one flight.
@@ -94,7 +90,8 @@ type forget struct {
 // fault is one injected fault, which lasts from begin to end.
 type fault struct {
 	name       string
-	target     string // empty: all processes
+	target     string          // empty: all processes
+	keys       map[string]bool // nil: all
 	begin, end int64
 	effects    Effects
 	worst      time.Duration
@@ -137,14 +134,23 @@ func (f *fault) hits(process string) bool {
 	return f.target == "" || process == "" || f.target == process
 }
 
+// hitsKey reports whether the fault hits a key.
+func (f *fault) hitsKey(key string) bool { return f.keys == nil || f.keys[key] }
+
 // faultTouched reports whether a fault with such effects hit the process between from
 // and to, or ended less than after before from.
 func (f *facts) faultTouched(process string, from, to int64, after time.Duration, want func(Effects) bool) bool {
+	return f.touched(from, to, after, func(x *fault) bool { return want(x.effects) && x.hits(process) })
+}
+
+// touched reports whether such a fault lasted between from and to, or ended less than
+// after before from.
+func (f *facts) touched(from, to int64, after time.Duration, want func(*fault) bool) bool {
 	for _, x := range f.faults {
 		if x.begin > to {
 			break
 		}
-		if want(x.effects) && x.hits(process) && later(x.end, after) >= from {
+		if want(x) && later(x.end, after) >= from {
 			return true
 		}
 	}
@@ -170,9 +176,10 @@ func (f *facts) timeWithoutFault(from, to int64, want func(Effects) bool, proces
 // The functions below select faults by their effects.
 
 func losesKeys(e Effects) bool { return e.LosesKeys || e.Garbage }
+func setsClock(e Effects) bool { return e.SetsClock }
 func stops(e Effects) bool     { return e.Stops }
 func unusable(e Effects) bool  { return e.Unusable }
-func fails(e Effects) bool     { return e.Unusable || e.Unreliable || e.Delay > 0 }
+func fails(e Effects) bool     { return e.Unusable || e.Unreliable || e.Holds || e.Delay > 0 }
 func delays(e Effects) bool    { return fails(e) || e.Stops }
 
 // disturbs selects faults that affect their target without killing it.

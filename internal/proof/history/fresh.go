@@ -6,76 +6,33 @@ import (
 	"time"
 )
 
-// P3. With MaxAge 0, a caller gets only a flight that was still running when the caller
-// came, give or take one message delivery. On the leader's own replica even that is not
-// allowed. An outcome that was fetched because its message was missed is not given to
-// callers that came after the flight had finished. With MaxAge d, a caller may also get
-// a value that finished at most d before.
+// P3. With MaxAge 0, a caller gets only the result of a function that had not ended when
+// the caller came. With MaxAge d, a caller may also get a value of a function that had
+// ended at most d before.
 
-// checkFreshness checks a call that got an execution's result. The call came when it
-// was recorded, or later. The function ended when that was recorded, or later. Between
-// the function's end and the flight's end callers still join, for a time that no record
-// tells. Hence there are two rules.
+// checkFreshness checks a call that got an execution's result. The call came when it was
+// recorded, or later. The function had ended when that was recorded, or before. So no
+// slack is needed, and no fault is an excuse, but for one: Redis' clock says which was
+// first, and when that is set while the function runs or its callers come, the result may
+// be as old as one delivery.
 //
-// Over: a call that came after the flight was certainly over must not get its result,
-// however short the time was. A flight was over for a process when a call there had
-// returned with its result. For calls that start a local flight, which ask Redis, it
-// was also over when Redis had released its lease. A local follower may have joined a
-// local flight that was still waiting for its message, so for local followers the rule
-// is applied only if there was one local flight.
-//
-// Age: in all other cases, the call came at most one delivery after the function's end.
-// Time does not count while a fault delayed the leader's process, the caller's process,
-// or Redis for one of them, because a message may take that long. The Delay of a fault
-// is added.
-//
-// For values, MaxAge is added in both rules. The only excuse for Over is that Redis
-// lost keys or got garbage, because then a lost release brings the lease back. Lost
-// messages are no excuse.
+// Redis' clock measures MaxAge, and runs as much faster or slower as NTP lets it.
 func (c *checker) checkFreshness(x *call) {
 	e := x.got
-	if e == nil || e.end.At >= x.called.At {
+	if e == nil {
 		return
 	}
-	p := x.process
-	maxAge := time.Duration(0)
+	allowed := time.Duration(0)
 	if x.returned.Outcome == Value {
-		maxAge = p.settings.MaxAge
+		allowed = x.process.settings.MaxAge + x.process.settings.MaxAge/1000
 	}
-	evidence := []*Record{x.called, x.returned, e.end}
-	age := between(e.end.At, x.called.At)
-	if over := c.overFor(x); later(over, maxAge) < x.called.At &&
-		!c.faultTouched("", e.end.At, x.returned.At, c.limits.aftermath(p.settings), losesKeys) {
-		c.violation("P3", evidence, "a call got the result of a flight that had been over for %v", between(over, x.called.At))
-		return
+	if c.faultTouched("", e.start.At, x.returned.At, 0, setsClock) {
+		allowed += c.limits.Delivery
 	}
-	delay := time.Duration(0)
-	for _, f := range c.faults {
-		if f.begin <= x.returned.At && f.end >= e.end.At {
-			delay = max(delay, f.effects.Delay)
-		}
+	if later(e.end.At, allowed) < x.called.At {
+		c.violation("P3", []*Record{x.called, x.returned, e.end},
+			"a call got the result of a function that had ended %v before it came", between(e.end.At, x.called.At))
 	}
-	late := c.timeWithoutFault(e.end.At, x.called.At, delays, p.name, e.process.name)
-	if late > maxAge+c.limits.Delivery+delay {
-		c.violation("P3", evidence, "a call got a result that was %v old when it came", age)
-	}
-}
-
-// overFor returns the time from which the flight that x got was certainly over for x,
-// or never if that is not known.
-func (c *checker) overFor(x *call) int64 {
-	e, name := x.got, x.process.name
-	over := e.firstReturn[name]
-	if x.returned.Role == localFollower {
-		if e.initiators[name] > 1 || c.mayHaveTwoFlights(x.key, name, min(e.start.At, e.firstCall), x.returned.At) {
-			return never
-		}
-		return over
-	}
-	if l := e.lease; l != nil && l.released != nil {
-		over = min(over, l.released.At)
-	}
-	return over
 }
 
 // P4. After Forget(key) has returned, no new caller on this replica joins a flight that

@@ -142,9 +142,12 @@ func (c *checker) checkLeases(k *key) {
 //   - when a Forget of the key began, which detaches the lease for good. A Forget
 //     that failed may take effect until the slack after it, and after a fault;
 //   - when Redis began to lose keys, or when garbage was written into them. A
-//     lease that was renewed after that is certain again.
+//     lease that was renewed after that is certain again;
+//   - when its holder had learned that it was lost: what it renews then may be what
+//     its own followers wait for, while another flight has the lease.
 //
-// That the holder found its lease lost is no excuse: the lease should have been alive.
+// That the holder found its lease lost is no excuse for what came before: the lease should
+// have been alive.
 func (c *checker) certainUntil(k *key, l *lease) []int64 {
 	if len(l.held) == 0 {
 		return nil
@@ -174,6 +177,10 @@ func (c *checker) certainUntil(k *key, l *lease) []int64 {
 	ttl := l.process.settings.LeaseTTL
 	lives := make([]int64, len(l.held))
 	for i, r := range l.held {
+		if l.lost != nil && r.At > l.lost.At {
+			lives[i] = r.At
+			continue
+		}
 		lives[i] = min(end, r.Asked+int64(ttl-leaseMargin(ttl)))
 		for _, x := range c.faults {
 			if losesKeys(x.effects) && x.begin < lives[i] && x.end >= r.Asked {
@@ -210,17 +217,19 @@ func (f *facts) extendedByFaults(at int64, process string, want func(Effects) bo
 }
 
 // checkFallback checks that a function that ran without a lease had a cause: either its
-// outcome was too large to travel, or a fault hit its process, at most its aftermath
-// before the start.
+// outcome was too large to travel, or a fault hit its process and its key, at most its
+// aftermath before the start.
 //
 // On a slow machine, a command may time out without a fault if the Redis timeout is not
 // longer than the slack. Such a fallback counts as unexplained.
 func (c *checker) checkFallback(e *execution) {
 	p := e.process
-	waited := []string{"timeout", "breaker", "pool", "subscription"}
+	waited := []string{"timeout", "down", "pool", "subscription"}
 	switch {
 	case e.start.Cause == "too large":
-	case c.faultTouched(p.name, e.start.At, e.start.At, c.limits.aftermath(p.settings), disturbs):
+	case c.touched(e.start.At, e.start.At, c.limits.aftermath(p.settings), func(x *fault) bool {
+		return disturbs(x.effects) && x.hits(p.name) && x.hitsKey(e.start.Key)
+	}):
 	case slices.Contains(waited, e.start.Cause) && p.settings.RedisTimeout <= c.limits.Slack:
 		c.report.Unexplained++
 	default:

@@ -35,6 +35,27 @@ var leaseExamples = []example{
 		1102 r1 lost x
 		5000 r1 end x value
 		5001 r1 return a leader value x`},
+	{"a lease beside what another renews for its own followers", "", `
+		90 driver fault evict * keys
+		100 r1 call a
+		102 r1 taken x
+		103 r1 start x leader
+		600 r2 call b
+		602 r2 taken y
+		603 r2 start y leader
+		700 driver faultend evict *
+		900 r2 end y value
+		901 r2 return b leader value y
+		902 r2 released y
+		1102 r1 lost x
+		2102 r1 renewed x
+		2500 r2 call c
+		2502 r2 taken z
+		2503 r2 start z leader
+		2600 r2 end z value
+		2601 r2 return c leader value z
+		5000 r1 end x value
+		5001 r1 return a leader value x`},
 	{"a lease that ran out", "", `
 		100 r1 call a
 		102 r1 taken x
@@ -149,10 +170,20 @@ var leaseExamples = []example{
 		2000 r2 start y fallback cause=connection
 		2001 r2 end y value
 		2002 driver faultend cut r1`},
+	{"a fallback for a fault of another key", "P1", usualFlight + `
+		1000 driver fault cut * unreliable keys=k1,k2
+		2000 r2 start y fallback cause=connection
+		2001 r2 end y value
+		2002 driver faultend cut *`},
+	{"a fallback for a fault of some keys", "", usualFlight + `
+		1000 driver fault cut * unreliable keys=k,k2
+		2000 r2 start y fallback cause=connection
+		2001 r2 end y value
+		2002 driver faultend cut *`},
 	{"a fallback just after the fault", "", usualFlight + `
 		1000 driver fault pause * unusable
 		2000 driver faultend pause *
-		3000 r2 start y fallback cause=breaker
+		3000 r2 start y fallback cause=down
 		3001 r2 end y value`},
 	{"a fallback for a result that is too large", "", usualFlight + `
 		907 r2 start y fallback cause=too_large

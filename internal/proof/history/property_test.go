@@ -110,7 +110,7 @@ var breaches = []breach{
 		return h.change(t, isLeader, func(i int) { h.records[i].Role, h.records[i].Cause = "fallback", "connection" })
 	}},
 	{"a stale result", []string{"P3"}, true, func(t *rapid.T, h *mutableHistory) bool {
-		stale := h.pairs(func(call, end history.Record) bool { return end.At < call.At-600*ms })
+		stale := h.pairs(func(call, end history.Record) bool { return end.At < call.At })
 		return h.give(t, stale, "remote-follower")
 	}},
 	{"a stale result on the leader's replica", []string{"P3"}, true, func(t *rapid.T, h *mutableHistory) bool {

@@ -36,6 +36,7 @@ type Record struct {
 	Asked    int64         `json:"asked,omitempty"`    // LeaseIs: when Redis was asked, as At
 	Fault    string        `json:"fault,omitempty"`    // FaultBegin, FaultEnd: its name in the table
 	Target   string        `json:"target,omitempty"`   // FaultBegin, FaultEnd: the process that it hits; empty: all
+	Keys     []string      `json:"keys,omitempty"`     // FaultBegin: those that it hits; empty: all
 	Settings *Settings     `json:"settings,omitempty"` // Begin
 	Effects  *Effects      `json:"effects,omitempty"`  // FaultBegin
 	Took     time.Duration `json:"took,omitempty"`     // FaultEnd: the worst time seen, for the table
@@ -54,7 +55,7 @@ const (
 	LeaseIs    Kind = "lease"      // Key, Flight, State, Asked
 	Forget     Kind = "forget"     // Key, Call: Forget was called; Call connects it with its end
 	Forgotten  Kind = "forgotten"  // Key, Call, Error: Forget has returned
-	FaultBegin Kind = "faultbegin" // Fault, Target, Effects
+	FaultBegin Kind = "faultbegin" // Fault, Target, Keys, Effects
 	FaultEnd   Kind = "faultend"   // Fault, Target: the fault has been undone
 	Closing    Kind = "closing"    // Close was called: from now on, calls may be refused
 	Exit       Kind = "exit"       // the process exits cleanly: Close and all calls have returned
@@ -94,11 +95,16 @@ type Effects struct {
 	// LosesKeys: Redis may lose leases, results and attempts, because it is killed or
 	// emptied, or because a failover lost the last writes.
 	LosesKeys bool `json:"loses_keys,omitempty"`
+	// SetsClock: Redis' clock is set.
+	SetsClock bool `json:"sets_clock,omitempty"`
 	// Unusable: every command of the target fails or takes longer than the Redis
 	// timeout.
 	Unusable bool `json:"unusable,omitempty"`
 	// Unreliable: some commands of the target may fail or take longer.
 	Unreliable bool `json:"unreliable,omitempty"`
+	// Holds: single replies to the target are late. Only the commands that wait for them
+	// may fail.
+	Holds bool `json:"holds,omitempty"`
 	// LosesMessages: published messages may not reach the target.
 	LosesMessages bool `json:"loses_messages,omitempty"`
 	// Garbage: keys may be overwritten and messages may be forged.

@@ -136,7 +136,8 @@ func TestMaxAgeIsForValues(t *testing.T) {
 		breaks        string
 	}{
 		{1890, "cached", "value", ""},
-		{1904, "cached", "value", ""},
+		{1900, "cached", "value", ""},
+		{1902, "cached", "value", "P3"},
 		{2600, "cached", "value", "P3"},
 		{1890, "local-follower", "value", ""},
 		{2600, "local-follower", "value", "P3"},

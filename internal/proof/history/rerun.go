@@ -117,31 +117,28 @@ func (c *checker) checkPoison(k *key) {
 
 // poisonDeserved reports whether a call was rightly refused as poisoned: at least
 // MaxTakeovers + 1 attempts had no outcome, each within the flight timeout of the next.
-// Such an attempt is a lease that was taken and then not released, or released only
-// when it may have expired. A function that ran without a lease counts too, because its
-// join may have reached Redis, and so does a killed process, because it may have taken
-// a lease without recording it. Under a fault of Redis it returns true, because Redis
-// may not have got the outcomes.
+// Such an attempt is a death (died), a function that ran without a lease because Redis
+// failed, since its join may have reached Redis, and a killed process, since it may have
+// taken a lease without recording it. Under a fault that makes commands fail it returns
+// true, because Redis may not have got the outcomes, and likewise when Redis' clock was
+// set, or its keys were forged. That Redis lost keys is no excuse: nobody has died of it.
 func (c *checker) poisonDeserved(x *call) bool {
 	set, to := x.process.settings, x.returned.At
 	attempts := set.MaxTakeovers + 1
 	from := to - int64(attempts)*int64(set.FlightTimeout+c.limits.Slack)
-	if c.faultTouched("", from, to, c.limits.aftermath(set), func(e Effects) bool { return fails(e) || losesKeys(e) }) {
+	if c.faultTouched("", from, to, c.limits.aftermath(set), func(e Effects) bool { return fails(e) || e.Garbage || e.SetsClock }) {
 		return true
 	}
 	found := 0
 	counted := map[*process]bool{}
 	for _, l := range x.key.leases {
-		switch {
-		case l.taken == nil || l.taken.At < from || l.taken.Asked > to:
-		case l.released == nil || l.released.At > x.called.At, l.lost != nil,
-			l.released.Asked >= later(l.last().Asked, set.LeaseTTL-leaseMargin(set.LeaseTTL)):
+		if l.taken != nil && l.taken.At >= from && c.died(l, to) {
 			found++
 			counted[l.process] = true
 		}
 	}
 	for _, e := range x.key.executions {
-		if e.start.Role == fallback && e.start.At >= from && e.start.At <= later(to, c.limits.Slack) {
+		if e.start.Role == fallback && !unshared(e) && e.start.At >= from && e.start.At <= later(to, c.limits.Slack) {
 			found++
 		}
 	}
@@ -151,4 +148,22 @@ func (c *checker) poisonDeserved(x *call) bool {
 		}
 	}
 	return found >= attempts
+}
+
+// died reports whether a leader had to be taken for dead by then: its lease had run out
+// without having been renewed or released, while its process was killed or did not run. A
+// leader that lives and could tell Redis so is not dead, whatever became of its lease.
+func (c *checker) died(l *lease, by int64) bool {
+	held := l.taken.Asked
+	for _, r := range l.held {
+		if r.Asked <= by {
+			held = max(held, r.Asked)
+		}
+	}
+	ttl := l.process.settings.LeaseTTL
+	due := later(held, ttl-leaseMargin(ttl))
+	if due > by || l.released != nil && l.released.Asked < due {
+		return false
+	}
+	return c.faultTouched(l.process.name, held, due, 0, func(e Effects) bool { return e.Stops || e.Kills })
 }

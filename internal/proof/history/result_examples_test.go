@@ -8,65 +8,52 @@ import (
 // resultExamples are about the result that a caller gets: P3, P4, P6 and P7.
 var resultExamples = []example{
 	{"a stale result on the leader's replica", "P3", usualFlight + `
-		902.5 r1 call d
-		906 r1 return d local-follower value x`},
-	{"a stale result, just before the leader's callers had it", "", usualFlight + `
 		900.5 r1 call d
 		906 r1 return d local-follower value x`},
-	{"a stale result of a flight that was released", "P3", usualFlight + `
-		905.5 r3 call d
+	{"a result of a function that ran when the caller came", "", usualFlight + `
+		899.5 r1 call d
+		906 r1 return d local-follower value x
+		899.5 r3 call e
+		910 r3 return e remote-follower value x`},
+	{"a stale result whose message was under way", "P3", usualFlight + `
+		900.5 r3 call d
 		910 r3 return d remote-follower value x`},
-	{"a result whose message was under way", "", usualFlight + `
-		906 r2 call d
-		906.5 r2 return d local-follower value x
-		904 r3 call e
-		912 r3 return e remote-follower value x`},
-	{"an old result", "P3", `
+	{"a stale result of a flight that a caller of before followed", "P3", usualFlight + `
+		905 r2 call d
+		906.5 r2 return d local-follower value x`},
+	{"a stale result, which Redis held up", "P3", `
 		100 r1 call a
 		102 r1 taken x
 		103 r1 start x leader
+		890 driver fault pause * unreliable,keys
 		900 r1 end x value
 		901 r1 return a leader value x
-		1000 driver fault cut r2 messages
-		1000 r2 call b
-		1100 driver faultend cut r2
-		1600 r2 call c
-		3103 r2 return b remote-follower value x
-		3104 r2 return c local-follower value x
-		3110 r1 released x`},
-	{"an old result, which Redis held up", "", `
-		100 r1 call a
-		102 r1 taken x
-		103 r1 start x leader
-		900 r1 end x value
-		900 driver fault pause * unreliable
-		901 r1 return a leader value x
-		1600 r2 call c
+		950 r2 call c
 		3000 driver faultend pause *
 		3104 r2 return c remote-follower value x
 		3110 r1 released x`},
-	{"an old result, whose message was delayed", "", `
+	{"a stale result when Redis' clock was set", "", `
 		100 r1 call a
 		102 r1 taken x
 		103 r1 start x leader
-		850 driver fault slow * 1s
+		500 driver fault step * clock
+		501 driver faultend step *
 		900 r1 end x value
 		901 r1 return a leader value x
-		950 driver faultend slow *
-		1800 r2 call c
-		1810 r2 return c remote-follower value x
-		1900 r1 released x`},
-	{"an old result of a process that was stopped", "", `
+		950 r2 call c
+		955 r2 return c remote-follower value x
+		960 r1 released x`},
+	{"an old result when Redis' clock was set", "P3", `
 		100 r1 call a
 		102 r1 taken x
 		103 r1 start x leader
+		500 driver fault step * clock
+		501 driver faultend step *
 		900 r1 end x value
-		900 driver fault stop r1 stops
-		1600 r2 call c
-		2000 driver faultend stop r1
-		2001 r1 return a leader value x
-		2003 r2 return c remote-follower value x
-		2004 r1 released x`},
+		901 r1 return a leader value x
+		1450 r2 call c
+		1455 r2 return c remote-follower value x
+		1460 r1 released x`},
 	{"a kept value without MaxAge", "P3", usualFlight + `
 		906 r3 call d
 		910 r3 return d cached value x`},
@@ -115,6 +102,18 @@ var resultExamples = []example{
 	{"a key that is poisoned too early", "hurt", dyingLeaders(2) + `
 		9500 r9 call z
 		9501 r9 return z none poisoned`},
+	{"a key that is poisoned by leaders that live, whose leases were evicted", "hurt", evictedLeaders(3) + `
+		900 r9 call z
+		4500 r9 return z none poisoned`},
+	{"a key that is poisoned by leaders that were stopped", "", evictedLeaders(3) + `
+		850 driver fault stop r1 stops
+		851 driver fault stop r2 stops
+		852 driver fault stop r3 stops
+		900 r9 call z
+		4500 r9 return z none poisoned
+		4600 driver faultend stop r1
+		4600 driver faultend stop r2
+		4600 driver faultend stop r3`},
 	{"a panic", "", failingFlight("panic", "") + `
 		2003 r2 return b remote-follower panic x`},
 	{"a panic that is an error elsewhere", "P6", failingFlight("panic", "") + `
@@ -165,6 +164,26 @@ func dyingLeaders(n int) string {
 			C rN start xN leader
 			D driver fault kill rN kills
 			E driver faultend kill rN`)
+	}
+	return text
+}
+
+// evictedLeaders returns a history in which n leaders live on, though their leases are
+// lost.
+func evictedLeaders(n int) string {
+	text := `
+		90 driver fault evict * keys
+		800 driver faultend evict *`
+	for i := range n {
+		at := 100 + 200*i
+		text += strings.NewReplacer("N", string(rune('1'+i)), "A", strconv.Itoa(at), "B", strconv.Itoa(at+2), "C", strconv.Itoa(at+3)).Replace(`
+			A rN call a
+			B rN taken xN
+			C rN start xN leader
+			1300 rN lost xN
+			20000 rN end xN value
+			20001 rN return a leader value xN
+			20002 rN released xN`)
 	}
 	return text
 }

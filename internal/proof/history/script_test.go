@@ -28,7 +28,7 @@ var settings = history.Settings{
 //	taken|renewed|lost|released <execution> [asked=<ms>]
 //	forget <name>
 //	forgotten <name> [error=<text>]
-//	fault|faultend <name> <process or *> [<effect>,...]
+//	fault|faultend <name> <process or *> [<effect>,...] [keys=<key>,...]
 //	closing, exit
 //
 // An execution x belongs to the flight "f-x". The key is "k", unless the line has
@@ -109,6 +109,9 @@ func parseLine(words []string) history.Record {
 	case "fault", "faultend":
 		r.Kind, r.Key, r.Fault, r.Target = history.Kind(strings.Replace(args[0]+"begin", "endbegin", "end", 1)), "", args[1], strings.Trim(args[2], "*")
 		r.Effects = &history.Effects{}
+		if keys := named["keys"]; keys != "" {
+			r.Keys = strings.Split(keys, ",")
+		}
 		for _, effect := range args[3:] {
 			set(r.Effects, effect)
 		}
@@ -125,10 +128,14 @@ func set(e *history.Effects, effects string) {
 		switch effect {
 		case "keys":
 			e.LosesKeys = true
+		case "clock":
+			e.SetsClock = true
 		case "unusable":
 			e.Unusable = true
 		case "unreliable":
 			e.Unreliable = true
+		case "holds":
+			e.Holds = true
 		case "messages":
 			e.LosesMessages = true
 		case "garbage":

@@ -247,17 +247,19 @@ func (s *simulation) finish(f *simFlight) {
 			return // the message is not sent, and followers look for the outcome
 		}
 		for _, follower := range f.followers {
-			s.after(s.soon(), follower.process, func() { s.receive(follower, f, never) })
+			s.after(s.soon(), follower.process, func() { s.receive(follower, f) })
 		}
 	})
 }
 
-func (s *simulation) receive(f, from *simFlight, latest int64) {
+// receive gives the result of another flight to those who came before its function had
+// ended.
+func (s *simulation) receive(f, from *simFlight) {
 	if f.follows != from || f.role != "" {
 		return
 	}
 	f.role = "remote-follower"
-	s.answer(f, history.Record{Role: f.role, Outcome: from.function.outcome, Flight: from.name, Execution: "x" + from.name}, latest)
+	s.answer(f, history.Record{Role: f.role, Outcome: from.function.outcome, Flight: from.name, Execution: "x" + from.name}, from.ended)
 }
 
 // look is what a follower does when the lease that it saw has expired.
@@ -270,7 +272,7 @@ func (s *simulation) look(f, at *simFlight) {
 	case s.down:
 		s.after(int64(settings.RedisTimeout), f.process, func() { s.lead(f, "fallback", "timeout") })
 	case at.stored:
-		s.receive(f, at, at.ended)
+		s.receive(f, at)
 	case k.lease == at && k.until > s.now:
 		s.after(k.until-s.now+ms, f.process, func() { s.look(f, at) })
 	case at.detached && at.ended == 0 && !at.process.dead:

@@ -1,6 +1,9 @@
 package history
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // P2. Every caller returns by its own deadline or the flight timeout, with a result, an
 // error, or a flight of its own.
@@ -38,7 +41,7 @@ func (c *checker) checkDeadline(x *call) {
 }
 
 // P5. A Redis that is slow, gone, full or failing over costs a caller at most one Redis
-// timeout for each breaker window, and never an error.
+// timeout until its replica knows that the server is down, and never an error.
 
 // checkFailOpen checks two things.
 //
@@ -106,7 +109,8 @@ func patience(s Settings) time.Duration { return s.LeaseTTL/3 + 2*s.RedisTimeout
 //     at that time, or less than the slack before. An execution whose process was
 //     killed runs until its lease expires. Faults that lose messages or keys may
 //     hide the end of a function for the time of its lease and one more look. A
-//     process that is stopped may not see the end.
+//     process that is stopped may not see the end. But it is wrong if the call could
+//     have had a result (missed).
 //   - Poisoned is right if enough leaders had died (poisonDeserved).
 func (c *checker) checkOutcome(x *call) {
 	if x.returned == nil {
@@ -126,8 +130,12 @@ func (c *checker) checkOutcome(x *call) {
 			wrong = "a call was refused before its process was closed"
 		}
 	case FlightTimeout:
-		if x.got == nil && !c.timeoutDeserved(x) {
+		switch {
+		case x.got != nil:
+		case !c.timeoutDeserved(x):
 			wrong = "a call timed out though no function was running"
+		case c.missed(x):
+			wrong = "a call timed out though it could have had a result"
 		}
 	case Poisoned:
 		if !c.poisonDeserved(x) {
@@ -153,4 +161,29 @@ func (c *checker) timeoutDeserved(x *call) bool {
 		hidden += p.settings.LeaseTTL + p.settings.RedisTimeout
 	}
 	return anyOpen(x.key.executions, x.key.openUntil, at-int64(hidden), at)
+}
+
+// missed reports whether a call that timed out could have had a result. It follows a
+// flight whose leader has died for two lease TTLs at most, even if Redis' clock was set,
+// and after that the next one. Whatever Redis lost, it waits for a leader that lives. So
+// it could have had the outcome of a flight that began later and ended in time, unless
+// another function ran when that ended, for which it may have waited.
+//
+// A fault that keeps the outcome from its process is an excuse.
+func (c *checker) missed(x *call) bool {
+	p, at := x.process, x.returned.At
+	set := p.settings
+	hides := func(e Effects) bool { return fails(e) || e.Garbage || e.Stops || e.LosesMessages }
+	if c.faultTouched(p.name, x.called.At, at, set.LeaseTTL+c.limits.Held, hides) {
+		return false
+	}
+	from := later(x.called.At, 2*set.LeaseTTL+set.RedisTimeout+c.limits.Held)
+	return slices.ContainsFunc(x.key.executions, func(e *execution) bool {
+		if e.start.At < from || e.lease == nil || later(e.endAt(), c.limits.Held) > at || x.key.useful(e) < e.endAt() {
+			return false
+		}
+		return !slices.ContainsFunc(x.key.executions, func(o *execution) bool {
+			return o != e && o.start.At <= e.endAt() && o.openEnd(c.limits) >= e.endAt()
+		})
+	})
 }

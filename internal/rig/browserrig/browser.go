@@ -21,7 +21,7 @@ import (
 )
 
 // stepLimit bounds each action on a page.
-const stepLimit = 30 * time.Second
+const stepLimit = 2 * time.Minute
 
 // Browser is a running Chromium. Close it after use.
 type Browser struct {
@@ -76,7 +76,7 @@ func Start() (*Browser, error) {
 
 // Close ends the browser and removes its directory.
 func (b *Browser) Close() error {
-	limited, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	limited, cancel := context.WithTimeout(b.ctx, time.Minute)
 	_ = chromedp.Cancel(limited) // if it fails, stop ends the browser all the same
 	cancel()
 	b.stop()

@@ -29,8 +29,8 @@ func Start(t testing.TB, files Files, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Stop(syscall.SIGTERM, 5*time.Second) })
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	t.Cleanup(func() { p.Stop(syscall.SIGTERM, time.Minute) })
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	err = rig.Eventually(p.Done(), func() error {
 		resp, err := client.Get(url) //nolint:noctx // it has a timeout
 		if err != nil {

@@ -32,7 +32,7 @@ func Start(t testing.TB, config string) *Server {
 	t.Helper()
 	path := rig.Program(t, "prometheus", "prometheus", "/usr/bin/prometheus", "/usr/local/bin/prometheus", "/opt/homebrew/bin/prometheus")
 	dir := rig.TempDir(t, "fleetcall-prometheus-")
-	p := &Server{t: t, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}}
+	p := &Server{t: t, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}}
 	var err error
 	for range 10 { // another process may take a port first
 		if err = p.start(path, config, dir); err == nil {
@@ -68,12 +68,12 @@ func (p *Server) start(path, config, dir string) error {
 		proc.Kill()
 		return fmt.Errorf("fleetcall: starting prometheus on %s: %w\n%s", addr, err, output.String())
 	}
-	p.t.Cleanup(func() { proc.Stop(syscall.SIGTERM, 5*time.Second) })
+	p.t.Cleanup(func() { proc.Stop(syscall.SIGTERM, time.Minute) })
 	return nil
 }
 
 func (p *Server) get(path string, query url.Values) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+path+"?"+query.Encode(), nil)
 	if err != nil {

@@ -326,7 +326,7 @@ func (r *Server) newCommand(args ...any) error {
 }
 
 func (r *Server) reply(args []any) (any, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	client := r.newClient()
 	defer func() { _ = client.Close() }()

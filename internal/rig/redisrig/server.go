@@ -33,6 +33,7 @@ type Server struct {
 	username string
 	password string
 	tls      *tls.Config // nil: the server does not use TLS
+	clock    *Clock      // nil: the machine's
 	proc     *process.Process
 }
 
@@ -116,9 +117,11 @@ func (r *Server) Client() *redis.Client {
 }
 
 func (r *Server) newClient() *redis.Client {
+	const patience = 30 * time.Second // a command without a deadline of its own outlasts a stall of the machine
 	return redis.NewClient(&redis.Options{
 		Addr: r.Addr, Username: r.username, Password: r.password, TLSConfig: r.tls,
 		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+		DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience,
 	})
 }
 
@@ -188,17 +191,21 @@ func (r *Server) start() error {
 	args = append(args, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
 		"--daemonize", "no", "--dir", r.dir, "--maxclients", "4000")
 	args = append(args, r.args...)
-	r.proc, err = process.Start(process.Spec{Path: r.path, Args: args, Stdout: &output, Stderr: &output})
+	spec := process.Spec{Path: r.path, Args: args, Stdout: &output, Stderr: &output}
+	if r.clock != nil {
+		spec.Env = r.clock.environment()
+	}
+	r.proc, err = process.Start(spec)
 	if err != nil {
 		return err
 	}
 	client := r.newClient()
 	defer func() { _ = client.Close() }()
 	err = rig.Eventually(r.proc.Done(), func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		// Without this check, the client would log that nothing listens yet.
-		conn, err := net.DialTimeout("tcp", r.Addr, time.Second)
+		conn, err := net.DialTimeout("tcp", r.Addr, 5*time.Second)
 		if err != nil {
 			return err
 		}

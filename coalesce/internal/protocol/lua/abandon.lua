@@ -7,28 +7,24 @@
 local lease = redis.pcall('GET', KEYS[1])
 local held = type(lease) == 'string' and string.sub(lease, 2, 23) == ARGV[1]
 local detached = redis.pcall('GET', KEYS[3])
--- A flight whose id stands neither in the lease nor in a detached one has lost its lease.
--- The followers that wait for it will see that when they peek, and the message tells them
--- sooner. It may also be that its join is yet to come: the mark '-' tells the join that it
--- is too late.
-local lost = not held and (type(detached) ~= 'string' or detached == '-')
-local joined = held and string.sub(lease, 1, 1) == '1' or detached == '1'
-if joined and ARGV[4] ~= '1' then
+local mark = ''
+if held then
+  mark = string.sub(lease, 1, 1)
+elseif type(detached) == 'string' then
+  mark = string.sub(detached, 1, 1)
+end
+if mark == '1' and ARGV[4] ~= '1' then
   return 0
 end
-if lost then
-  redis.call('SET', KEYS[3], '-', 'PX', ARGV[6])
-else
-  redis.call('DEL', KEYS[3])
-end
+-- The mark '-' tells those who peek that the flight is over, and a join or a renewal of it
+-- that is yet to come that it is too late.
+redis.call('SET', KEYS[3], '-', 'PX', ARGV[6])
 if held then
   redis.call('DEL', KEYS[1])
-  local attempts = redis.pcall('DECR', KEYS[2])
-  if type(attempts) == 'table' or attempts <= 0 then
-    redis.call('DEL', KEYS[2])
-  end
 end
-if joined or lost then
+redis.pcall('HDEL', KEYS[2], ARGV[1])
+-- Of a flight that has lost its lease nobody knows who waits for it.
+if mark ~= '0' then
   redis.call(ARGV[5], ARGV[3], ARGV[2])
 end
 return 1

@@ -1,11 +1,16 @@
 -- join: take the key's lease, or learn who holds it.
 -- KEYS  lease, attempts, latest, detached lease of the flight
 -- ARGV  flight, replica, lease TTL (ms), how long a death is counted (ms), most attempts, MaxAge (µs), prefix of result keys,
---       '' when nobody observes the flight, else '+' and its trace
--- reply {'lead', attempt, start (µs)} · {'follow', flight, remaining TTL (ms)} · {'done', outcome, age (µs), trace of its flight} · {'poisoned', attempts} · {'over'}
+--       '' when nobody observes the flight, else '+' and its trace, tag, for how long an outcome that cannot be shared is remembered (ms)
+-- reply {'lead', attempt, now (µs)} · {'follow', flight, remaining TTL (ms), now (µs)} · {'done', outcome, age (µs), trace of its flight} · {'poisoned', deaths} · {'over'} ·
+--       {'alone', why}
 --       to who observes: {'follow', flight, remaining TTL (ms), now (µs), trace of the flight}
--- A lease is: joined (0 or 1), flight id (22 characters), attempt, start (µs), replica, trace. The trace stands after
--- the last line feed: the replica's name may have line feeds, a trace has none.
+-- A lease is: joined (0 or 1), flight id (22 characters), how many have joined and not left (4 digits; 9999: not known),
+-- attempt, start (µs), its TTL (ms), tag, replica, trace. The trace stands after the last line feed: the replica's name
+-- may have line feeds, a trace has none.
+-- In its place may stand '!' and why the key's last outcome could not be shared. The tag says who can read an outcome:
+-- those with the same one; '-' is not known.
+-- The attempts are a hash: the flights that had no outcome yet, each with when its lease is due (ms).
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 
@@ -13,7 +18,7 @@ local max_age = tonumber(ARGV[6])
 if max_age > 0 then
   local latest = redis.pcall('GET', KEYS[3])
   if type(latest) == 'string' then
-    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'earliest', 'outcome', 'trace')
+    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'finished', 'outcome', 'trace')
     if stored.err == nil and stored[1] and stored[2] then
       local age = now - (tonumber(stored[1]) or 0)
       if age >= 0 and age <= max_age then
@@ -24,25 +29,43 @@ if max_age > 0 then
 end
 
 local lease = redis.pcall('GET', KEYS[1])
-if type(lease) == 'string' and string.match(lease, '^[01]%S+ ') and string.len(lease) > 23 then
+local lasts, tag
+if type(lease) == 'string' then
+  lasts, tag = string.match(lease, '^%d%d%d%d %d+ %d+ (%d+) (%S+) ', 24)
+end
+if lasts then
+  lasts = tonumber(lasts)
   local holder = string.sub(lease, 2, 23)
   if holder == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
-    local attempt, start = string.match(lease, ' (%d+) (%d+)')
-    return {'lead', tonumber(attempt) or 1, tonumber(start) or now}
+    redis.pcall('HSET', KEYS[2], ARGV[1], string.format('%.0f', now / 1000 + ARGV[3]))
+    return {'lead', tonumber(string.match(lease, '%d+', 29)), now}
+  end
+  -- It is not marked as joined: its outcome would be of no use here.
+  if tag ~= '-' and tag ~= ARGV[9] then
+    return {'alone', 'incompatible'}
   end
   local ttl = redis.call('PTTL', KEYS[1])
-  if ttl < 0 then
-    ttl = tonumber(ARGV[3])
+  -- No lease lives for longer than its leader asked for, even if the server's clock was set back.
+  if ttl < 0 or ttl > lasts then
+    ttl = lasts
     redis.call('PEXPIRE', KEYS[1], ttl)
   end
-  if string.sub(lease, 1, 1) == '0' then
-    redis.call('SETRANGE', KEYS[1], 0, '1')
-  end
+  local count = math.min(string.sub(lease, 24, 27) + 1, 9999)
+  redis.call('SETRANGE', KEYS[1], 0, '1' .. holder .. string.format('%04d', count))
   if ARGV[8] == '' then
-    return {'follow', holder, ttl}
+    return {'follow', holder, ttl, now}
   end
   return {'follow', holder, ttl, now, string.match(lease, '\n([!-~]*)$') or ''}
+end
+
+if type(lease) == 'string' and string.sub(lease, 1, 1) == '!' then
+  local ttl = redis.call('PTTL', KEYS[1])
+  -- No mark lives for longer than it was made for, either.
+  if ttl < 0 or ttl > tonumber(ARGV[10]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[10])
+  end
+  return {'alone', string.sub(lease, 2)}
 end
 
 -- A join that its sender has given up may come after the abandon of its flight. If it
@@ -51,13 +74,31 @@ if redis.pcall('GET', KEYS[4]) == '-' then
   return {'over'}
 end
 
-local attempts = redis.pcall('GET', KEYS[2])
-attempts = type(attempts) == 'string' and tonumber(attempts) or 0
-if attempts >= tonumber(ARGV[5]) then
-  -- Nothing is written: the count must run out, even when callers come all the time.
-  return {'poisoned', attempts}
+local strikes = redis.pcall('HGETALL', KEYS[2])
+if strikes.err then
+  redis.call('DEL', KEYS[2])
+  strikes = {}
 end
-attempts = attempts + 1
-redis.call('SET', KEYS[2], attempts, 'PX', ARGV[4])
-redis.call('SET', KEYS[1], '0' .. ARGV[1] .. ' ' .. attempts .. ' ' .. string.format('%.0f', now) .. ' ' .. ARGV[2] .. '\n' .. string.sub(ARGV[8], 2), 'PX', ARGV[3])
-return {'lead', attempts, now}
+-- A leader that lives moves the time when its lease is due. So one that is past is a death,
+-- and one that is to come a lease that Redis lost. A lease may go some ms before it is due:
+-- Redis takes another reading of its clock for that.
+local early = 10
+local deaths = 0
+for i = 1, #strikes, 2 do
+  local ends = tonumber(strikes[i + 1])
+  if ends and ends <= now / 1000 + early and strikes[i] ~= ARGV[1] then
+    deaths = deaths + 1
+  end
+end
+if deaths >= tonumber(ARGV[5]) then
+  -- Nothing is counted: the deaths must run out, even when callers come all the time.
+  local ttl = redis.call('PTTL', KEYS[2])
+  if ttl < 0 or ttl > tonumber(ARGV[4]) then
+    redis.call('PEXPIRE', KEYS[2], ARGV[4])
+  end
+  return {'poisoned', deaths}
+end
+redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', now / 1000 + ARGV[3]))
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+redis.call('SET', KEYS[1], string.format('0%s0000 %d %.0f %d %s ', ARGV[1], deaths + 1, now, ARGV[3], ARGV[9]) .. ARGV[2] .. '\n' .. string.sub(ARGV[8], 2), 'PX', ARGV[3])
+return {'lead', deaths + 1, now}

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -43,6 +45,7 @@ func run(ctx context.Context, out io.Writer) (ok bool, err error) {
 	faults := flag.String("faults", "", "names of the faults to inject, separated by commas; empty: all")
 	markdown := flag.String("markdown", "", "file whose table is replaced: docs/faults.md")
 	databases := flag.Int("databases", 3, "how often the database of a fleet of the program is killed")
+	flag.IntVar(&config.Clusters, "clusters", 2, "how often a master of a Cluster is killed, and frozen")
 	keep := flag.Bool("keep", false, "keep the history")
 	broken := flag.String("broken", "", "break the first replica on purpose: bypass, stale or swallow")
 	flag.Parse()
@@ -91,10 +94,14 @@ func report(out io.Writer, config chaos.Config, result chaos.Result) error {
 	if err := chaos.Print(out, result.Rows); err != nil {
 		return err
 	}
+	for _, fault := range slices.Sorted(maps.Keys(result.Skipped)) {
+		_, _ = fmt.Fprintf(out, "SKIPPED: %s, which needs %s\n", fault, result.Skipped[fault])
+	}
 	h := result.History
 	_, _ = fmt.Fprintf(out, "%d calls, %d executions, %d flights; outcomes: %v\n", h.Calls, h.Executions, h.Flights, h.Outcomes)
 	_, _ = fmt.Fprintf(out, "%d Forgets: %d callers of other replicas joined a forgotten flight, the last one %v after\n",
 		h.Forgets.Forgets, h.Forgets.StaleCalls, h.Forgets.Longest)
+	_, _ = fmt.Fprintf(out, "%d fallbacks after a timeout that no fault explains\n", h.Unexplained)
 	for _, failure := range result.Failures {
 		_, _ = fmt.Fprintln(out, "FAILED:", failure)
 	}
@@ -125,6 +132,9 @@ func write(file string, config chaos.Config, result chaos.Result) error {
 		result.History.Calls, result.History.Executions, len(result.History.Violations))
 	if err := chaos.Markdown(&b, result.Rows); err != nil {
 		return err
+	}
+	for _, fault := range slices.Sorted(maps.Keys(result.Skipped)) {
+		_, _ = fmt.Fprintf(&b, "\nNot injected: %s, which needs %s.\n", fault, result.Skipped[fault])
 	}
 	b.WriteString("\n" + tableEnds + after)
 	return os.WriteFile(file, []byte(b.String()), 0o644)

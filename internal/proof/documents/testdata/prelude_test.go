@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -34,7 +35,8 @@ var (
 func TestMain(m *testing.M) {
 	redisClient = redis.NewClient(&redis.Options{Addr: os.Getenv("SNIPPETS_REDIS")})
 	var err error
-	if fleet, err = distributed.Open(redisClient, distributed.WithNamespace("prelude")); err == nil {
+	if fleet, err = distributed.Open(redisClient, distributed.WithNamespace("prelude"),
+		distributed.WithRedisTimeout(3*time.Second)); err == nil {
 		products, err = distributed.NewGroup[Product](fleet, "products")
 	}
 	if err != nil {

@@ -1,0 +1,93 @@
+package distributed_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+)
+
+// These are about a Redis whose clock is set back by an hour: what was to live for a
+// second lives for an hour and a second.
+
+// TestALeaseThatLivesForTooLongIsNotBelieved has a leader that is dead, and callers that
+// come before and after the clock is set.
+func TestALeaseThatLivesForTooLongIsNotBelieved(t *testing.T) {
+	const ttl = 600 * time.Millisecond
+	for name, key := range map[string]string{"a lease": "lease", "a detached lease": "detached:" + foreignFlight} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet[string](t, 2, distributed.WithLeaseTTL(ttl), distributed.WithFlightTimeout(time.Hour))
+			client, ctx := f.client(), context.Background()
+			f.foreignLease("k", ttl)
+			before := calling(ctx, f.groups[0].Group, "k", value)
+			eventually(t, "it has joined", func() bool { return f.joins.Load() == 1 })
+			if key != "lease" {
+				if err := f.groups[1].Forget(ctx, "k"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !client.PExpire(ctx, "fleetcall:test:{k}:"+key, time.Hour).Val() {
+				t.Fatal("there is no such lease")
+			}
+			after := calling(ctx, f.groups[1].Group, "k", value)
+			for who, caller := range map[string]<-chan answer[string]{"who came before": before, "who came after": after} {
+				if got := comesBack(t, who, caller); got.val != "v" || got.err != nil {
+					t.Errorf("%s has %+v", who, got)
+				}
+			}
+		})
+	}
+}
+
+// TestAPoisonedKeyRecoversThoughTheClockWasSetBack has deaths that would be counted for an
+// hour.
+func TestAPoisonedKeyRecoversThoughTheClockWasSetBack(t *testing.T) {
+	f := newFleet[string](t, 1, distributed.WithMaxTakeovers(0), distributed.WithLeaseTTL(300*time.Millisecond), distributed.WithFlightTimeout(400*time.Millisecond))
+	f.foreignDeath("k", "first", time.Hour)
+	if _, _, err := f.groups[0].Do(context.Background(), "k", value); !errors.Is(err, coalesce.ErrPoisoned) {
+		t.Errorf("a leader has died: %v", err)
+	}
+	eventually(t, "the key recovers", func() bool {
+		_, role, err := f.groups[0].Do(context.Background(), "k", value)
+		return role == coalesce.Leader && err == nil
+	})
+}
+
+// TestAFollowerLooksWhenItsOwnLeaseTTLHasPassed has a leader that ends unnoticed, and a
+// lease that says that it lives for an hour.
+func TestAFollowerLooksWhenItsOwnLeaseTTLHasPassed(t *testing.T) {
+	f := newFleet[string](t, 1, distributed.WithLeaseTTL(600*time.Millisecond), distributed.WithFlightTimeout(time.Hour))
+	ctx := context.Background()
+	f.foreignLease("k", time.Hour)
+	follower := calling(ctx, f.groups[0].Group, "k", value)
+	f.waitFollowers("k", 1)
+	f.client().HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "outcome", foreignOutcome("json", `"theirs"`))
+	if got := comesBack(t, "the follower", follower); got.val != "theirs" || got.role != coalesce.RemoteFollower || got.err != nil {
+		t.Errorf("the follower has %+v", got)
+	}
+}
+
+// TestCallersInAHurryAreNotKeptFromALeaseThatLivesForTooLong has callers of whom none waits
+// until it looks for the flight again.
+func TestCallersInAHurryAreNotKeptFromALeaseThatLivesForTooLong(t *testing.T) {
+	const ttl = 2 * time.Second
+	f := newFleet[string](t, 1, distributed.WithLeaseTTL(ttl))
+	f.foreignLease("k", ttl)
+	first, leave := context.WithCancel(context.Background())
+	follower := calling(first, f.groups[0].Group, "k", value)
+	f.waitFollowers("k", 1) // those who come after it need not look when they have subscribed
+	leave()
+	comesBack(t, "the first", follower)
+	if !f.client().PExpire(context.Background(), "fleetcall:test:{k}:lease", time.Hour).Val() {
+		t.Fatal("there is no lease")
+	}
+	eventually(t, "one of them leads", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), ttl/10)
+		defer cancel()
+		_, role, err := f.groups[0].Do(ctx, "k", value)
+		return role == coalesce.Leader && err == nil
+	})
+}

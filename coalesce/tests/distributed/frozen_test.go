@@ -1,0 +1,264 @@
+package distributed_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
+)
+
+// TestAFrozenRedisCostsOneTimeoutAltogether freezes it under callers that come one after
+// the other, on clients of every kind, and thaws it when their connections hang.
+func TestAFrozenRedisCostsOneTimeoutAltogether(t *testing.T) {
+	const redisTimeout = time.Second
+	for name, options := range map[string]redis.Options{
+		"a client that keeps deadlines":   {ContextTimeoutEnabled: true},
+		"one that does not":               {},
+		"one with a small pool":           {PoolSize: 2},
+		"one that does not read for ever": {ReadTimeout: 300 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redisrig.Start(t)
+			options.Addr = server.Addr
+			replicas := connected(t, &options, distributed.WithRedisTimeout(redisTimeout))
+			server.Freeze()
+			var wg sync.WaitGroup
+			for i := range 20 {
+				wg.Go(func() {
+					time.Sleep(time.Duration(i) * redisTimeout / 25)
+					began := time.Now()
+					v, role, err := replicas[0].Do(context.Background(), fmt.Sprint("k", i), value)
+					if took := time.Since(began); v != "v" || role != coalesce.Fallback || err != nil || took > 2*redisTimeout {
+						t.Errorf("caller %d: %q, %v, %v after %v", i, v, role, err, took)
+					}
+				})
+			}
+			wg.Wait()
+			if st := replicas[0].Stats().Distributed; st.Server != distributed.ServerDown {
+				t.Errorf("the server is %s", st.Server)
+			}
+			for i := range 20 {
+				began := time.Now()
+				if v, role, err := replicas[0].Do(context.Background(), fmt.Sprint("later", i), value); v != "v" || role != coalesce.Fallback || err != nil {
+					t.Errorf("later caller %d: %q, %v, %v", i, v, role, err)
+				}
+				if took := time.Since(began); took > redisTimeout/2 {
+					t.Errorf("later caller %d waited for %v", i, took)
+				}
+			}
+			_, _, _ = replicas[1].Do(context.Background(), "k", value)
+			time.Sleep(2 * redisTimeout)
+			server.Thaw()
+			thawed := time.Now()
+			eventually(t, "a flight is shared", func() bool { return shared(replicas[0], replicas[1]) })
+			t.Logf("a flight was shared %v after the thaw", time.Since(thawed))
+		})
+	}
+}
+
+// connected starts two replicas that have used Redis.
+func connected(t *testing.T, options *redis.Options, opts ...distributed.Option) (replicas []*replica[string]) {
+	t.Helper()
+	for range 2 {
+		client := redis.NewClient(options)
+		g, err := open[string](client, opts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = g.Close(context.Background())
+			_ = client.Close()
+		})
+		if _, _, err := g.Do(t.Context(), "connects", value); err != nil {
+			t.Fatal(err)
+		}
+		replicas = append(replicas, g)
+	}
+	return replicas
+}
+
+// shared says whether the follower takes the leader's outcome.
+func shared(leader, follower *replica[string]) bool {
+	leads, led := make(chan struct{}), make(chan struct{})
+	end := make(chan struct{})
+	go func() {
+		defer close(led)
+		_, _, _ = leader.Do(context.Background(), "shared", func(context.Context) (string, error) { close(leads); <-end; return "v", nil })
+	}()
+	<-leads
+	before := follower.Stats().Local.Requests
+	followed := make(chan coalesce.Role)
+	go func() {
+		_, role, _ := follower.Do(context.Background(), "shared", value)
+		followed <- role
+	}()
+	for follower.Stats().Local.Requests == before {
+		time.Sleep(time.Millisecond)
+	}
+	select {
+	case <-time.After(10 * time.Millisecond): // it follows, or runs its own at once
+		close(end)
+		role := <-followed
+		<-led
+		return role == coalesce.RemoteFollower
+	case <-followed:
+		close(end)
+		<-led
+		return false
+	}
+}
+
+// TestADeadMasterHurtsNoOthersKeys freezes one of three.
+func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
+	cluster := redisrig.StartCluster(t)
+	r := newReplicas(t, onCluster(cluster), distributed.WithRedisTimeout(time.Second), distributed.WithNamespace("dead"))
+	keys := manyKeys(60)
+	r.hold(keys, func(key string) (string, error) { return key, nil }).end()
+	dead := cluster.Master("{" + keys[0] + "}")
+	var living, lost []string
+	for _, key := range keys {
+		if cluster.Master("{"+key+"}") == dead {
+			lost = append(lost, key)
+		} else {
+			living = append(living, key)
+		}
+	}
+	dead.Freeze()
+	defer dead.Thaw()
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for _, key := range lost { // they go on all the while
+		for _, g := range r.groups {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						_, _, _ = g.Do(context.Background(), key, value)
+						time.Sleep(10 * time.Millisecond)
+					}
+				}
+			})
+		}
+	}
+	before := r.fallbacks.Load()
+	for _, g := range r.groups {
+		eventually(t, "every replica has found the dead one", func() bool { return g.Stats().Distributed.Server == distributed.ServerDown })
+	}
+	if r.fallbacks.Load() == before {
+		t.Error("nothing was lost")
+	}
+	close(stop)
+	wg.Wait()
+	for range 3 {
+		if err := r.hold(living, func(key string) (string, error) { return key, nil }).end().shared(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, g := range r.groups {
+		var down []string
+		for _, s := range g.fleet.Stats().Redis.Servers {
+			if s.State == distributed.ServerDown {
+				down = append(down, s.Address)
+			}
+		}
+		if len(down) != 1 || down[0] != dead.Addr {
+			t.Errorf("down are %v, dead is %s", down, dead.Addr)
+		}
+	}
+}
+
+// stoppedServer names the variable by which the next test's own process is told where Redis
+// is.
+const stoppedServer = "FLEETCALL_TEST_STOPPED_SERVER"
+
+// TestAProcessThatWasStoppedDoesNotBlameRedis stops one that calls all the time, as often as
+// it takes to stop it with commands on their way.
+func TestAProcessThatWasStoppedDoesNotBlameRedis(t *testing.T) {
+	if addr := os.Getenv(stoppedServer); addr != "" {
+		callUntilEOF(t, addr)
+		return
+	}
+	server := redisrig.Start(t)
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), stoppedServer+"="+server.Addr)
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Process.Kill() }()
+	lines := bufio.NewReader(out)
+	for line := ""; !strings.HasPrefix(line, "ready"); {
+		if line, err = lines.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		_ = child.Process.Signal(syscall.SIGSTOP)
+		time.Sleep(time.Second)
+		_ = child.Process.Signal(syscall.SIGCONT)
+		time.Sleep(300 * time.Millisecond)
+	}
+	_ = in.Close()
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	if !strings.Contains(string(rest), "no server went down") {
+		t.Errorf("the process says:\n%s", rest)
+	}
+	t.Logf("%s", rest)
+}
+
+func callUntilEOF(t *testing.T, addr string) {
+	var told toldLog
+	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
+	defer client.Close()
+	client.AddHook(&slowTail{longer: 20 * time.Millisecond}) // there is always one on its way
+	g, err := open[string](client, distributed.WithRedisTimeout(250*time.Millisecond), distributed.WithHooks(health{log: &told}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				_, _, _ = g.Do(context.Background(), fmt.Sprint("k", i, "-", n), value)
+			}
+		})
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	cancel()
+	wg.Wait()
+	st := g.Stats().Distributed
+	if lines := told.all(); len(lines) > 0 {
+		fmt.Println("servers went", lines)
+	} else {
+		fmt.Println("no server went down;", st.Fallbacks, "fallbacks of", st.Requests)
+	}
+}

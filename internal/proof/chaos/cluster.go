@@ -1,0 +1,123 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/internal/proof/history"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
+)
+
+// clusterReplicas share a Cluster of three masters.
+const clusterReplicas = 3
+
+// clusterFaults hit one of the masters, and no key of the others.
+var clusterFaults = []fault{
+	{
+		name: "one of three masters killed", living: "· the living ones' keys", effects: history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}, most: clusterReplicas, calm: recovering,
+		bound: withinBoth,
+	},
+	{
+		name: "one of three masters frozen", living: "· the running ones' keys", effects: history.Effects{Unreliable: true, LosesMessages: true}, most: clusterReplicas, calm: recovering,
+		bound: withinBoth,
+	},
+}
+
+// mostLiving is the price of a dead master for the keys of the living ones.
+const mostLiving = 1.05
+
+// masters is a fleet on a Cluster.
+type masters struct {
+	*campaign
+	cluster *redisrig.Cluster
+	keys    map[string]int // the slot of each that callers use
+}
+
+// hitMasters runs a fleet on a Cluster and hits one of its masters, a number of times in
+// each way.
+func (c *campaign) hitMasters(ctx context.Context, times int) (err error) {
+	// The living masters serve their slots while those of the dead one have no master.
+	m := &masters{campaign: c, cluster: redisrig.StartCluster(c.host, "--cluster-require-full-coverage", "no")}
+	c.places = nil
+	for i := range clusterReplicas {
+		p := &place{number: 101 + i, config: workerConfig{
+			Dir: c.config.Dir, Seed: c.config.Seed, Callers: c.config.Callers,
+			Cluster: m.cluster.Addrs(), Namespace: namespace, Prefix: "cluster-",
+		}}
+		c.places = append(c.places, p)
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	if err := m.readSlots(ctx); err != nil {
+		return err
+	}
+	c.pause(ctx, time.Second)
+	random := stream(c.config.Seed, "masters")
+	for range times {
+		for _, f := range clusterFaults {
+			if ctx.Err() != nil || !c.wants(f.name) {
+				continue
+			}
+			if err := m.hit(ctx, f, split(random)); err != nil {
+				return fmt.Errorf("chaos: %s: %w", f.name, err)
+			}
+			c.pause(ctx, f.calm)
+		}
+	}
+	return errors.Join(ctx.Err(), c.stopReplicas())
+}
+
+// readSlots asks for the slot of each key that the callers use.
+func (m *masters) readSlots(ctx context.Context) error {
+	m.keys = map[string]int{}
+	slots := map[string]*redis.IntCmd{}
+	_, err := m.cluster.Nodes()[0].Client().Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range allKeys() {
+			slots["cluster-"+key] = pipe.ClusterKeySlot(ctx, "cluster-"+key)
+		}
+		return nil
+	})
+	for key, slot := range slots {
+		m.keys[key] = int(slot.Val())
+	}
+	return err
+}
+
+func (m *masters) hit(ctx context.Context, f fault, random *rand.Rand) error {
+	key := fmt.Sprintf("cluster-hot-%d", random.IntN(hotKeys))
+	master := m.cluster.Master(key)
+	ranges, err := master.Client().ClusterSlots(ctx).Result()
+	if err != nil {
+		return err
+	}
+	var hit []string
+	for key, slot := range m.keys {
+		for _, r := range ranges {
+			if r.Start <= slot && slot <= r.End && r.Nodes[0].Addr == master.Addr {
+				hit = append(hit, key)
+			}
+		}
+	}
+	end := m.episode(f, f.name).begin("", held{keys: hit})
+	if f.name == clusterFaults[0].name {
+		m.cluster.KillMaster(key)
+		m.cluster.WaitFailover(master)
+		if err := end(); err != nil {
+			return err
+		}
+		m.pause(ctx, recovering)
+		master.Restart()
+		m.cluster.WaitComplete()
+		return nil
+	}
+	master.Freeze()
+	m.pause(ctx, between(random, 2*redisTimeout, 2*leaseTTL))
+	master.Thaw()
+	return end()
+}
