@@ -22,12 +22,12 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 # tested at a time. The end-to-end tests go last and alone: a thousand requests have
 # to arrive while one query lasts.
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 12m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$')
+	$(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 30m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$')
 	$(GO) test ./bench
-	$(GO) test -race -timeout 12m ./e2e
+	$(GO) test -race -timeout 30m ./e2e
 
 e2e: setup ## the end-to-end tests alone
-	$(GO) test -race -timeout 12m -v ./e2e
+	$(GO) test -race -timeout 30m -v ./e2e
 
 bench: build setup ## measure fleetcall beside its peers, and write docs/benchmarks.md
 	$(GO) run ./bench -binary bin/fleetcall -docs docs

@@ -178,7 +178,7 @@ func (f *troubled) leaveOne(key, order string) time.Duration {
 		})
 	}
 	leader := <-led
-	time.Sleep(300 * time.Millisecond) // the others follow
+	time.Sleep(100*time.Millisecond + rand.N(leaseTTL/3)) // the others follow; the lease is looked at when a third of it has passed
 	leave := func(leads bool) {
 		for replica, cancel := range leaves {
 			if (replica == leader) == leads {

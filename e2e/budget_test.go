@@ -132,6 +132,7 @@ func runFlight(t *testing.T, m *monitor, f *fleet.Fleet, pg *postgresrig.Server,
 		})
 		eventually(t, "the flight having joined", func() bool { return joins(t, f) == before+i+1 })
 	}
+	time.Sleep(onItsWay)
 	release()
 	wg.Wait()
 	for i, a := range answers {

@@ -73,6 +73,7 @@ func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 		wg.Go(func() { answers[i], errs[i] = get(t.Context(), r.URL+"/product/coalesced/999999") })
 	}
 	eventually(t, "every replica having joined", func() bool { return joins(t, f) == len(running) })
+	time.Sleep(onItsWay)
 	release()
 	wg.Wait()
 	for i := range answers {

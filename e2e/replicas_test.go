@@ -37,6 +37,7 @@ func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 	ask(1, late.URL)
 	ask(2, early[1].URL)
 	eventually(t, "all three having joined", func() bool { return joins(t, f) == 3 })
+	time.Sleep(onItsWay)
 	release()
 	wg.Wait()
 

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/fleetcall/fleetcall/internal/fleet"
 	"github.com/fleetcall/fleetcall/internal/load"
@@ -73,8 +74,13 @@ func (b together) sendJoined(t *testing.T) *load.Result {
 	before := joins(t, b.fleet)
 	return b.send(t, func() {
 		eventually(t, "every flight having joined", func() bool { return joins(t, b.fleet)-before >= flights(t, b.fleet) })
+		time.Sleep(onItsWay)
 	})
 }
+
+// onItsWay is longer than a reply takes on its way: by what a leader knows of Redis' clock,
+// a function that ends sooner after a follower's join may have ended before it.
+const onItsWay = 500 * time.Millisecond
 
 // sum adds up what it reads of each replica.
 func sum(t *testing.T, f *fleet.Fleet, of func(*fleet.Replica) int) int {

@@ -238,3 +238,20 @@ func TestEachCauseOfFallbacksHasAStretchOfItsOwn(t *testing.T) {
 		now = now.Add(time.Second)
 	}
 }
+
+func TestTheLogSaysWhatRedisRefused(t *testing.T) {
+	for refusal, change := range map[string][]any{
+		"NOREPLICAS Not enough good replicas to write": {"CONFIG", "SET", "min-replicas-to-write", "1"},
+		"READONLY You can't write against a read only": {"REPLICAOF", "127.0.0.1", "1"},
+	} {
+		redis := redisrig.Start(t)
+		r := start(t, "--redis-url", redis.URL())
+		if err := redis.Client().Do(t.Context(), change...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if role := r.expect(t, "/product/coalesced/1", http.StatusOK).Get("X-Coalesce-Role"); role != "fallback" {
+			t.Errorf("%s: the role is %s", refusal, role)
+		}
+		eventually(t, "logged", func() bool { return strings.Contains(r.log.String(), refusal) })
+	}
+}

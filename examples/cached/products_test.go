@@ -27,6 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // calm is a time that no stall of a busy machine reaches.
 const calm = time.Minute
 
+// onItsWay is longer than a reply takes on its way: by what a leader knows of Redis' clock,
+// a function that ends sooner after a follower's join may have ended before it.
+const onItsWay = 100 * time.Millisecond
+
 // gated is a database whose queries end when the test lets them.
 type gated struct {
 	*shop.Memory
@@ -103,6 +107,7 @@ func (f *fleet) ask(id string) []chan got {
 		}
 		return nil
 	})
+	time.Sleep(onItsWay)
 	return answers
 }
 

@@ -113,7 +113,8 @@ func (c *connection) loop() {
 		s.mu.Unlock()
 		came, err := c.read(pubsub)
 		_ = pubsub.Close()
-		left := c.disconnected(!came)
+		_, moved := redis.IsMovedError(err)
+		left := c.disconnected(!came && !moved)
 		if s.ctx.Err() != nil {
 			return
 		}
@@ -121,7 +122,7 @@ func (c *connection) loop() {
 		if left {
 			return
 		}
-		if refusal := redis.Error(nil); errors.As(err, &refusal) {
+		if refusal := redis.Error(nil); errors.As(err, &refusal) && !moved {
 			c.backoff = min(max(2*c.backoff, minRefused), maxRefused)
 		} else {
 			c.backoff = longer(c.backoff)
@@ -265,7 +266,8 @@ func (c *connection) served() {
 }
 
 // disconnected wakes every waiter of the connection to peek: messages are being missed.
-// Where nothing ever came on it, the server counts as one that refuses to subscribe.
+// Where nothing ever came on it, the server counts as one that refuses to subscribe,
+// unless it only has the channel's slot no more.
 // It returns true for a shard's connection, which is left for good.
 func (c *connection) disconnected(refused bool) (left bool) {
 	s := c.subs

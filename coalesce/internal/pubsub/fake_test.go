@@ -26,6 +26,7 @@ type fakeServer struct {
 	refuses  bool // every connection
 	deaf     bool // it reads, and answers nothing but the handshake
 	unable   bool // it refuses to subscribe
+	moved    bool // it says that another server has the channel
 	dials    int
 	conns    map[*fakeConn]bool
 	commands []string // what it was sent, without the handshake
@@ -117,6 +118,9 @@ func (f *fakeServer) answer(c *fakeConn, command []string) string {
 	answer := ""
 	if f.unable && name == "SUBSCRIBE" {
 		return "-NOPERM this user has no permissions to run the 'subscribe' command\r\n"
+	}
+	if f.moved && name == "SUBSCRIBE" {
+		return "-MOVED 1 127.0.0.1:1\r\n"
 	}
 	switch name {
 	case "SUBSCRIBE", "UNSUBSCRIBE":

@@ -79,8 +79,6 @@ type Subscriptions struct {
 type subscription struct {
 	channel   string
 	on        *connection // nil while it is not known which shard has it
-	placed    bool        // on was set before
-	address   string      // of the connection that it is on, or was
 	confirmed bool        // by the server, on the present connection
 	waiters   map[*Waiter]struct{}
 	idle      *list.Element // when it has no waiter
@@ -224,7 +222,7 @@ func (s *Subscriptions) place(sub *subscription, backoff time.Duration) {
 		return
 	}
 	if s.cluster == nil {
-		sub.on, sub.placed = s.main, true
+		sub.on = s.main
 		s.main.subscribe(sub.channel)
 		return
 	}
@@ -255,7 +253,7 @@ func (s *Subscriptions) placeOn(sub *subscription, client *redis.Client, backoff
 	if c == nil {
 		c = s.connect(client, client.Options().Addr, backoff)
 	}
-	sub.on, sub.placed, sub.address = c, true, c.address
+	sub.on = c
 	c.subscribe(sub.channel)
 	if s.refusing[c.address] {
 		sub.wakeAll()

@@ -146,6 +146,25 @@ func TestWhoIsConfirmedLateBecauseManyAreWaitsOn(t *testing.T) {
 	})
 }
 
+// TestAChannelThatMovedIsNotRefused has a server answer as one of a Cluster whose slot has
+// moved: the client is about to learn where it is.
+func TestAChannelThatMovedIsNotRefused(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		w := confirmed(t, s, "c")
+		server.change(func(f *fakeServer) { f.moved = true })
+		server.cut()
+		time.Sleep(5 * minBackoff)
+		if refused(w) {
+			t.Error("it is said to be refused")
+		}
+		server.change(func(f *fakeServer) { f.moved = false })
+		time.Sleep(maxBackoff)
+		if n := w.Take(flight); !n.Confirmed {
+			t.Error("it is not confirmed again")
+		}
+	})
+}
+
 // TestRetryDoesNotWaitForTheNextAttempt has a server come back.
 func TestRetryDoesNotWaitForTheNextAttempt(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, h *heard) {

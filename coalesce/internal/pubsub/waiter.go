@@ -75,7 +75,7 @@ func (w *Waiter) Take(flight string) (n News) {
 		}
 	}
 	n.Missed, n.Confirmed = w.missed, w.confirmed
-	n.Refused = !w.sub.confirmed && w.sub.placed && w.subs.refusing[w.sub.address]
+	n.Refused = !w.sub.confirmed && w.sub.on != nil && w.subs.refusing[w.sub.on.address]
 	w.messages, w.missed = nil, false
 	return n
 }

@@ -72,6 +72,10 @@ func newReplicaWith(t *testing.T, server *redisrig.Server, sampler trace.Sampler
 // calm is a time that no stall of a busy machine reaches.
 const calm = time.Minute
 
+// onItsWay is longer than a reply takes on its way: by what a leader knows of Redis' clock,
+// a function that ends sooner after a follower's join may have ended before it.
+const onItsWay = 100 * time.Millisecond
+
 // wait waits until ok.
 func wait(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -114,6 +118,7 @@ func shareValue(t *testing.T, server *redisrig.Server, a, b replica, value strin
 		return strings.HasPrefix(client.Get(context.Background(), "fleetcall:rows:{k}:lease").Val(), "1")
 	})
 	time.Sleep(50 * time.Millisecond) // so that the function runs when the follower has joined, whatever time a reply took
+	time.Sleep(onItsWay)
 	close(joined)
 	if err := errors.Join(<-done, <-done); err != nil {
 		t.Fatal(err)
