@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -99,5 +100,82 @@ func TestStatsHaveNoSecretsOfRedis(t *testing.T) {
 		if got := redisServers([]distributed.ServerStats{{State: distributed.ServerDown, Why: why}})[0].Why; got != want {
 			t.Errorf("%q became %q, want %q", why, got, want)
 		}
+	}
+}
+
+func TestRedisThatIsDownAtStartOrLaterIsDegradedAndLoggedOnce(t *testing.T) {
+	redis := redisrig.Start(t, "--requirepass", "hunter2")
+	redis.Stop()
+	r := start(t, "--redis-url", redis.URL())
+	logged := func(down, up int) {
+		t.Helper()
+		is := func() bool {
+			return strings.Count(r.log.String(), `msg="fleetcall: Redis server down"`) == down && strings.Count(r.log.String(), `msg="fleetcall: Redis server up"`) == up
+		}
+		eventually(t, "logged as often as it changed", is)
+	}
+	health := func(want api.RedisStatus) {
+		t.Helper()
+		eventually(t, string(want), func() bool {
+			status, _, body := r.send(t, http.MethodGet, "/health")
+			var h api.Health
+			return json.Unmarshal(body, &h) == nil && status == http.StatusOK && h.Redis == want && (h.Status == "degraded") == (want == api.RedisDegraded)
+		})
+	}
+	work := func() {
+		t.Helper()
+		for range 5 {
+			r.expect(t, "/product/coalesced/1", http.StatusOK)
+		}
+	}
+	health(api.RedisDegraded)
+	work()
+	if st := get[api.Stats](t, r, "/stats?scope=fleet"); st.Note == "" || len(st.Replicas) != 1 {
+		t.Errorf("%+v", st)
+	}
+	logged(1, 0)
+	redis.Restart()
+	health(api.RedisConnected)
+	logged(1, 1)
+	work()
+	redis.Kill()
+	health(api.RedisDegraded)
+	work()
+	logged(2, 1)
+	if strings.Contains(r.log.String(), "hunter2") {
+		t.Errorf("the password is in the log:\n%s", r.log)
+	}
+}
+
+func TestFrozenRedisCostsNoRequestItsAnswer(t *testing.T) {
+	redis := redisrig.Start(t)
+	r := start(t, append([]string{"--redis-url", redis.URL()}, impatient...)...)
+	redis.Freeze()
+	t.Cleanup(redis.Thaw)
+	r.expect(t, "/product/coalesced/1", http.StatusOK)
+	if h := get[api.Health](t, r, "/health"); h.Redis != api.RedisDegraded || h.Status != "degraded" {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestWrongRedisPasswordIsDegradedAndStaysSecret(t *testing.T) {
+	redis := redisrig.Start(t, "--requirepass", "right")
+	r := start(t, "--redis-url", strings.Replace(redis.URL(), "right", "hunter2", 1))
+	status, _, body := r.send(t, http.MethodGet, "/health")
+	var h api.Health
+	if err := json.Unmarshal(body, &h); err != nil || status != http.StatusOK || h.Redis != api.RedisDegraded {
+		t.Errorf("%d %s", status, body)
+	}
+	for range 3 {
+		r.expect(t, "/product/coalesced/1", http.StatusOK)
+	}
+	down := func() []string { return r.lines(`msg="fleetcall: Redis server down"`) }
+	eventually(t, "the log says so", func() bool { return len(down()) > 0 })
+	if line := down()[0]; len(down()) != 1 || !strings.Contains(line, "kind=auth") || !strings.Contains(line, "WRONGPASS") || strings.Contains(r.log.String(), "hunter2") {
+		t.Errorf("the log:\n%s", r.log)
+	}
+	_, _, stats := r.send(t, http.MethodGet, "/stats")
+	if !strings.Contains(string(stats), `"why": "auth: WRONGPASS`) || strings.Contains(string(stats), "hunter2") {
+		t.Errorf("/stats: %s", stats)
 	}
 }

@@ -146,7 +146,7 @@ func (c *call[V]) finished(sent *redislink.Request, ended *endedFlight) {
 	command := sent.Command()
 	reply, err := g.fleet.link.Result(sent)
 	give := func() error {
-		if err != nil && command.Bytes() > largeOutcome && !redislink.NeverSent(err) {
+		if err != nil && command.Bytes() > largeOutcome && redislink.OwnFault(err) {
 			command = c.withoutOutcome(ended, err)
 			reply, err = g.fleet.link.Do(c.ctx, command)
 		}

@@ -171,6 +171,19 @@ func (f *Fleet) abandonAll() {
 	}
 }
 
+// learnTime asks Redis for its time, more than once, because the fastest reply tells it
+// best: a function that ends right after a follower has joined must not seem to have ended
+// before. On a Cluster, each server has a clock of its own.
+func (f *Fleet) learnTime() {
+	for i := 0; f.oneServer && i < 4; i++ {
+		told, sent, received, err := f.link.Time(context.Background())
+		if err != nil {
+			return // the first join tells it, too
+		}
+		f.clock(told, sent, received)
+	}
+}
+
 // clock returns the clock of Redis, which told the time in a reply that was received then.
 // The masters of a Cluster have one each: there, every flight has its own.
 func (f *Fleet) clock(told int64, sent, received time.Time) *protocol.Clock {

@@ -94,6 +94,7 @@ func (f *Fleet) connected() {
 		defer f.inflight.leave()
 		err := f.catchUp(connection)
 		f.link.Load(context.Background())
+		f.learnTime()
 		wait := min(f.set.redisTimeout/4, 100*time.Millisecond)
 		for err != nil && !f.inflight.closing() && !f.forgets.superseded(connection) {
 			if time.Since(confirmed) > f.set.group.leaseTTL {

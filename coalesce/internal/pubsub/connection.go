@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,8 @@ type connection struct {
 	address  string // of the shard's master; "" for the main connection
 	backoff  time.Duration
 	lastRead atomic.Int64 // Unix nanoseconds
+	// unreached: the last write that failed could not connect.
+	unreached atomic.Bool
 
 	// Guarded by subs.mu.
 	pubsub        *redis.PubSub
@@ -80,7 +83,8 @@ func (c *connection) send(write func(*redis.PubSub) error) {
 		return
 	}
 	c.subs.stopped.Go(func() {
-		if write(pubsub) != nil {
+		if err := write(pubsub); err != nil {
+			c.unreached.Store(isDial(err))
 			_ = pubsub.Close()
 		}
 	})
@@ -114,7 +118,7 @@ func (c *connection) loop() {
 		came, err := c.read(pubsub)
 		_ = pubsub.Close()
 		_, moved := redis.IsMovedError(err)
-		left := c.disconnected(!came && !moved)
+		left := c.disconnected(came || moved, isDial(err) || c.unreached.Swap(false))
 		if s.ctx.Err() != nil {
 			return
 		}
@@ -146,6 +150,11 @@ func (c *connection) read(pubsub *redis.PubSub) (came bool, err error) {
 		c.handle(message)
 	}
 	return came, err
+}
+
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 func longer(backoff time.Duration) time.Duration {
@@ -267,17 +276,19 @@ func (c *connection) served() {
 
 // disconnected wakes every waiter of the connection to peek: messages are being missed.
 // Where nothing ever came on it, the server counts as one that refuses to subscribe,
-// unless it only has the channel's slot no more.
+// unless it only has the channel's slot no more. One that could not be connected to may
+// have been away: that says nothing new.
 // It returns true for a shard's connection, which is left for good.
-func (c *connection) disconnected(refused bool) (left bool) {
+func (c *connection) disconnected(served, away bool) (left bool) {
 	s := c.subs
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.pubsub = nil
-	if refused {
-		s.refusing[c.address] = true
-	} else {
+	switch {
+	case served:
 		delete(s.refusing, c.address) // the next one may be better
+	case !away:
+		s.refusing[c.address] = true
 	}
 	left = c.address != ""
 	if left {

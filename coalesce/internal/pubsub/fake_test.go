@@ -46,7 +46,7 @@ func (f *fakeServer) dial(_ context.Context, _, _ string) (net.Conn, error) {
 	refuses := f.refuses
 	f.mu.Unlock()
 	if refuses {
-		return nil, errors.New("connection refused")
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	}
 	here, there := net.Pipe()
 	c := &fakeConn{Conn: there, channels: map[string]bool{}, out: make(chan string, 10*maxIdle), closed: make(chan struct{})}

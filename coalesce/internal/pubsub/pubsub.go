@@ -189,6 +189,9 @@ func (s *Subscriptions) Subscribe(channel string) *Waiter {
 	if isNew {
 		s.place(sub, 0)
 	}
+	if c := sub.on; c != nil && c.pubsub == nil && !s.refusing[c.address] {
+		s.retryNow() // the server may be there again
+	}
 	return w
 }
 
@@ -196,6 +199,11 @@ func (s *Subscriptions) Subscribe(channel string) *Waiter {
 func (s *Subscriptions) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.retryNow()
+}
+
+// retryNow wants s.mu held.
+func (s *Subscriptions) retryNow() {
 	close(s.retry)
 	s.retry = make(chan struct{})
 }

@@ -185,3 +185,47 @@ func TestRetryDoesNotWaitForTheNextAttempt(t *testing.T) {
 		}
 	})
 }
+
+// TestAServerThatWasAwayDoesNotRefuse has it come back while the next attempt to connect is
+// far away: who comes then has it made at once, and waits.
+func TestAServerThatWasAwayDoesNotRefuse(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		confirmed(t, s, "c").Close()
+		server.change(func(f *fakeServer) { f.refuses = true })
+		server.cut()
+		time.Sleep(time.Minute + maxBackoff/3)
+		server.change(func(f *fakeServer) { f.refuses = false })
+		began := time.Now()
+		for _, channel := range []string{"c", "d"} {
+			w := s.Subscribe(channel)
+			if n := w.Take(flight); n.Refused {
+				t.Errorf("who comes to %s is told to run alone", channel)
+			}
+			synctest.Wait()
+			if n := w.Take(flight); !n.Confirmed || time.Since(began) != 0 {
+				t.Errorf("who comes to %s has to wait: %+v", channel, n)
+			}
+		}
+	})
+}
+
+// TestAServerThatStaysAwayCostsOneWaiterItsTime is for a way to Redis that has commands
+// pass alone.
+func TestAServerThatStaysAwayCostsOneWaiterItsTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		server.change(func(f *fakeServer) { f.refuses = true })
+		server.cut()
+		time.Sleep(time.Minute)
+		first := s.Subscribe("c")
+		time.Sleep(timeout)
+		if refused(first) || !first.GiveUp() {
+			t.Error("it does not wait for its time")
+		}
+		for range 3 {
+			if !refused(s.Subscribe("d")) {
+				t.Error("the next one waits, too")
+			}
+			time.Sleep(2 * maxBackoff)
+		}
+	})
+}

@@ -232,3 +232,24 @@ func (e redisError) Error() string { return string(e) }
 
 // RedisError makes redisError a redis.Error.
 func (redisError) RedisError() {}
+
+// TestAPanicOfTheClientWhileScriptsAreLoadedIsSurvived has nobody wait for the answer.
+func TestAPanicOfTheClientWhileScriptsAreLoadedIsSurvived(t *testing.T) {
+	client := redis.NewClient(&redis.Options{})
+	defer client.Close()
+	client.AddHook(panics{})
+	l := newLinkTo(client, Config{})
+	defer l.Close()
+	l.Load(context.Background())
+}
+
+// panics is a hook that does, whatever is sent.
+type panics struct{ instant }
+
+func (panics) ProcessHook(redis.ProcessHook) redis.ProcessHook {
+	return func(context.Context, redis.Cmder) error { panic("hook's fault") }
+}
+
+func (panics) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(context.Context, []redis.Cmder) error { panic("hook's fault") }
+}

@@ -87,12 +87,20 @@ func isDial(err error) bool {
 
 // NeverSent says whether the command of this error cannot have run: it was never sent,
 // its connection was never made, or Redis refused it. A command for which it returns
-// false may have run.
+// false may have run. So may, rarely, one that the client has tried again after it had
+// lost a reply.
 func NeverSent(err error) bool {
 	if errors.As(err, new(unanswered)) {
 		return false
 	}
 	return errors.Is(err, ErrServerDown) || errors.Is(err, redis.ErrPoolTimeout) || isReply(err) || isDial(err)
+}
+
+// OwnFault says whether the command of this error may have failed because of what it is,
+// such as its size, at a server that is well.
+func OwnFault(err error) bool {
+	_, sign := signOf(err)
+	return errors.As(err, new(unanswered)) || !errors.Is(err, ErrServerDown) && (sign == slowness || sign == suspicion)
 }
 
 // A sign is what the end of a command says of its server. The later ones say more.

@@ -215,3 +215,28 @@ type limiter struct{}
 
 func (limiter) Allow() error       { return nil }
 func (limiter) ReportResult(error) {}
+
+// TestACommandsOwnFaultIsNotItsServersOrItsClients is about whether another command would
+// fare better.
+func TestACommandsOwnFaultIsNotItsServersOrItsClients(t *testing.T) {
+	for _, reply := range []string{"ERR max request size exceeded", "NOPERM this user has no permissions to run the 'evalsha' command"} {
+		if err := replied(t, reply); !OwnFault(err) {
+			t.Errorf("%v is not said to be the command's fault", err)
+		}
+	}
+	for _, reply := range []string{"OOM command not allowed when used memory > 'maxmemory'.", "LOADING Redis is loading the dataset in memory", "TRYAGAIN Multiple keys request during rehashing of slot"} {
+		if err := replied(t, reply); OwnFault(err) {
+			t.Errorf("%v is said to be the command's fault", err)
+		}
+	}
+	for _, err := range []error{context.DeadlineExceeded, io.EOF, errReset, unanswered{errRefused}} {
+		if !OwnFault(err) {
+			t.Errorf("%v is not said to be the command's fault", err)
+		}
+	}
+	for _, err := range []error{errRefused, redis.ErrPoolTimeout, ErrServerDown} {
+		if OwnFault(err) {
+			t.Errorf("%v is said to be the command's fault", err)
+		}
+	}
+}

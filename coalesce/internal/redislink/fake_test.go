@@ -110,14 +110,6 @@ func succeed(trip []*redis.Cmd) {
 	}
 }
 
-var errNetwork = errors.New("connection reset")
-
-func fail(trip []*redis.Cmd) {
-	for _, cmd := range trip {
-		cmd.SetErr(errNetwork)
-	}
-}
-
 // hold returns an answer that waits for release, and what receives once for each
 // round trip that has begun.
 func hold() (answer func([]*redis.Cmd), begun <-chan struct{}, release func()) {

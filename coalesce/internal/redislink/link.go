@@ -183,7 +183,20 @@ func (l *Link) Result(r *Request) (any, error) {
 func (l *Link) Load(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, l.config.Timeout)
 	defer cancel()
-	_ = protocol.Load(ctx, l.client)
+	_ = process(func() { _ = protocol.Load(ctx, l.client) })
+}
+
+// Time asks Redis for its time, in µs since 1970, beside all other commands. It returns
+// also when it asked, and when it had the reply.
+func (l *Link) Time(ctx context.Context) (told int64, sent, received time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.config.Timeout)
+	defer cancel()
+	var now time.Time
+	sent = time.Now()
+	if failed := process(func() { now, err = l.client.Time(ctx).Result() }); failed != nil {
+		err = failed
+	}
+	return now.UnixMicro(), sent, time.Now(), err
 }
 
 // Count counts a failure of the kind that has no Request, such as a lost subscription.

@@ -126,12 +126,20 @@ func (l *Link) dropUnused() {
 	l.sweep.Reset(sweepAfter)
 }
 
-// drop wants l.mu held. Requests on their way are answered all the same.
+// drop wants l.mu held. Requests on their way are answered all the same, and those who
+// wait until s is up are called.
 func (l *Link) drop(s *server) {
 	if l.servers[s.address] == s {
 		delete(l.servers, s.address)
 	}
 	s.close()
+	s.mu.Lock()
+	waiting := s.whenUp
+	s.whenUp = nil
+	s.mu.Unlock()
+	for _, f := range waiting {
+		go f() // it may ask for another server
+	}
 }
 
 // dropMoved drops a server of a Cluster that has come up because its keys have another.

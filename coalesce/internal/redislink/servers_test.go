@@ -231,3 +231,30 @@ func TestTheAddressIsOneThatAPersonUnderstands(t *testing.T) {
 		_ = client.Close()
 	}
 }
+
+// TestThoseWhoWaitForAServerThatIsDroppedAreCalled has the stand-in go down at a Cluster's
+// start, and a late reply tell the client where the slots are.
+func TestThoseWhoWaitForAServerThatIsDroppedAreCalled(t *testing.T) {
+	onCluster(t, func(t *testing.T, l *Link, _ *fakeRedis, _ *shape, low, high *trouble) {
+		thaw := low.freeze()
+		late := send(l, join("b"))
+		synctest.Wait()
+		high.refuse(errRefused)
+		_, _ = do(t, l, "a")
+		<-late.answered
+		called := make(chan struct{})
+		l.WhenUp("ns:g:{b}", func() { close(called) })
+		select {
+		case <-called:
+			t.Error("the server is not down")
+		default:
+		}
+		thaw()
+		select {
+		case <-called:
+		case <-time.After(time.Minute):
+			t.Error("who waits is never called")
+		}
+		high.refuse(nil)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,7 +111,8 @@ func TestEveryKeyInRedisExpires(t *testing.T) {
 	look := func(when string, names ...string) {
 		t.Helper()
 		all, forever := keysWithoutTTL(t, client)
-		if len(forever) > 0 {
+		counter := func(key string) bool { return key == "fleetcall:forgets" } // one for the whole fleet
+		if forever = slices.DeleteFunc(forever, counter); len(forever) > 0 {
 			t.Errorf("%s: without a TTL: %q", when, forever)
 		}
 		for _, name := range names {

@@ -66,6 +66,8 @@ var lateFinishes = []situation{
 			s.lease(another, 1)
 			s.counted(another, time.Minute)
 		}, plainFinish},
+	{"finish/lost-for-good", "Redis lost all that it had of this flight, which has a detached lease since.",
+		func(s *stage) { s.set("detached:"+this, "19999l", leaseTTL) }, plainFinish},
 	{"finish/lost", "the lease ran out. The flight cannot know who joined it: it publishes, and its leader has not died.", lost, plainFinish},
 	{"finish/lost-and-attempts-are-of-a-wrong-type", "the lease is gone, and a list stands as the attempts.",
 		func(s *stage) { s.wrongType("attempts") }, plainFinish},
@@ -78,7 +80,7 @@ var lateFinishes = []situation{
 	{"finish/lost-to-another-and-renewed", "another flight took the lease while the function ran, and a renewal has found that.",
 		func(s *stage) {
 			s.counted(this, time.Minute)
-			s.set("detached:"+this, "19999", leaseTTL)
+			s.set("detached:"+this, "19999l", leaseTTL)
 			s.lease(another, 0)
 			s.counted(another, time.Minute)
 		}, plainFinish},

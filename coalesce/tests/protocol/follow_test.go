@@ -54,7 +54,7 @@ var renews = []situation{
 		func(s *stage) { s.counted(this, 0) }, renew},
 	{"renew/vacant-after-another", "another flight had the lease meanwhile, and has died. This flight takes it again, and needs no detached one.",
 		func(s *stage) {
-			s.set("detached:"+this, "19999", leaseTTL)
+			s.set("detached:"+this, "19999l", leaseTTL)
 			s.counted(this, 0)
 			s.died(another)
 		}, renew},
@@ -64,9 +64,11 @@ var renews = []situation{
 	{"renew/lost-to-another-again", "another flight has the lease still.",
 		func(s *stage) {
 			s.lease(another, 0)
-			s.set("detached:"+this, "19999", leaseTTL)
+			s.set("detached:"+this, "19999l", leaseTTL)
 			s.counted(this, 0)
 		}, renew},
+	{"renew/lost-for-good", "Redis lost all that it had of this flight, and the reply that said so may have been lost, too.",
+		func(s *stage) { s.set("detached:"+this, "19999l", leaseTTL) }, renew},
 	{"renew/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease"); s.counted(this, 0) }, renew},
 	{"renew/forgotten", "the key was forgotten. The detached lease is extended.",
 		func(s *stage) { s.set("detached:"+this, "00000", 5*time.Minute) }, renew},

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -92,14 +95,17 @@ func (m *masters) readSlots(ctx context.Context) error {
 func (m *masters) hit(ctx context.Context, f fault, random *rand.Rand) error {
 	key := fmt.Sprintf("cluster-hot-%d", random.IntN(hotKeys))
 	master := m.cluster.Master(key)
-	ranges, err := master.Client().ClusterSlots(ctx).Result()
+	shards, err := master.Client().ClusterShards(ctx).Result()
 	if err != nil {
 		return err
 	}
 	var hit []string
-	for key, slot := range m.keys {
-		for _, r := range ranges {
-			if r.Start <= slot && slot <= r.End && r.Nodes[0].Addr == master.Addr {
+	for _, shard := range shards {
+		if !slices.ContainsFunc(shard.Nodes, func(n redis.Node) bool { return net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)) == master.Addr }) {
+			continue
+		}
+		for key, slot := range m.keys {
+			if slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= int64(slot) && int64(slot) <= r.End }) {
 				hit = append(hit, key)
 			}
 		}

@@ -157,22 +157,6 @@ func (f *facts) touched(from, to int64, after time.Duration, want func(*fault) b
 	return false
 }
 
-// timeWithoutFault returns how much of the time between from and to was free of faults
-// with such effects on one of the processes.
-func (f *facts) timeWithoutFault(from, to int64, want func(Effects) bool, processes ...string) time.Duration {
-	var free int64
-	for _, x := range f.faults {
-		if x.begin >= to || from >= to {
-			break
-		}
-		if want(x.effects) && slices.ContainsFunc(processes, x.hits) {
-			free += max(0, x.begin-from)
-			from = max(from, x.end)
-		}
-	}
-	return time.Duration(free + max(0, to-from))
-}
-
 // The functions below select faults by their effects.
 
 func losesKeys(e Effects) bool { return e.LosesKeys || e.Garbage }
@@ -180,7 +164,6 @@ func setsClock(e Effects) bool { return e.SetsClock }
 func stops(e Effects) bool     { return e.Stops }
 func unusable(e Effects) bool  { return e.Unusable }
 func fails(e Effects) bool     { return e.Unusable || e.Unreliable || e.Holds || e.Delay > 0 }
-func delays(e Effects) bool    { return fails(e) || e.Stops }
 
 // disturbs selects faults that affect their target without killing it.
 func disturbs(e Effects) bool { return e != Effects{} && e != Effects{Kills: true} }

@@ -34,6 +34,9 @@ else
   if type(detached) == 'string' and detached ~= '-' then
     joined = string.sub(detached, 1, 1) ~= '0'
     redis.call('DEL', KEYS[5])
+    if string.sub(detached, -1) == 'l' then
+      reply = -1
+    end
   else
     reply = 0
   end

@@ -16,7 +16,7 @@ if #attempts > 0 then
   for i = 1, #attempts, 2 do
     local left = (tonumber(attempts[i + 1]) or 0) - time[1] * 1000 - math.floor(time[2] / 1000)
     if left > 0 then
-      redis.call('SET', ARGV[1] .. attempts[i], '19999', 'PX', left)
+      redis.call('SET', ARGV[1] .. attempts[i], '19999l', 'PX', left)
     end
   end
 end

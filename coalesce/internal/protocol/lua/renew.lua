@@ -1,6 +1,7 @@
 -- renew: extend a flight's lease, or take it again if Redis lost it.
 -- KEYS  lease, attempts, detached lease of the flight
 -- ARGV  flight, lease TTL (ms), how long a death is counted (ms), what stands in the lease after the count
+-- A detached lease is: joined, and how many, as in a lease; then 'l' when the flight had lost its lease.
 -- reply {word, now (µs)}: 'held' it had its lease, or a detached one since the key was forgotten · 'retaken' nobody had it, now it has ·
 --       'lost' it has a detached one, for those who joined it · 'over' it was given up
 local time = redis.call('TIME')
@@ -21,10 +22,10 @@ elseif not lease and counted then
   redis.call('SET', KEYS[1], '1' .. ARGV[1] .. '9999' .. ARGV[4], 'PX', ARGV[2])
   redis.call('DEL', KEYS[3])
   word = 'retaken'
-elseif type(detached) == 'string' and not counted then
+elseif type(detached) == 'string' and string.sub(detached, -1) ~= 'l' then
   redis.call('PEXPIRE', KEYS[3], ARGV[2])
 else
-  redis.call('SET', KEYS[3], '19999', 'PX', ARGV[2])
+  redis.call('SET', KEYS[3], '19999l', 'PX', ARGV[2])
   word = 'lost'
 end
 if counted then
