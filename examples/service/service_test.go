@@ -25,6 +25,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // calm is a time that no stall of a busy machine reaches.
 const calm = time.Minute
 
+// patient is the same for Redis. When that is gone, Close waits for so long, at most, for a
+// server that can be told of what has ended.
+const patient = calm / 6
+
 // onItsWay is longer than a reply takes on its way: by what a leader knows of Redis' clock,
 // a function that ends sooner after a follower's join may have ended before it.
 const onItsWay = 100 * time.Millisecond
@@ -67,7 +71,7 @@ type replica struct {
 func start(t *testing.T, redis *redisrig.Server, database shop.Database, grace time.Duration, hooks ...distributed.Hook) *replica {
 	t.Helper()
 	s, err := newService(redis.Client(), database, slog.New(slog.DiscardHandler), distributed.WithHooks(hooks...),
-		distributed.WithRedisTimeout(calm), distributed.WithLeaseTTL(calm))
+		distributed.WithRedisTimeout(patient), distributed.WithLeaseTTL(patient))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,6 +34,10 @@ func TestMain(m *testing.M) {
 // calm is a time that no stall of a busy machine reaches.
 const calm = time.Minute
 
+// patient is the same for Redis. When that is gone, Close waits for so long, at most, for a
+// server that can be told of what has ended.
+const patient = calm / 6
+
 // onItsWay is longer than a reply takes on its way: by what a leader knows of Redis' clock,
 // a function that ends sooner after a follower's join may have ended before it.
 const onItsWay = 100 * time.Millisecond
@@ -50,7 +54,7 @@ func newReplica(t *testing.T, server *redisrig.Server, opts ...distributed.Optio
 	hook := coalesceprom.NewHook("rows")
 	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
 		DialTimeout: calm, ReadTimeout: calm, WriteTimeout: calm, PoolTimeout: calm})
-	fleet, err := distributed.Open(client, append([]distributed.Option{distributed.WithRedisTimeout(calm), distributed.WithLeaseTTL(calm), distributed.WithHooks(hook)}, opts...)...)
+	fleet, err := distributed.Open(client, append([]distributed.Option{distributed.WithRedisTimeout(patient), distributed.WithLeaseTTL(patient), distributed.WithHooks(hook)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
