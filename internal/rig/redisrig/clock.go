@@ -21,7 +21,7 @@ var clockSource []byte
 // Clock is the clock of one server, which a test sets.
 type Clock struct {
 	t       testing.TB
-	library string // is loaded into the server
+	preload string // is loaded into the server
 	file    string // says by how much the server's clock is ahead
 }
 
@@ -54,12 +54,12 @@ func newClock(t testing.TB, dir string) (*Clock, error) {
 	if missing := ClockMissing(); missing != "" {
 		return nil, errors.New("it needs " + missing)
 	}
-	c := &Clock{t: t, library: filepath.Join(dir, "clock.so"), file: filepath.Join(dir, "ahead")}
+	c := &Clock{t: t, preload: filepath.Join(dir, "clock.so"), file: filepath.Join(dir, "ahead")}
 	source := filepath.Join(dir, "clock.c")
 	if err := os.WriteFile(source, clockSource, 0o600); err != nil {
 		return nil, err
 	}
-	compile := exec.Command("gcc", "-O1", "-shared", "-fPIC", "-o", c.library, source)
+	compile := exec.Command("gcc", "-O1", "-shared", "-fPIC", "-o", c.preload, source)
 	if output, err := compile.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("gcc: %w\n%s", err, output)
 	}
@@ -83,5 +83,5 @@ func (c *Clock) Set(ahead time.Duration) {
 
 // environment is that of a server on this clock.
 func (c *Clock) environment() []string {
-	return append(os.Environ(), "LD_PRELOAD="+c.library, "FLEETCALL_CLOCK="+c.file)
+	return append(os.Environ(), "LD_PRELOAD="+c.preload, "FLEETCALL_CLOCK="+c.file)
 }
