@@ -50,7 +50,7 @@ func newReplicaWith(t *testing.T, server *redisrig.Server, sampler trace.Sampler
 		t.Fatal(err)
 	}
 	client := redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true, DialTimeout: calm, ReadTimeout: calm, WriteTimeout: calm, PoolTimeout: calm})
-	if r.fleet, err = distributed.Open(client, append([]distributed.Option{distributed.WithRedisTimeout(calm/6), distributed.WithLeaseTTL(calm/6), distributed.WithHooks(hook)}, more...)...); err != nil {
+	if r.fleet, err = distributed.Open(client, append([]distributed.Option{distributed.WithRedisTimeout(calm / 6), distributed.WithLeaseTTL(calm / 6), distributed.WithHooks(hook)}, more...)...); err != nil {
 		t.Fatal(err)
 	}
 	if r.group, err = distributed.NewGroup[string](r.fleet, "rows"); err != nil {

@@ -34,9 +34,7 @@ func TestMain(m *testing.M) {
 // calm is a time that no stall of a busy machine reaches.
 const calm = time.Minute
 
-// patient is the same for Redis. When that is gone, Close waits for so long, at most, for a
-// server that can be told of what has ended.
-const patient = calm / 6
+const patient = calm / 6 // the same for Redis, which Close waits for when it is gone
 
 // onItsWay is longer than a reply takes on its way: by what a leader knows of Redis' clock,
 // a function that ends sooner after a follower's join may have ended before it.
