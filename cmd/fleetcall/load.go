@@ -18,6 +18,7 @@ import (
 const maxIDs = 100_000
 
 type loadCmd struct {
+	Server      string `arg:"" optional:"" name:"server" placeholder:"URL" help:"Base URL of the server, instead of --url."`
 	URL         string `name:"url" env:"LOAD_URL" default:"http://localhost:8000" help:"Base URL of the server."`
 	Endpoint    string `env:"LOAD_ENDPOINT" enum:"normal,coalesced" default:"coalesced" help:"Endpoint to ask: normal or coalesced."`
 	IDs         string `name:"ids" aliases:"id" env:"LOAD_IDS" default:"1" placeholder:"1-100,7" help:"Product ids and ranges of them, asked in turn."`
@@ -39,10 +40,13 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	if c.Requests < 1 || c.Concurrency < 1 {
 		return errors.New("fleetcall: --requests and --concurrency have to be at least 1")
 	}
+	if c.Server != "" {
+		c.URL = c.Server
+	}
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.ContainsAny(c.URL, "?#") {
 		// The error does not quote the URL, which may have a password.
-		return errors.New("fleetcall: --url is not a URL like http://localhost:8000, without a query")
+		return errors.New("fleetcall: the server (the argument or --url) is not a URL like http://localhost:8000, without a query")
 	}
 	target := load.Target{Base: strings.TrimRight(c.URL, "/"), AdminToken: c.AdminToken}
 	file, err := createReport(c.Report)

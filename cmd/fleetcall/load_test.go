@@ -62,7 +62,7 @@ func TestCountsOfOneOfTwoReplicasAreNotTakenForTheFleets(t *testing.T) {
 		balancer := roundRobin(t, &passed, start(t, "--replica-id=r1", "--mode="+mode), start(t, "--replica-id=r2", "--mode="+mode))
 		path := filepath.Join(t.TempDir(), "out.html")
 		const reason = "answered, but the statistics are of r"
-		out, stderr, err := runLoad(t, "-n 40 -c 10 --url "+balancer.URL+" --report "+path)
+		out, stderr, err := runLoad(t, "-n 40 -c 10 "+balancer.URL+" --report "+path)
 		if err != nil || strings.Contains(out, "Queries prevented") || !strings.Contains(words(out), "not known: r") {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -209,6 +209,7 @@ func TestLoadAndDemoRefuseWhatCannotBe(t *testing.T) {
 		"load --url ftp://user:hunter2@localhost":        "--url",
 		"load --url http://user:hunter2@local%zzhost":    "--url",
 		"load --url localhost:8000":                      "--url",
+		"load localhost:8000":                            "--url",
 		"load -n 0":                                      "--requests",
 		"load -c -1":                                     "--concurrency",
 		"load --ids 5-1":                                 "--ids",

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -18,7 +17,6 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"github.com/joho/godotenv"
 )
 
 // version is set by the linker for a release.
@@ -84,6 +82,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		_, _ = fmt.Fprintf(stderr, "fleetcall: %v\nfleetcall --help lists the commands and their flags.\n", err)
 		return exitUsage
 	}
+	for _, sentence := range misspelt(parser.Model, os.Environ()) {
+		_, _ = fmt.Fprintln(stderr, sentence)
+	}
 	if err := command.Run(); err != nil {
 		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 			return exitFailure // by a signal, which needs no explanation
@@ -92,28 +93,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		return exitFailure
 	}
 	return 0
-}
-
-// loadEnvironment adds what the file sets and the environment does not. A
-// variable that is set to nothing counts as not set, as compose files leave
-// them.
-func loadEnvironment(file string) error {
-	if err := godotenv.Load(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		var access *fs.PathError
-		if errors.As(err, &access) {
-			return fmt.Errorf("fleetcall: reading %s: %w", file, err)
-		}
-		// The parser's own error quotes the file, which has passwords.
-		return fmt.Errorf("fleetcall: reading %s: it is not made of lines NAME=value", file)
-	}
-	for _, setting := range os.Environ() {
-		if name, value, ok := strings.Cut(setting, "="); ok && name != "" && value == "" {
-			if err := os.Unsetenv(name); err != nil {
-				return fmt.Errorf("fleetcall: reading the environment: %w", err)
-			}
-		}
-	}
-	return nil
 }
 
 type versionCmd struct{}

@@ -86,13 +86,40 @@ func TestFlagWinsOverEnvironmentWinsOverFile(t *testing.T) {
 }
 
 func TestFileThatIsNoEnvironmentIsRefusedWithoutItsText(t *testing.T) {
-	path := filepath.Join(t.TempDir(), ".env")
-	if err := os.WriteFile(path, []byte("ADMIN_TOKEN hunter2\n"), 0o600); err != nil {
-		t.Fatal(err)
+	for text, line := range map[string]string{
+		"ADMIN_TOKEN hunter2\n": "line 1",
+		"# settings\n\nDB_POOL_MAX=20\nADMIN_TOKEN hunter2\nQUERY_DELAY=1s\n":                                      "line 4",
+		"ADMIN_TOKEN=\"hunter2\nof several lines\"\nDB_POOL_MAX=20\nQUERY_DELAY 1s\nDB_POOL_MIN=\"1\nand more\"\n": "line 4",
+		"DB_POOL_MAX=20\nADMIN_TOKEN=\"hunter2\nQUERY_DELAY=1s\n":                                                  "line 2",
+	} {
+		path := filepath.Join(t.TempDir(), ".env")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := loadEnvironment(path)
+		if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), ".env") || !strings.Contains(err.Error(), line+" ") {
+			t.Errorf("%q: got %v, want %s", text, err, line)
+		}
 	}
-	err := loadEnvironment(path)
-	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), ".env") {
-		t.Errorf("got %v", err)
+}
+
+func TestAMisspeltVariableIsNamed(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("COALESCE_NAMESPCE", "shop")
+	t.Setenv("DB_HOST_OF_ANOTHER_PROGRAM", "hunter2")
+	t.Setenv("COALESCE_LEASE_TTL", "3s")
+	var stdout, stderr output
+	if code := run(t.Context(), []string{"version"}, &stdout, &stderr); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	says := stderr.String()
+	for _, want := range []string{"COALESCE_NAMESPCE", "did you mean COALESCE_NAMESPACE?", "DB_HOST_OF_ANOTHER_PROGRAM, which is no setting of fleetcall's and has no effect\n"} {
+		if !strings.Contains(says, want) {
+			t.Errorf("%q is not in: %s", want, says)
+		}
+	}
+	if strings.Contains(says, "hunter2") || strings.Contains(says, "COALESCE_LEASE_TTL") {
+		t.Errorf("it says too much: %s", says)
 	}
 }
 

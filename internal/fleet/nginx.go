@@ -131,11 +131,11 @@ func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io
 // hard limit allows. The soft limit, often 1,024, would be too low for a thousand
 // clients.
 func openFiles() string {
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max == 0 {
+	_, hard, known := process.OpenFiles()
+	if !known || hard == 0 {
 		return ""
 	}
-	return " worker_rlimit_nofile " + strconv.FormatUint(min(uint64(limit.Max), 65536), 10) + ";"
+	return " worker_rlimit_nofile " + strconv.FormatUint(min(hard, 65536), 10) + ";"
 }
 
 // waitReady returns when nginx passes requests on to a replica.

@@ -53,12 +53,6 @@ func (r *Replica) Kill() {
 	r.proc.Kill()
 }
 
-// Freeze suspends the process with SIGSTOP.
-func (r *Replica) Freeze() error { return r.proc.Signal(syscall.SIGSTOP) }
-
-// Thaw resumes a process that Freeze suspended.
-func (r *Replica) Thaw() error { return r.proc.Signal(syscall.SIGCONT) }
-
 // Pid returns the process id.
 func (r *Replica) Pid() int { return r.proc.Pid() }
 

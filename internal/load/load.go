@@ -18,6 +18,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/fleetcall/fleetcall/internal/process"
+
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
@@ -124,7 +126,7 @@ func (c *Config) check() (workers int, err error) {
 		c.Timeout = 5 * time.Minute
 	}
 	workers = min(c.Concurrency, c.Requests)
-	if limit, known := openFiles(); known && uint64(workers)+64 > limit {
+	if limit, _, known := process.OpenFiles(); known && uint64(workers)+64 > limit {
 		return 0, fmt.Errorf("fleetcall: %d requests at once need as many open files, and this process may open %d; raise the limit (ulimit -n) or lower the concurrency", workers, limit)
 	}
 	return workers, nil
@@ -288,12 +290,4 @@ func cause(err error) string {
 		return u.Err.Error()
 	}
 	return err.Error()
-}
-
-func openFiles() (limit uint64, known bool) {
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
-		return 0, false
-	}
-	return uint64(r.Cur), true
 }

@@ -3,7 +3,7 @@
 // A child gets its own process group, so that Ctrl-C in a terminal reaches only the
 // parent, which then stops its children in order. On Linux, the kernel signals the
 // child when the parent dies for any reason. On other systems, a parent that is killed
-// leaves its children running.
+// leaves its children running. On Windows a child's own children are not killed with it.
 package process
 
 import (
@@ -27,11 +27,14 @@ type Spec struct {
 	Stderr io.Writer
 	// Credential is the user that the process runs as. If it is nil, that is the
 	// parent's user. Only root may set it.
-	Credential *syscall.Credential
+	Credential *Credential
 	// DeathSignal is the signal that the kernel sends when the parent dies. Zero stands
 	// for SIGKILL. A program that has workers needs a signal on which it stops them.
 	DeathSignal syscall.Signal
 }
+
+// Credential is a user of the system.
+type Credential struct{ Uid, Gid uint32 }
 
 // Process is a child that is running or has ended.
 type Process struct {
@@ -86,20 +89,22 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Signal sends sig to the child. It returns no error if the child has ended.
+// Signal sends sig to the child. It returns no error if the child has ended. Windows knows
+// SIGTERM alone, which arrives as Ctrl-Break.
 func (p *Process) Signal(sig syscall.Signal) error {
-	err := p.cmd.Process.Signal(sig)
+	err := signal(p.cmd.Process, sig)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("fleetcall: signalling process %d: %w", p.Pid(), err)
 	}
 	return nil
 }
 
-// Kill sends SIGKILL to the child's process group and waits for the child.
+// Kill sends SIGKILL to the child's process group and waits for the child. On Windows it
+// ends the child alone.
 func (p *Process) Kill() {
 	if p.Running() {
 		// The group exists at least until Wait has returned for the child.
-		if err := syscall.Kill(-p.Pid(), syscall.SIGKILL); err != nil {
+		if err := killGroup(p.Pid()); err != nil {
 			_ = p.cmd.Process.Kill()
 		}
 	}

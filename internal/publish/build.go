@@ -20,7 +20,7 @@ import (
 type Platform struct{ OS, Arch string }
 
 // Platforms are those of a release.
-var Platforms = []Platform{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}}
+var Platforms = []Platform{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}, {"windows", "amd64"}}
 
 // ParsePlatforms reads platforms as linux/amd64,darwin/arm64; from an empty text, all of
 // a release.
@@ -157,11 +157,14 @@ func (b *build) install(ctx context.Context, p Platform) (string, error) {
 	if _, err := output(cmd); err != nil {
 		return "", err
 	}
-	binary := filepath.Join(gopath, "bin", "fleetcall")
-	if p.OS != runtime.GOOS || p.Arch != runtime.GOARCH {
-		binary = filepath.Join(gopath, "bin", p.OS+"_"+p.Arch, "fleetcall")
+	name := "fleetcall"
+	if p.OS == "windows" {
+		name += ".exe"
 	}
-	return binary, nil
+	if p.OS == runtime.GOOS && p.Arch == runtime.GOARCH {
+		return filepath.Join(gopath, "bin", name), nil
+	}
+	return filepath.Join(gopath, "bin", p.OS+"_"+p.Arch, name), nil
 }
 
 // check refuses a binary that is not of this version, or has a module in it whose

@@ -40,7 +40,7 @@ type Server struct {
 	t          testing.TB
 	postgres   string // path of the executable
 	dir        string
-	credential *syscall.Credential
+	credential *process.Credential
 	proc       *process.Process
 	offset     atomic.Int64 // position in the log from which statements count
 }
@@ -259,7 +259,7 @@ func (p *Server) start() error {
 
 // unprivileged returns the user that a server runs as if it refuses to run as root, or
 // nil if the test does not run as root.
-func unprivileged(t testing.TB) *syscall.Credential {
+func unprivileged(t testing.TB) *process.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return nil
@@ -273,5 +273,5 @@ func unprivileged(t testing.TB) *syscall.Credential {
 	if uidErr != nil || gidErr != nil {
 		t.Fatalf("fleetcall: the user postgres has ids %q and %q, which are no numbers", u.Uid, u.Gid)
 	}
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return &process.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
