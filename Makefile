@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e bench chaos model screenshots lint fmt tidy setup module-path release dist clean
+.PHONY: help build demo run test e2e bench scale chaos model screenshots lint fmt tidy setup module-path release dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,19 +18,26 @@ demo: build ## 1,000 requests at once with coalescing off, local and distributed
 run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 	./bin/fleetcall fleet
 
-# Tests wait for half of their time: one package more than there are cores is
-# tested at a time. The end-to-end tests go last and alone: a thousand requests have
-# to arrive while one query lasts.
+# Tests wait for half of their time: one package more than there are cores is tested at a
+# time, and one end-to-end test more. Those go last, because a thousand requests need all
+# cores. A debugger's tables are half of a linker's work, and make lint vets.
+BESIDE := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
+FASTER := -ldflags=-w -vet=off
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 30m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$')
-	$(GO) test ./bench
-	$(GO) test -race -timeout 30m ./e2e
+	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 30m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$')
+	$(GO) test $(FASTER) ./bench
+	$(GO) test -race -parallel $(BESIDE) $(FASTER) -timeout 30m ./e2e
 
 e2e: setup ## the end-to-end tests alone
-	$(GO) test -race -timeout 30m -v ./e2e
+	$(GO) test -race -parallel $(BESIDE) -timeout 30m -v ./e2e
 
 bench: build setup ## measure fleetcall beside its peers, and write docs/benchmarks.md
 	$(GO) run ./bench -binary bin/fleetcall -docs docs
+
+REPLICAS ?= 200
+
+scale: setup ## measure large fleets, and write their part of docs/benchmarks.md (REPLICAS=200)
+	$(GO) run ./bench -only scale -replicas $(REPLICAS) -docs docs
 
 TIME ?= 3m
 SEED ?= 0

@@ -113,7 +113,7 @@ func (s *Server) burst(c echo.Context) error {
 		return problemBurstBusy
 	}
 	defer s.bursting.Store(false)
-	members, note, err := s.callRoll(c.Request().Context())
+	members, _, note, err := s.callRoll(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -150,10 +150,10 @@ func (s *Server) burst(c echo.Context) error {
 
 // callRoll asks every replica whether it is there. The note is not empty when some did
 // not answer.
-func (s *Server) callRoll(ctx context.Context) (members []member, note string, err error) {
-	answers, _, note, err := s.ask(ctx, askRollCall, allReplicas)
+func (s *Server) callRoll(ctx context.Context) (members []member, missing int, note string, err error) {
+	answers, missing, note, err := s.ask(ctx, askRollCall, allReplicas)
 	if err != nil {
-		return nil, "", err
+		return nil, 0, "", err
 	}
 	for _, answer := range answers {
 		var m member
@@ -161,7 +161,7 @@ func (s *Server) callRoll(ctx context.Context) (members []member, note string, e
 			members = append(members, m)
 		}
 	}
-	return members, note, nil
+	return members, missing, note, nil
 }
 
 // askForShares asks the members of the roll call to run the plan, and returns their

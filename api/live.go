@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -74,7 +75,7 @@ type Lease struct {
 // /events.
 type Snapshot struct {
 	At       float64           `json:"at"`       // Unix seconds
-	Fleet    Stats             `json:"fleet"`    // the sum; its own list of replicas is empty
+	Fleet    Stats             `json:"fleet"`    // the sum, made by the replica that it names; its own list of replicas is empty
 	HotKeys  []HotKey          `json:"hot_keys"` // the fleet's hottest
 	Replicas []ReplicaSnapshot `json:"replicas"` // the replicas that answered, sorted by name
 }
@@ -96,12 +97,17 @@ func (s *Server) replicaSnapshot() ReplicaSnapshot {
 	return live
 }
 
-// snapshot asks every replica for its state and sums them up.
-func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
+// snapshot asks every replica for its state and sums them up, as JSON.
+func (s *Server) snapshot(ctx context.Context) ([]byte, error) {
 	answers, missing, note, err := s.ask(ctx, askLive, allReplicas)
 	if err != nil {
-		return Snapshot{}, err
+		return nil, err
 	}
+	return json.Marshal(s.sumUp(answers, missing, note))
+}
+
+// sumUp returns the snapshot of the replicas that answered.
+func (s *Server) sumUp(answers [][]byte, missing int, note string) Snapshot {
 	snap := Snapshot{
 		At:       float64(time.Now().UnixMilli()) / 1000,
 		Fleet:    Stats{Scope: scopeFleet, Replica: s.config.Replica, Mode: s.config.Mode, Note: note},
@@ -135,17 +141,18 @@ func (s *Server) snapshot(ctx context.Context) (Snapshot, error) {
 		return cmp.Or(cmp.Compare(b.Requests, a.Requests), cmp.Compare(a.Key, b.Key))
 	})
 	snap.HotKeys = snap.HotKeys[:min(hotShown, len(snap.HotKeys))]
-	return snap, nil
+	return snap
 }
 
-// event returns a snapshot as a server-sent event. If no snapshot can be made, it
-// returns a comment, which keeps the connection alive.
+// event returns a snapshot as a server-sent event. If there is none, it returns a comment,
+// which keeps the connection alive.
 func (s *Server) event(ctx context.Context) []byte {
-	snap, err := s.snapshot(ctx)
+	data, err := s.nextSnapshot(ctx)
 	if err == nil {
-		var data []byte
-		if data, err = json.Marshal(snap); err == nil {
-			text := "id: " + strconv.FormatInt(int64(snap.At*1000), 10) + "\nevent: snapshot\ndata: "
+		// It may be another replica's: it must not end the event, or begin another one.
+		var head struct{ At float64 }
+		if err = json.Unmarshal(data, &head); err == nil && !bytes.ContainsAny(data, "\r\n") {
+			text := "id: " + strconv.FormatInt(int64(head.At*1000), 10) + "\nevent: snapshot\ndata: "
 			return append(append([]byte(text), data...), "\n\n"...)
 		}
 	}

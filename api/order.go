@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,8 +21,8 @@ const (
 	askOrder = "order "
 	unsigned = "-" // stands for the signature where there is no token
 
-	orderReset = "reset"
-	orderBurst = "burst " // followed by the plan as JSON
+	orderReset = "reset " // followed by the instances that are to obey, as JSON
+	orderBurst = "burst " // followed by the plan as JSON, which names the instances too
 
 	// orderValid is how far apart the clocks of two replicas may be, and how long an
 	// order may be on its way.
@@ -35,8 +36,13 @@ const (
 // order is what a replica tells the fleet to do. Unlike any other question it changes the
 // replicas, so that it is signed with the admin token where there is one: who may publish
 // in Redis may not for that reason give orders.
+//
+// It names the instances that are to obey, each of which exists once: from when a replica
+// starts until it ends. So whoever reads an order cannot give it again to another fleet of
+// the same token, on whatever namespace, database or server, nor to a replica that has
+// started again and forgotten what it obeyed.
 type order struct {
-	Order string    `json:"order"` // orderReset, or orderBurst with a plan
+	Order string    `json:"order"` // orderReset or orderBurst, and for whom
 	From  string    `json:"from"`  // the replica that gives it
 	ID    string    `json:"id"`    // another one for each order
 	Sent  time.Time `json:"sent"`
@@ -73,8 +79,16 @@ func (s *Server) obey(ctx context.Context, question string) ([]byte, error) {
 	if plan, ok := strings.CutPrefix(o.Order, orderBurst); ok {
 		return s.runPlan(ctx, plan, refused)
 	}
-	if o.Order != orderReset {
+	names, ok := strings.CutPrefix(o.Order, orderReset)
+	if !ok {
 		return nil, fmt.Errorf("fleetcall: unknown order %q", o.Order)
+	}
+	var to []string
+	if err := json.Unmarshal([]byte(names), &to); err != nil {
+		return nil, fmt.Errorf("fleetcall: reading whom an order is for: %w", err)
+	}
+	if !slices.Contains(to, s.instance) {
+		return nil, nil // the asker does not expect an answer
 	}
 	if refused() {
 		return json.Marshal(refusal{s.config.Replica})

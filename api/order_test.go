@@ -42,18 +42,25 @@ func bare(t *testing.T, change func(*api.Config)) (*api.Server, *rig.Output) {
 	return server, log
 }
 
-// tapped is a fleet of one that remembers the last order.
+// tapped is a fleet whose last order is remembered, and does not come.
 type tapped struct {
-	server *api.Server
-	order  string
+	servers []*api.Server
+	order   string
 }
 
-func (f *tapped) Ask(ctx context.Context, question string, _ int) ([][]byte, int, error) {
+func (f *tapped) Ask(ctx context.Context, question string, _ int) (answers [][]byte, missing int, err error) {
 	if strings.HasPrefix(question, "order ") {
 		f.order = question
+		return nil, len(f.servers), nil
 	}
-	own, err := f.server.Answer(ctx, question)
-	return [][]byte{own}, 0, err
+	for _, s := range f.servers {
+		answer, err := s.Answer(ctx, question)
+		if err != nil {
+			return nil, 0, err
+		}
+		answers = append(answers, answer)
+	}
+	return answers, 0, nil
 }
 
 // post sends a request to a server without a port, and returns the body of the answer.
@@ -69,14 +76,26 @@ func post(t *testing.T, s *api.Server, token, path, body string) string {
 	return w.Body.String()
 }
 
-// giveOrder has a replica with this token reset the statistics of its fleet, and returns
-// the order that it sent.
-func giveOrder(t *testing.T, token string) string {
+// giveOrder has a replica with this token reset the statistics of a fleet of two, and
+// returns the order that it sent.
+func giveOrder(t *testing.T, token string, to *api.Server) string {
 	t.Helper()
 	fleet := &tapped{}
-	fleet.server, _ = bare(t, func(c *api.Config) { c.Replica, c.AdminToken, c.Fleet = "giver", token, fleet })
-	post(t, fleet.server, token, "/stats/reset?scope=fleet", "")
+	giver, _ := bare(t, func(c *api.Config) { c.Replica, c.AdminToken, c.Fleet = "giver", token, fleet })
+	fleet.servers = []*api.Server{giver, to}
+	post(t, giver, token, "/stats/reset?scope=fleet", "")
 	return fleet.order
+}
+
+// unsignedReset is the order of a replica without a token.
+func unsignedReset(t *testing.T, to *api.Server) string {
+	t.Helper()
+	_, text, _ := strings.Cut(strings.TrimPrefix(giveOrder(t, "", to), "order "), " ")
+	var o struct{ Order string }
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		t.Fatal(err)
+	}
+	return o.Order
 }
 
 func TestAnOrderOfAnotherTokenIsRefusedAndTheAnswerSaysByWhom(t *testing.T) {
@@ -141,7 +160,7 @@ func refused(t *testing.T, s *api.Server, question string) bool {
 func TestAnOrderIsObeyedOnceAndOnlyForAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := bare(t, func(c *api.Config) { c.AdminToken = "secret" })
-		order := giveOrder(t, "secret")
+		order := giveOrder(t, "secret", s)
 		if refused(t, s, order) {
 			t.Errorf("the order is refused: %s", log)
 		}
@@ -149,22 +168,22 @@ func TestAnOrderIsObeyedOnceAndOnlyForAMinute(t *testing.T) {
 			if !refused(t, s, order) {
 				t.Errorf("the order is obeyed again after %s", log)
 			}
-			time.Sleep(5 * time.Second)
+			time.Sleep(5 * time.Second) // of the bubble's time, as all here
 		}
 		if !strings.Contains(log.String(), "it came before") {
 			t.Errorf("log: %s", log)
 		}
-		late := giveOrder(t, "secret")
-		time.Sleep(61 * time.Second)
+		late := giveOrder(t, "secret", s)
+		time.Sleep(61 * time.Second) // longer than an order is valid
 		if !refused(t, s, late) || !strings.Contains(log.String(), "it was sent 1m1s ago") {
 			t.Errorf("an order of long ago is obeyed: %s", log)
 		}
 		for second := range 300 { // whenever the replica forgets the older ones
-			order := giveOrder(t, "secret")
+			order := giveOrder(t, "secret", s)
 			if refused(t, s, order) {
 				t.Errorf("second %d: the order is refused", second)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // so that each second of the minutes has its order
 			if !refused(t, s, order) {
 				t.Errorf("second %d: the order is obeyed again", second)
 			}
@@ -174,7 +193,7 @@ func TestAnOrderIsObeyedOnceAndOnlyForAMinute(t *testing.T) {
 
 func TestAnOrderThatWasChangedIsRefused(t *testing.T) {
 	s, _ := bare(t, func(c *api.Config) { c.AdminToken = "secret" })
-	order := giveOrder(t, "secret")
+	order := giveOrder(t, "secret", s)
 	signature, text, _ := strings.Cut(strings.TrimPrefix(order, "order "), " ")
 	for name, changed := range map[string]string{
 		"another sender":   strings.Replace(order, `"giver"`, `"other"`, 1),
@@ -183,14 +202,14 @@ func TestAnOrderThatWasChangedIsRefused(t *testing.T) {
 		"an empty one":     "order  " + text,
 		"a part of it":     "order " + signature[:8] + " " + text,
 		"in capitals":      "order " + strings.ToUpper(signature) + " " + text,
-		"another order":    strings.Replace(ordered(t, "x", "reset"), "order -", "order "+signature, 1),
+		"another order":    strings.Replace(ordered(t, "x", unsignedReset(t, s)), "order -", "order "+signature, 1),
 		"without a sender": strings.Replace(order, `"from":"giver",`, "", 1),
 	} {
 		if !refused(t, s, changed) {
 			t.Errorf("with %s it is obeyed: %s", name, changed)
 		}
 	}
-	for _, garbage := range []string{"order ", "order - ", "order -", "order - {", "order - []", "order " + signature, ordered(t, "x", ""), ordered(t, "y", "shutdown"), "reset", "burst {}"} {
+	for _, garbage := range []string{"order ", "order - ", "order -", "order - {", "order - []", "order " + signature, ordered(t, "x", ""), ordered(t, "z", "reset"), ordered(t, "z", "reset x"), ordered(t, "y", "shutdown"), "reset", "burst {}"} {
 		if raw, err := s.Answer(t.Context(), garbage); err == nil {
 			t.Errorf("%q is answered with %s", garbage, raw)
 		}
@@ -204,13 +223,13 @@ func TestRefusalsAreLoggedOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, log := bare(t, func(c *api.Config) { c.AdminToken = "secret" })
 		hostile := "a\nlevel=ERROR " + strings.Repeat("x", 100)
-		raw, err := json.Marshal(map[string]any{"order": "reset", "from": hostile, "id": "1", "sent": time.Now()})
+		raw, err := json.Marshal(map[string]any{"order": unsignedReset(t, s), "from": hostile, "id": "1", "sent": time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 300 { // in three seconds
 			refused(t, s, "order - "+string(raw))
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // of the bubble's time
 		}
 		if n := strings.Count(log.String(), "\n"); n != 3 {
 			t.Errorf("%d lines in three seconds:\n%s", n, log)
@@ -221,9 +240,32 @@ func TestRefusalsAreLoggedOnceASecond(t *testing.T) {
 	})
 }
 
-func TestAReplicaThatIsNotPlannedForAnswersNothingEvenToAStranger(t *testing.T) {
+func TestAReplicaThatIsNotOrderedAnswersNothingEvenToAStranger(t *testing.T) {
 	s, _ := bare(t, func(c *api.Config) { c.AdminToken = "secret" })
-	if raw, err := s.Answer(t.Context(), ordered(t, "x", `burst {"id":"x","product":1,"shares":{"another":3}}`)); raw != nil || err != nil {
-		t.Errorf("it answers %q, %v: the asker would count it", raw, err)
+	for _, order := range []string{`burst {"id":"x","product":1,"shares":{"another":3}}`, `reset ["another"]`, `reset []`} {
+		if raw, err := s.Answer(t.Context(), ordered(t, "x", order)); raw != nil || err != nil {
+			t.Errorf("%s: it answers %q, %v: the asker would count it", order, raw, err)
+		}
+	}
+}
+
+// TestAnOrderIsForThoseAloneWhoWereThere has somebody who reads the orders of one fleet give
+// them again: to a replica that was told, when it has started again, and to another fleet's
+// that has the same token and the same names.
+func TestAnOrderIsForThoseAloneWhoWereThere(t *testing.T) {
+	start := func() *api.Server {
+		s, _ := bare(t, func(c *api.Config) { c.Replica, c.AdminToken = "r", "secret" })
+		s.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/product/coalesced/1", nil))
+		return s
+	}
+	told, others := start(), start()
+	order := giveOrder(t, "secret", told)
+	for name, s := range map[string]*api.Server{"another fleet's": others, "one that has started again": start()} {
+		if raw, err := s.Answer(t.Context(), order); raw != nil || err != nil || s.Stats().TotalRequests != 1 {
+			t.Errorf("%s replica answers %q, %v, and counts %d requests", name, raw, err, s.Stats().TotalRequests)
+		}
+	}
+	if refused(t, told, order) || told.Stats().TotalRequests != 0 {
+		t.Error("the replica that was meant does not obey")
 	}
 }

@@ -63,6 +63,12 @@ type Fleet interface {
 	Ask(ctx context.Context, question string, expected int) (answers [][]byte, missing int, err error)
 }
 
+// Share begins to share messages with all replicas that give the same topic: at each
+// interval one of them calls produce, and next returns what that returned, at all of them.
+// It returns produce's error, or the context's. next is not called concurrently; its
+// context ends when no message is wanted any more, and the next one has another.
+type Share func(topic string, interval time.Duration, produce func(context.Context) ([]byte, error)) (next func(context.Context) ([]byte, error))
+
 // RedisStatus is the state of the connection to Redis in the body of /health.
 type RedisStatus string
 
@@ -93,6 +99,8 @@ type Config struct {
 	Around func(http.Handler) http.Handler
 	Leases func() Leases // nil: there is no distributed tier
 
+	// Share shares the snapshots of /events. If it is nil, each replica makes its own.
+	Share Share
 	// AdminToken is the bearer token that POST endpoints require, and with which replicas
 	// sign what they order each other to do. If it is empty, they require none, and do not
 	// sign.
@@ -125,10 +133,12 @@ type Server struct {
 	latency   latencies            // of both product endpoints
 	hot       *hot.Keys[int32]     // by product
 	snapshots *broadcast.Broadcast // of the fleet, for the watchers of /events
-	bursting  atomic.Bool          // this replica runs a client's burst
-	sharing   atomic.Bool          // this replica runs its share of a burst
-	orders    orders               // of this replica and to it
-	refusals  rate.Sometimes       // log lines about orders that are refused
+	// nextSnapshot returns the next one of the fleet as JSON: this replica's, or another's.
+	nextSnapshot func(context.Context) ([]byte, error)
+	bursting     atomic.Bool    // this replica runs a client's burst
+	sharing      atomic.Bool    // this replica runs its share of a burst
+	orders       orders         // of this replica and to it
+	refusals     rate.Sometimes // log lines about orders that are refused
 }
 
 // New returns a Server that does not serve yet. It returns an error if a required field
@@ -162,6 +172,10 @@ func New(config Config) (*Server, error) {
 		commonHeaders: httpheader.Common(), instance: rand.Text(), hot: hot.New[int32](hotWindow),
 		orders: orders{token: config.AdminToken}, refusals: rate.Sometimes{First: 1, Interval: time.Second}}
 	s.commonHeaders.Set("X-Replica", config.Replica)
+	s.nextSnapshot = s.snapshot
+	if config.Share != nil {
+		s.nextSnapshot = config.Share("snapshots", snapshotEvery, s.snapshot)
+	}
 	s.snapshots = broadcast.New(broadcast.Config{Message: s.event, Interval: snapshotEvery, MaxWatchers: maxWatchers})
 	s.routes()
 	s.http = &http.Server{

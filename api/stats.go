@@ -311,11 +311,7 @@ func (s *Server) reset(c echo.Context) error {
 			Message: "Statistics of this replica are reset.", Scope: scope, Replicas: []string{s.config.Replica},
 		})
 	}
-	question, err := s.newOrder(orderReset)
-	if err != nil {
-		return err
-	}
-	answers, missing, note, err := s.ask(c.Request().Context(), question, allReplicas)
+	answers, missing, note, err := s.resetAll(c.Request().Context())
 	if err != nil {
 		return err
 	}
@@ -339,4 +335,26 @@ func (s *Server) reset(c echo.Context) error {
 		answer.Message = "Statistics of 1 replica are reset."
 	}
 	return c.JSON(http.StatusOK, answer)
+}
+
+// resetAll asks who is there, as for a burst, and orders those to reset their statistics.
+func (s *Server) resetAll(ctx context.Context) (answers [][]byte, missing int, note string, err error) {
+	members, absent, note, err := s.callRoll(ctx)
+	if err != nil {
+		return nil, 0, "", err
+	}
+	var to []string
+	for _, m := range members {
+		to = append(to, m.Instance)
+	}
+	raw, err := json.Marshal(to)
+	if err != nil {
+		return nil, 0, "", fmt.Errorf("fleetcall: encoding an order: %w", err)
+	}
+	question, err := s.newOrder(orderReset + string(raw))
+	if err != nil {
+		return nil, 0, "", err
+	}
+	answers, missing, orderNote, err := s.ask(ctx, question, len(members))
+	return answers, absent + missing, cmp.Or(note, orderNote), err
 }

@@ -64,7 +64,7 @@ func (f *flights) fly() {
 	var executions atomic.Int64
 	fn := func(context.Context) ([]byte, error) {
 		began := time.Now()
-		time.Sleep(f.function)
+		time.Sleep(f.function) // the work that is shared
 		executions.Add(1)
 		ran.CompareAndSwap(0, int64(time.Since(began)))
 		return f.payload, nil

@@ -280,7 +280,7 @@ func growPayload(b *bench, s *section) {
 		waits.Lines[1].add(float64(payload), float64(p99)/1e6)
 	}
 	t.Note = "A payload goes to Redis once and from it once for each replica that listens on the key's channel, the leader among them if it has followed before: N + 1 times in all. " +
-		"Over 64 KiB it is fetched (a peek more for each follower) instead of published: N times. The line is straight as soon as it outweighs the commands' own bytes. " +
+		"Over 64 KiB it is stored and fetched in pieces of 512 KiB (a finish and a SET for each piece more, and for each follower a GET) instead of published: N times. The line is straight as soon as it outweighs the commands' own bytes. " +
 		"Runs above one are flights in which Redis took longer than it may (250 ms, and 64 ms for each MiB): their result is not shared, and each replica runs its own. " +
 		"At 1,000 replicas, 1 MiB is a gigabyte through one network card: there the answer is a smaller result, or a cache of one's own."
 	s.Tables = append(s.Tables, t)

@@ -99,7 +99,7 @@ func (p *holding) serve(client net.Conn) {
 		}
 		if p.oneIn > 0 && rand.IntN(p.oneIn) == 0 {
 			p.held.Add(1)
-			time.Sleep(p.hold)
+			time.Sleep(p.hold) // the slow write
 		}
 		if _, err := server.Write(buffer[:n]); err != nil {
 			return

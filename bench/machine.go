@@ -26,6 +26,17 @@ func machine() []string {
 	}
 }
 
+// loadAverage says how many processes wanted the machine when the run began: others than the run's
+// own make every figure of a large fleet worse. It is "" where that is not known.
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	load, _, _ := strings.Cut(string(text), " ")
+	return "Load average when the run began: " + load
+}
+
 func processor() string {
 	text, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -22,6 +22,8 @@ import (
 type bench struct {
 	binary string // fleetcall's path
 	quick  bool   // short rounds: to see that it works, not for figures
+	// replicas is the size of a large fleet.
+	replicas int
 	findings
 }
 
@@ -67,27 +69,32 @@ func (b *bench) section(part, title string) *section {
 var parts = []struct {
 	name    string
 	measure func(*bench)
+	apart   bool // it is measured when it is named, and has a place of its own on the page
 }{
-	{"local", measureLocal},
-	{"fleet", measureFleet},
-	{"lone", measureLone},
-	{"keys", measureKeys},
-	{"growth", measureGrowth},
-	{"trouble", measureTrouble},
-	{"program", measureProgram},
+	{name: "local", measure: measureLocal},
+	{name: "fleet", measure: measureFleet},
+	{name: "large", measure: measureLarge},
+	{name: "lone", measure: measureLone},
+	{name: "keys", measure: measureKeys},
+	{name: "growth", measure: measureGrowth},
+	{name: "trouble", measure: measureTrouble},
+	{name: "program", measure: measureProgram},
+	{name: scalePart, measure: measureScale, apart: true},
 }
 
 // options are the command line's.
 type options struct {
 	binary, docs, only, profile string
 	quick, json                 bool
+	replicas                    int
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/fleetcall", "path of the program, as make build makes it")
 	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and its plots into this directory")
-	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, lone, keys, growth, trouble, program")
+	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, growth, trouble, program, scale")
+	flag.IntVar(&o.replicas, "replicas", 20, "the size of the fleet of -only scale")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the only part to this file")
 	flag.BoolVar(&o.quick, "quick", false, "short rounds: to see that it works, not for figures")
 	flag.BoolVar(&o.json, "json", false, "print the only part's findings as JSON")
@@ -106,8 +113,11 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
-	if o.docs != "" && len(names) != len(parts) {
-		return errors.New("-docs wants all parts: leave -only out")
+	if o.docs != "" && o.only != "" && o.only != scalePart {
+		return errors.New("-docs wants all parts, or scale alone: leave -only out")
+	}
+	if o.replicas < 2 {
+		return errors.New("-replicas wants 2 at the least")
 	}
 	if o.json || o.profile != "" {
 		if len(names) != 1 {
@@ -118,7 +128,7 @@ func run(o options) error {
 	for _, line := range machine() {
 		fmt.Println(line)
 	}
-	begin := time.Now()
+	begin, load := time.Now(), loadAverage()
 	var all findings
 	for _, name := range names {
 		part, err := inProcess(o, name)
@@ -136,17 +146,23 @@ func run(o options) error {
 	if o.docs == "" {
 		return nil
 	}
+	if o.only == scalePart {
+		return all.writeScale(o.docs, o.replicas, load, time.Since(begin))
+	}
 	return all.writePage(o.docs, time.Since(begin))
 }
 
 // parts returns which parts to measure.
 func (o options) parts() ([]string, error) {
-	var known []string
+	var known, usual []string
 	for _, part := range parts {
 		known = append(known, part.name)
+		if !part.apart {
+			usual = append(usual, part.name)
+		}
 	}
 	if o.only == "" {
-		return known, nil
+		return usual, nil
 	}
 	names := slices.Compact(slices.Sorted(strings.SplitSeq(o.only, ",")))
 	for _, name := range names {
@@ -163,7 +179,7 @@ func inProcess(o options, name string) ([]byte, error) {
 	var out bytes.Buffer
 	child, err := process.Start(process.Spec{
 		Path:   value(os.Executable()),
-		Args:   []string{"-json", "-only", name, "-binary", o.binary, fmt.Sprintf("-quick=%v", o.quick)},
+		Args:   []string{"-json", "-only", name, "-binary", o.binary, fmt.Sprintf("-quick=%v", o.quick), fmt.Sprintf("-replicas=%d", o.replicas)},
 		Stdout: &out, Stderr: os.Stderr,
 	})
 	if err != nil {
@@ -187,7 +203,7 @@ func measurePart(o options, name string) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	b := &bench{binary: o.binary, quick: o.quick}
+	b := &bench{binary: o.binary, quick: o.quick, replicas: o.replicas}
 	begin := time.Now()
 	for _, part := range parts {
 		if part.name == name {

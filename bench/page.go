@@ -30,7 +30,9 @@ func (f *findings) writePage(docs string, took time.Duration) error {
 		}
 	}
 	var text strings.Builder
-	if err := page.Execute(&text, f.view(took)); err != nil {
+	view := f.view(took)
+	view.Section[scalePart] = keptScale(docs)
+	if err := page.Execute(&text, view); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(docs, "benchmarks.md"), []byte(text.String()), 0o644)

@@ -33,7 +33,7 @@ func measureFreshness(b *bench, s *section) {
 		for range 2 * troubledKeys {
 			calling.Go(func() {
 				for end := time.Now().Add(b.lasting(20 * time.Second)); time.Now().Before(end); {
-					time.Sleep(rand.N(2 * troubledFunction))
+					time.Sleep(rand.N(2 * troubledFunction)) // callers come at any time of a flight
 					all.add(f.timed(replica, keys[rand.IntN(len(keys))]))
 				}
 			})
@@ -191,7 +191,7 @@ func (f *troubled) leaveOne(key, order string) time.Duration {
 		gap = 0
 	}
 	leave(order == "the leader's callers")
-	time.Sleep(gap)
+	time.Sleep(gap) // those who leave first are gone by then
 	left := time.Now()
 	leave(order != "the leader's callers")
 	callers.Wait()

@@ -92,7 +92,7 @@ func measureFrozen(b *bench, s *section) {
 	for i := range b.rounds(5) {
 		f := troubledOn(server.Addr)
 		calls := f.stream(keysNamed("frozen", troubledKeys))
-		time.Sleep(around)
+		time.Sleep(around) // callers come all the while
 		froze := time.Now()
 		server.Freeze()
 		time.Sleep(frozen)

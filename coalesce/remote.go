@@ -212,6 +212,7 @@ func init() {
 		"fleetcall.ErrFlightTimeout": ErrFlightTimeout,
 		"fleetcall.ErrRemotePanic":   ErrRemotePanic,
 		"fleetcall.ErrGoexit":        ErrGoexit,
+		"fleetcall.ErrNoResult":      ErrNoResult,
 		"context.DeadlineExceeded":   context.DeadlineExceeded,
 	} {
 		RegisterError(name, err)

@@ -38,6 +38,7 @@ hidden byte REPLICAS = 2;
 hidden byte ATTEMPTS = 3;    /* MaxTakeovers + 1 */
 hidden byte APART;           /* 1: each caller comes to a replica of its own */
 hidden byte TOGETHER;        /* 1: all callers come to the first replica, and all Forgets to the last */
+hidden byte FACING;          /* 1: the first caller and all Forgets come to the last replica, the other callers to the first */
 hidden byte HOT;             /* 1: every replica is subscribed already */
 hidden byte LARGE;           /* 1: messages are notices; outcomes are fetched */
 hidden byte ENDLESS;         /* 1: a function returns only when it is cancelled */
@@ -51,6 +52,7 @@ hidden byte VANISHES;        /* leases that Redis drops before they are due */
 hidden byte FLUSHES;         /* Redis loses everything, or all strikes */
 hidden byte HANGS;           /* Redis answers nobody, for as long as it takes */
 hidden byte LOSSES;          /* messages that do not arrive, without a sign of it */
+hidden byte LOST_NOTICES;    /* the same of notices of a Forget on the key's channel */
 hidden byte FAILURES;        /* commands that fail: before Redis ran them, or after */
 hidden byte LATE_JOINS;      /* joins that fail, and which Redis runs later all the same */
 hidden byte LATE_FINISHES;   /* the same of finish */
@@ -60,6 +62,7 @@ hidden byte LEAVERS;         /* local callers that leave, the last of their flig
 hidden byte SHUTDOWNS;       /* leaders that give up though somebody waits */
 hidden byte RECONNECTS;      /* subscription connections that break */
 hidden byte FORGETS;         /* calls of Forget, on any replica */
+hidden byte ALIVE;           /* renewals that tell the followers that the flight lives */
 hidden byte EXPIRIES;        /* outcomes that outlive the hand-off TTL */
 
 hidden byte BREAK_JOIN_IGNORES_LEASE, BREAK_JOIN_LEAVES_NO_MARK, BREAK_JOIN_COMES_AFTER_ABANDON;
@@ -71,24 +74,29 @@ hidden byte BREAK_PEEK_IGNORES_STRIKE, BREAK_FINISH_DELETES_FOREIGN_LEASE;
 hidden byte BREAK_UNSURE_FINISHES, BREAK_ABANDON_SAYS_NOTHING, BREAK_ABANDON_GIVEN_UP_WHILE_DOWN;
 hidden byte BREAK_LEAVE_NOT_SENT, BREAK_REPEATED_LEAVE_COUNTS, BREAK_LEADER_ASKS_ONCE, BREAK_WAITS_FOR_DOWN_SERVER;
 hidden byte BREAK_FORGET_DETACHES_NOTHING, BREAK_FORGET_KEEPS_LEASE;
-hidden byte BREAK_RECONNECT_FORGETS_NOTHING, BREAK_RECONNECT_FORGETS_ALL, BREAK_NOTICES_ONLY_COUNTED;
-hidden byte BREAK_NUMBER_BEFORE_NOTICE;
+hidden byte BREAK_FORGET_TELLS_NO_LEADER, BREAK_FORGET_TELLS_NO_FOLLOWER, BREAK_FORGET_SKIPS_DUE;
+hidden byte BREAK_FORGET_SILENT_WITHOUT_LEADER;
+hidden byte BREAK_RECONNECT_ASKS_NOTHING, BREAK_RECONNECT_SKIPS_JOINS, BREAK_RECONNECT_FORGETS_ALL;
+hidden byte BREAK_PEEK_TELLS_NO_FORGET, BREAK_LOST_KEEPS_LOCAL_FLIGHT;
+hidden byte BREAK_ALIVE_TELLS_NO_FORGET, BREAK_ALIVE_STOPS_LEASE_TIMER;
+hidden byte BREAK_ASK_IGNORES_MARK, BREAK_STORE_NOT_RENEWED, BREAK_NOTICE_BEFORE_PIECES;
 hidden byte BREAK_LOCAL_TIER_IGNORES_AGE, BREAK_MESSAGE_IGNORES_AGE, BREAK_FETCH_IGNORES_AGE;
 hidden byte BREAK_TAKES_ANY_MESSAGE, BREAK_SUBSCRIBE_WITHOUT_PEEK;
 
 hidden byte WITNESS_TAKEOVER, WITNESS_POISONED, WITNESS_FETCHED, WITNESS_ABANDONED, WITNESS_LATE_OUTCOME;
-hidden byte WITNESS_JOIN_TOO_LATE, WITNESS_RETAKEN, WITNESS_DETACHED_WHEN_LOST, WITNESS_ASKED_AGAIN;
+hidden byte WITNESS_JOIN_TOO_LATE, WITNESS_RETAKEN, WITNESS_LOST_TO_ANOTHER, WITNESS_ASKED_AGAIN;
 hidden byte WITNESS_TOO_OLD, WITNESS_MISSED_FORGET, WITNESS_FALLBACK;
+hidden byte WITNESS_ALIVE, WITNESS_RELEASED_UNSTORED, WITNESS_PIECES_GONE;
 
 #define setting(name) { char *value = getenv(#name); if (value) name = atoi(value); }
 
 inline read_settings() {
 	c_code {
-		setting(CALLERS) setting(REPLICAS) setting(ATTEMPTS) setting(APART) setting(TOGETHER) setting(HOT)
+		setting(CALLERS) setting(REPLICAS) setting(ATTEMPTS) setting(APART) setting(TOGETHER) setting(FACING) setting(HOT)
 		setting(LARGE) setting(ENDLESS) setting(LEASE_TIMER) setting(THAWS) setting(CRASHES) setting(STOPS)
 		setting(VANISHES) setting(FLUSHES) setting(HANGS) setting(LOSSES) setting(FAILURES) setting(LATE_JOINS)
 		setting(LATE_FINISHES) setting(LATE_RENEWALS) setting(EARLY) setting(LEAVERS) setting(SHUTDOWNS)
-		setting(RECONNECTS) setting(FORGETS) setting(EXPIRIES) setting(BREAK_JOIN_IGNORES_LEASE)
+		setting(RECONNECTS) setting(FORGETS) setting(EXPIRIES) setting(ALIVE) setting(LOST_NOTICES) setting(BREAK_JOIN_IGNORES_LEASE)
 		setting(BREAK_JOIN_LEAVES_NO_MARK) setting(BREAK_JOIN_COMES_AFTER_ABANDON)
 		setting(BREAK_DEATHS_NOT_COUNTED) setting(BREAK_VANISHED_LEASE_COUNTS)
 		setting(BREAK_FINISH_CLEARS_FOREIGN_STRIKES) setting(BREAK_FINISH_CLEARS_LIVING_STRIKES)
@@ -100,22 +108,29 @@ inline read_settings() {
 		setting(BREAK_ABANDON_SAYS_NOTHING) setting(BREAK_ABANDON_GIVEN_UP_WHILE_DOWN)
 		setting(BREAK_LEAVE_NOT_SENT) setting(BREAK_REPEATED_LEAVE_COUNTS) setting(BREAK_LEADER_ASKS_ONCE)
 		setting(BREAK_WAITS_FOR_DOWN_SERVER) setting(BREAK_FORGET_DETACHES_NOTHING)
-		setting(BREAK_FORGET_KEEPS_LEASE) setting(BREAK_RECONNECT_FORGETS_NOTHING)
-		setting(BREAK_RECONNECT_FORGETS_ALL) setting(BREAK_NOTICES_ONLY_COUNTED)
-		setting(BREAK_NUMBER_BEFORE_NOTICE) setting(BREAK_LOCAL_TIER_IGNORES_AGE)
+		setting(BREAK_FORGET_KEEPS_LEASE) setting(BREAK_FORGET_TELLS_NO_LEADER)
+		setting(BREAK_FORGET_TELLS_NO_FOLLOWER) setting(BREAK_FORGET_SKIPS_DUE)
+		setting(BREAK_FORGET_SILENT_WITHOUT_LEADER) setting(BREAK_RECONNECT_ASKS_NOTHING)
+		setting(BREAK_RECONNECT_SKIPS_JOINS) setting(BREAK_RECONNECT_FORGETS_ALL)
+		setting(BREAK_PEEK_TELLS_NO_FORGET) setting(BREAK_LOST_KEEPS_LOCAL_FLIGHT)
+		setting(BREAK_ALIVE_TELLS_NO_FORGET) setting(BREAK_ALIVE_STOPS_LEASE_TIMER)
+		setting(BREAK_ASK_IGNORES_MARK) setting(BREAK_STORE_NOT_RENEWED)
+		setting(BREAK_NOTICE_BEFORE_PIECES) setting(BREAK_LOCAL_TIER_IGNORES_AGE)
 		setting(BREAK_MESSAGE_IGNORES_AGE) setting(BREAK_FETCH_IGNORES_AGE) setting(BREAK_TAKES_ANY_MESSAGE)
 		setting(BREAK_SUBSCRIBE_WITHOUT_PEEK) setting(WITNESS_TAKEOVER) setting(WITNESS_POISONED)
 		setting(WITNESS_FETCHED) setting(WITNESS_ABANDONED) setting(WITNESS_LATE_OUTCOME)
-		setting(WITNESS_JOIN_TOO_LATE) setting(WITNESS_RETAKEN) setting(WITNESS_DETACHED_WHEN_LOST)
+		setting(WITNESS_JOIN_TOO_LATE) setting(WITNESS_RETAKEN) setting(WITNESS_LOST_TO_ANOTHER)
 		setting(WITNESS_ASKED_AGAIN) setting(WITNESS_TOO_OLD) setting(WITNESS_MISSED_FORGET)
-		setting(WITNESS_FALLBACK)
+		setting(WITNESS_FALLBACK) setting(WITNESS_ALIVE) setting(WITNESS_RELEASED_UNSTORED)
+		setting(WITNESS_PIECES_GONE)
 	};
 	assert(CALLERS <= MOST_CALLERS && REPLICAS <= MOST_REPLICAS && FORGETS <= MOST_FORGETS);
 	assert(!APART || CALLERS <= REPLICAS);
 	crashes = CRASHES; stops = STOPS; vanishes = VANISHES; flushes = FLUSHES; hangs = HANGS;
 	losses = LOSSES; failures = FAILURES; late_joins = LATE_JOINS;
 	late_finishes = LATE_FINISHES; late_renewals = LATE_RENEWALS; early = EARLY;
-	leavers = LEAVERS; shutdowns = SHUTDOWNS; reconnects = RECONNECTS; expiries = EXPIRIES
+	leavers = LEAVERS; shutdowns = SHUTDOWNS; reconnects = RECONNECTS; expiries = EXPIRIES;
+	alive_messages = ALIVE; lost_notices = LOST_NOTICES
 }
 
 #define NONE 0
@@ -129,22 +144,23 @@ inline read_settings() {
 /* Words of the scripts' replies, kinds of messages, states of a subscription,
  * and how a call came by its answer. */
 mtype = { lead, follow, poisoned, too_late, done, running_, gone };
-mtype = { value, notice, abandoned, confirmation, control_confirmation, forgotten };
+mtype = { value, notice, abandoned, alive, alive_forgotten, confirmation, control_confirmation, forgotten, forgotten_by_leader };
 mtype = { cold, asked, confirmed };
 mtype = { answered_, failed };
 
 /* ------------------------------------------------------------------ Redis */
 
 byte lease;            /* the flight that holds it, or NONE */
-byte detached;         /* set of flights with a detached lease */
-byte marked;           /* set of flights that somebody has joined, with a lease or a detached one */
+byte detached;         /* set of attempts that were forgotten, or have lost their lease, and are not due: no strikes */
+byte marked;           /* set of flights that somebody has joined, with a lease or detached */
 byte count[MOST_CALLERS + 1]; /* how many have joined, and not left; MANY: not known */
-byte strikes;          /* set of flights in the hash of strikes */
+byte strikes;          /* set of the other attempts */
 byte due;              /* those of them whose lease was due by now */
 byte over;             /* set of flights given up whose join is yet to come */
 byte stored;           /* set of flights whose result key exists */
+byte pieces;           /* set of flights whose large outcome is stored */
 byte subscribed;       /* set of replicas that Redis publishes the channel to */
-byte control;          /* the same of the control channel */
+byte control;          /* set of replicas that are subscribed to their own control channel */
 byte forgets;          /* how often Forget was called */
 bool frozen;           /* Redis answers nobody */
 
@@ -165,6 +181,12 @@ byte heard_value[MOST_CALLERS + 1], heard_notice[MOST_CALLERS + 1], heard_abando
 byte finishing;             /* set of flights whose finish is on its way */
 byte renewing;              /* set of flights whose leader renews in time, or finishes in time */
 byte fallback;              /* set of flights whose function runs without a lease */
+byte listening;             /* set of those of them that hear of a Forget */
+byte joins;                 /* set of calls whose join is on its way, or its reply */
+byte leads;                 /* set of calls whose function runs with a lease, or has run, and was not shared yet */
+byte asks;                  /* set of them that are to ask Redis whether they were forgotten */
+byte caught_up;             /* set of replicas whose control channel is confirmed, and that have seen to its leaders */
+byte heard_alive[MOST_CALLERS + 1], heard_alive_forgotten[MOST_CALLERS + 1];
 
 /* How each local flight ended, for the callers that joined it. */
 byte ended_calls;
@@ -182,22 +204,29 @@ byte overdue;          /* set of flights that Redis has not heard of in time, th
 byte shared;           /* set of flights whose finish Redis has run */
 byte late;             /* set of flights whose finish came while another led; for its witness */
 byte victims;          /* leaders that died since an outcome was shared */
-byte heard_of[MOST_REPLICAS];      /* set of the Forgets that this replica knows of */
-byte begun_before[MOST_FORGETS + 1]; /* by the number of a Forget */
+byte lost_leases;      /* set of flights that were told that Redis has lost their lease */
+byte storing;          /* set of flights whose large outcome is being stored */
+byte heard_of[MOST_REPLICAS];      /* set of the Forgets that this replica knows of, or should */
+byte unheard[MOST_REPLICAS];       /* set of those that it has missed, or is about to learn of */
+byte notice_lost[MOST_REPLICAS];   /* set of those whose notice was lost without a sign */
+byte begun_before[MOST_FORGETS + 1]; /* by the number of a Forget: flights that it has reached */
+byte ever_forgotten;   /* set of flights begun before any Forget */
+byte strays[MOST_FORGETS + 1];     /* flights begun before it of which Redis had nothing */
 
 /* What may go wrong still. */
 byte crashes, stops, vanishes, flushes, hangs, losses, failures, early;
 byte late_joins, late_finishes, late_renewals;
-byte leavers, shutdowns, reconnects, expiries;
+byte leavers, shutdowns, reconnects, expiries, alive_messages, lost_notices;
 byte late_join, late_finish, late_renew; /* sets of flights with such a command still on its way */
 
 /* The verdicts. Spin names the one that a trail ends with. */
+hidden byte P2_outcome_found;
 hidden byte P1_one_flight, P1_flight_kept_while_renewed, P1_vacant_lease_taken_again;
 hidden byte P3_joined_that_flight, P3_not_stale;
 hidden byte P4_forgotten_flight_not_joined, P4_nothing_forgotten_unless_missed;
 hidden byte P6_attempts_bounded, P6_only_deaths_count;
 hidden byte queue_long_enough;
-hidden byte i, was_marked;
+hidden byte i, was_marked, was_detached, told, published, attempts;
 
 /* The flights begun before any of these Forgets. */
 #define before_forgets(set) ((has(set, 1) -> begun_before[1] : 0) | (has(set, 2) -> begun_before[2] : 0))
@@ -311,8 +340,14 @@ inline peek_script(flight, reply) {
 	fi
 }
 
-/* renew.lua. A flight that is over, or forgotten, has no strike. */
+/* renew.lua. A flight that is over, or forgotten, has no strike. One of which Redis has
+ * nothing is lost: it stands among the attempts from now on, and a Forget reaches it. */
 inline renew_script(flight) {
+	for (i : 1 .. FORGETS) {
+		begun_before[i] = begun_before[i] | (strays[i] & bit(flight));
+		drop(strays[i], flight)
+	};
+	i = 0;
 	if
 	:: has(over, flight)
 	:: lease == flight ->
@@ -329,17 +364,18 @@ inline renew_script(flight) {
 		drop(due, flight);
 		add(granted, flight)
 	:: else ->
-		verdict(P1_vacant_lease_taken_again, lease != NONE || !has(running & ~overdue, flight) ||
-			has(begun_before[1] | begun_before[2], flight) || flushes != FLUSHES);
+		verdict(P1_vacant_lease_taken_again, lease != NONE || !has(running & ~overdue & ~detached, flight) ||
+			has(ever_forgotten, flight) || flushes != FLUSHES);
 		if
-		:: has(strikes, flight) && !BREAK_RENEW_MOVES_NO_STRIKE -> drop(due, flight)
-		:: else
-		fi;
-		if
+		:: has(strikes, flight) ->
+			/* Another flight has the lease; the key was not forgotten since this one began. */
+			witness(WITNESS_LOST_TO_ANOTHER, true);
+			due = (BREAK_RENEW_MOVES_NO_STRIKE -> due : due & ~bit(flight));
+			mark_unknown(flight)
 		:: has(detached, flight) && BREAK_RENEW_FORGETS_DETACHED -> release(flight)
-		:: !has(detached, flight) && !BREAK_RENEW_DETACHES_NOTHING ->
-			witness(WITNESS_DETACHED_WHEN_LOST, true);
+		:: !has(strikes | detached, flight) && !BREAK_RENEW_DETACHES_NOTHING ->
 			add(detached, flight);
+			lost_leases = lost_leases | (FORGETS > 0 -> bit(flight) : 0);
 			mark_unknown(flight)
 		:: else
 		fi
@@ -347,8 +383,9 @@ inline renew_script(flight) {
 }
 
 /* Whether a renewal changes anything: one in time, of who has its lease, does not. */
-#define renewal_counts(flight) (!has(renewing, flight) || \
-	(lease != flight && (!has(detached, flight) || (lease == NONE && has(strikes, flight)))) || \
+#define renewal_counts(flight) (!has(renewing, flight) || has(asks, flight) || \
+	(has(detached, flight) && local_flight[r] == flight) || (alive_messages > 0 && has(marked, flight)) || \
+	(lease != flight && (!has(detached | strikes, flight) || (has(strikes, flight) && (lease == NONE || !has(marked, flight))))) || \
 	BREAK_RENEW_FORGETS_DETACHED || BREAK_RENEW_TAKES_WITHOUT_STRIKE)
 
 /* finish.lua, without MaxAge. */
@@ -375,6 +412,7 @@ inline finish_script(flight, kind) {
 	:: else
 	fi;
 	drop(overdue, flight);
+	drop(storing, flight);
 	if
 	:: CRASHES > 0 && !has(shared, flight) -> add(shared, flight); victims = 0
 	:: else
@@ -414,9 +452,41 @@ inline abandon_script(flight, forced, given_up) {
 	fi
 }
 
-/* forget.lua, sent by replica r. Its notice has a number. A flight whose lease
- * vanished gets a detached one, too. */
+/* What a replica may still learn by itself of a Forget that it was not told of: a join
+ * is on its way, a follower is yet to look, a leader is yet to ask. */
+#define learns(r) (((joins & ~waiting) | (waiting & missed) | asks | \
+	(subscription[r] == confirmed -> 0 : waiting)) & at[r])
+
+/* A replica knows of the Forgets that it has missed once it has nothing more to learn. A
+ * flight in fallback is not split by a Forget that was missed. */
+inline settle(r) {
+	if
+	:: unheard[r] != 0 && has(caught_up, r) && learns(r) == 0 ->
+		for (i : 1 .. FORGETS) {
+			if
+			:: has(unheard[r], i) ->
+				begun_before[i] = begun_before[i] & ~(fallback & at[r]);
+				add(heard_of[r], i)
+			:: else
+			fi
+		};
+		i = 0;
+		unheard[r] = 0
+	:: else
+	fi
+}
+
+/* forget.lua, sent by replica r. The leaders of all attempts are told, those too that
+ * are due, and whoever is subscribed to the key's channel. A flight whose lease vanished
+ * is forgotten, too. */
 inline forget_script() {
+	forgets++;
+	told = detached | (strikes & (BREAK_FORGET_SKIPS_DUE -> ~due : 255)) | (lease == NONE -> 0 : bit(lease));
+	published = !BREAK_FORGET_TELLS_NO_FOLLOWER && (told != 0 || !BREAK_FORGET_SILENT_WITHOUT_LEADER);
+	attempts = detached | strikes | (lease == NONE -> 0 : bit(lease));
+	ever_forgotten = ever_forgotten | begun;
+	strays[forgets] = begun & ~ended & ~fallback & ~attempts;
+	begun_before[forgets] = begun & ~strays[forgets];
 	if
 	:: !BREAK_FORGET_DETACHES_NOTHING ->
 		for (i : 1 .. CALLERS) {
@@ -437,23 +507,49 @@ inline forget_script() {
 	strikes = 0;
 	due = 0;
 	victims = 0;
-	forgets = (BREAK_NUMBER_BEFORE_NOTICE -> forgets : forgets + 1);
-	begun_before[forgets] = begun;
 	for (i : 0 .. REPLICAS - 1) {
 		if
-		:: has(control, i) && i != r ->
-			verdict(queue_long_enough, nfull(wire[i]));
-			wire[i]!forgotten, forgets
-		:: else
+		:: has(dead, i) || i == r
+		:: !has(dead, i) && i != r ->
+			/* A flight in fallback that is not subscribed yet misses it. */
+			begun_before[forgets] = begun_before[forgets] & ~(has(subscribed, i) -> 0 : fallback & at[i]);
+			if
+			:: has(control, i) && (told & at[i]) != 0 && !BREAK_FORGET_TELLS_NO_LEADER ->
+				verdict(queue_long_enough, nfull(wire[i]));
+				wire[i]!forgotten_by_leader, forgets
+			:: has(subscribed, i) && published && !(has(control, i) && (told & at[i]) != 0 && !BREAK_FORGET_TELLS_NO_LEADER) ->
+				verdict(queue_long_enough, nfull(wire[i]));
+				wire[i]!forgotten, forgets
+			:: else ->
+				if
+				:: has(caught_up, i) && learns(i) == 0 -> add(heard_of[i], forgets)
+				:: else -> add(unheard[i], forgets)
+				fi
+			fi
 		fi
 	};
+	told = 0; published = 0; attempts = 0;
 	i = 0
 }
 
 /* ------------------------------------------------------------- one caller */
 
+/* Callers that come from now on do not join this call, which was forgotten. Nothing else is
+ * forgotten but what has lost its lease: nobody can tell any more whether it was forgotten. */
+inline forget_local(call, flight) {
+	if
+	:: local_flight[r] == call ->
+		verdict(P4_nothing_forgotten_unless_missed, FORGETS == 0 || has(lost_leases, flight) ||
+			has(ever_forgotten, flight));
+		local_flight[r] = NONE
+	:: else
+	fi
+}
+
 /* take empties the waiter's messages. */
 inline empty_waiter() {
+	heard_alive[me] = 0;
+	heard_alive_forgotten[me] = 0;
 	heard_value[me] = 0;
 	heard_notice[me] = 0;
 	heard_abandoned[me] = 0;
@@ -466,11 +562,15 @@ inline empty_waiter() {
  * between them joins a flight that counts as running still. */
 inline end_call(flight, how) {
 	drop(waiting, me);
+	drop(listening, me);
+	drop(asks, me);
+	drop(leads, me);
 	empty_waiter();
 	if
 	:: local_flight[r] == me -> local_flight[r] = NONE
 	:: else
 	fi;
+	settle(r);
 	if
 	:: local_waiters[me] > 0 ->
 		add(ended_calls, me);
@@ -520,6 +620,29 @@ inline is_unsure() {
 	add(overdue, me)
 }
 
+/* A leader's renewal tells those who joined it that it lives, and the leader whether it
+ * was forgotten. A flight that has lost its lease may have been. */
+inline renews() {
+	was_detached = has(detached, me);
+	renew_script(me);
+	add(renewing, me);
+	drop(overdue, me);
+	if
+	:: has(detached, me) && (was_detached || !BREAK_LOST_KEEPS_LOCAL_FLIGHT) ->
+		witness(WITNESS_MISSED_FORGET, has(asks, me) && !has(lost_leases, me) && local_flight[r] == me);
+		forget_local(me, me)
+	:: else
+	fi;
+	drop(asks, me);
+	settle(r);
+	if
+	:: alive_messages > 0 && has(marked, me) ->
+		alive_messages--;
+		publish((has(detached, me) -> alive_forgotten : alive), me)
+	:: else
+	fi
+}
+
 /* A local follower has its answer; the last one forgets it. */
 inline local_follower_leaves() {
 	local_waiters[leader]--;
@@ -541,11 +664,12 @@ proctype Caller(byte me; byte r) {
 	byte leader;           /* the flight that is followed */
 	byte flight;           /* the one that it has left */
 	mtype reply;
-	bool lost, unsure, leased, left, given_up, again;
+	bool lost, unsure, leased, left, given_up, again, rested;
 
 	{
 	atomic {
 		next_caller == me -> next_caller++;
+		settle(r);
 		came_after = ended;
 		came_after_forget = before_forgets(heard_of[r]);
 	local_tier: /* Do: joins the local flight, or starts one */
@@ -584,6 +708,7 @@ proctype Caller(byte me; byte r) {
 joining:
 	atomic {
 		leader = NONE;
+		joins = joins | (FORGETS > 0 -> bit(me) : 0);
 		if
 		:: !has(waiting, me) && subscription[r] == confirmed -> add(waiting, me)
 		:: else
@@ -612,6 +737,7 @@ joining:
 	:: atomic { reply == lead -> goto leading }
 	:: atomic { reply == poisoned ->
 		witness(WITNESS_POISONED, true);
+		drop(joins, me);
 		end_call(NONE, failed);
 		goto answered }
 	:: atomic { reply == follow -> reply = 0 }
@@ -619,6 +745,8 @@ joining:
 
 	/* following */
 	atomic {
+		drop(joins, me);
+		drop(asks, me);
 		if
 		:: !has(waiting, me) ->
 			add(waiting, me);
@@ -653,7 +781,25 @@ waits:
 		lost = true;
 		goto joining }
 	:: atomic { has(heard_notice[me], leader) || has(missed, me) -> goto peeks }
-	:: atomic { LEASE_TIMER && !frozen && !lives(leader) -> goto peeks }
+	/* A message that says that the flight lives: no look is needed until a lease TTL later. */
+	:: atomic { (heard_alive[me] | heard_alive_forgotten[me]) != 0 ->
+		witness(WITNESS_ALIVE, true);
+		if
+		:: has(heard_alive_forgotten[me], leader) ->
+			heard_of[r] = heard_of[r] | notice_lost[r];
+			notice_lost[r] = 0;
+			if
+			:: !BREAK_ALIVE_TELLS_NO_FORGET -> forget_local(me, leader)
+			:: else
+			fi
+		:: else
+		fi;
+		rested = has(heard_alive[me] | heard_alive_forgotten[me], leader);
+		heard_alive[me] = 0;
+		heard_alive_forgotten[me] = 0;
+		goto waits }
+	:: atomic { rested && !BREAK_ALIVE_STOPS_LEASE_TIMER -> rested = false; goto waits }
+	:: atomic { LEASE_TIMER && !frozen && !lives(leader) && !rested -> goto peeks }
 	:: atomic { leavers > 0 && local_waiters[me] == 0 ->
 		leavers--;
 		flight = leader;
@@ -671,9 +817,14 @@ peeks: /* with its reply: what the replica does while it waits for it changes no
 		if
 		:: reply == running_ ->
 			reply = 0;
+			if
+			:: has(detached, leader) && !BREAK_PEEK_TELLS_NO_FORGET -> forget_local(me, leader)
+			:: else
+			fi;
+			settle(r);
 			goto waits
 		:: reply == gone ->
-			verdict(P1_flight_kept_while_renewed, !has(running, leader) || has(overdue, leader));
+			verdict(P1_flight_kept_while_renewed, !has(running | storing, leader) || has(overdue, leader));
 			reply = 0;
 			lost = true;
 			goto joining
@@ -683,6 +834,14 @@ peeks: /* with its reply: what the replica does while it waits for it changes no
 				reply = 0;
 				goto joining
 			:: early > 0 -> early--; reply = 0; goto joining
+			:: else
+			fi;
+			if
+			:: LARGE && !has(pieces, leader) ->
+				verdict(P2_outcome_found, expiries != EXPIRIES);
+				witness(WITNESS_PIECES_GONE, true);
+				reply = 0;
+				goto falls_back
 			:: else
 			fi;
 			witness(WITNESS_FETCHED, true);
@@ -717,12 +876,23 @@ leading:
 		:: else
 		fi;
 		leased = true;
+		drop(joins, me);
+		leads = leads | (FORGETS > 0 -> bit(me) : 0);
 		goto runs
 	};
 alone: /* unsure: the flight is given up at once */
 	atomic {
 		begins(me);
-		fallback = fallback | (RECONNECTS + CRASHES > 0 -> bit(me) : 0)
+		drop(joins, me);
+		drop(asks, me);
+		fallback = fallback | (RECONNECTS + CRASHES + FORGETS > 0 -> bit(me) : 0);
+		if
+		:: FORGETS > 0 && !frozen ->
+			add(listening, me);
+			subscription[r] = (subscription[r] == cold -> asked : subscription[r])
+		:: else
+		fi;
+		settle(r)
 	};
 runs: /* execute */
 	atomic {
@@ -731,10 +901,7 @@ runs: /* execute */
 		add(running, me)
 	};
 	do
-	:: atomic { leased && !frozen && !BREAK_NO_RENEWAL && renewal_counts(me) ->
-		renew_script(me);
-		add(renewing, me);
-		drop(overdue, me) }
+	:: atomic { leased && !frozen && !BREAK_NO_RENEWAL && renewal_counts(me) -> renews() }
 	:: atomic { leased && late_renewals > 0 -> late_renewals--; add(late_renew, me) }
 	:: atomic { unsure && !BREAK_UNSURE_FINISHES && can_abandon -> insist_on_abandon() }
 	:: atomic { leavers > 0 && local_waiters[me] == 0 && !left ->
@@ -787,8 +954,37 @@ runs: /* execute */
 		fi;
 		leased = false;
 		unsure = false;
-		add(finishing, me)
+		add(finishing, me);
+		if
+		:: LARGE -> storing = storing | bit(me)
+		:: else -> goto end_finish
+		fi;
+		if
+		:: BREAK_STORE_NOT_RENEWED -> drop(renewing, me)
+		:: else
+		fi
 	};
+end_ask: /* a large outcome that nobody waits for is not stored */
+	do
+	:: atomic { !frozen ->
+		if
+		:: lease == me && (!has(marked, me) || BREAK_ASK_IGNORES_MARK) ->
+			witness(WITNESS_RELEASED_UNSTORED, true);
+			drop(marked, me);
+			finish_script(me, notice);
+			drop(renewing, me);
+			drop(finishing, me);
+			goto answered
+		:: else -> break
+		fi }
+	:: atomic { !frozen && failures > 0 -> failures-- }
+	od;
+end_store: /* the lease is renewed meanwhile */
+	do
+	:: atomic { !frozen && !BREAK_STORE_NOT_RENEWED && renewal_counts(me) -> renews() }
+	:: atomic { !frozen && !BREAK_NOTICE_BEFORE_PIECES -> add(pieces, me) } -> break
+	:: atomic { BREAK_NOTICE_BEFORE_PIECES -> break }
+	od;
 end_finish: /* while Redis hangs, it waits; its callers have their answer */
 	do
 	:: atomic { !frozen ->
@@ -800,7 +996,7 @@ end_finish: /* while Redis hangs, it waits; its callers have their answer */
 	:: atomic { late_finishes > 0 && !again -> late_finishes--; again = true;
 		add(late_finish, me); drop(renewing, me); add(overdue, me) }
 	od;
-	atomic { again = false; drop(finishing, me); goto answered };
+	atomic { again = false; drop(finishing, me); storing = storing & ~bit(me); goto answered };
 
 gives_up:
 	atomic {
@@ -850,25 +1046,8 @@ inline deliver(heard, flight) {
 	i = 0
 }
 
-/* How many of the Forgets since the counter was last read this replica knows of. */
-#define up_to(number) (bit((number) + 1) - 1)
-#define heard_between size(heard_of[r] & ~up_to(base) & (BREAK_NOTICES_ONLY_COUNTED -> 255 : up_to(counted)))
-
-/* Those that were counted are honoured from now on. A flight in fallback is never
- * split: what was begun before a Forget that was missed does not count if it is one. */
-inline know_forgets() {
-	for (i : 1 .. counted) {
-		begun_before[i] = begun_before[i] & ~(has(heard_of[r], i) -> 0 : fallback);
-		add(heard_of[r], i)
-	};
-	i = 0
-}
-
 proctype Replica(byte r) {
 	byte flight, number;
-	byte base;          /* what the counter was when it was last read */
-	byte counted;       /* what it is */
-	mtype catches_up;   /* asked: it is to read the counter; confirmed: it has */
 end:
 	do
 	/* Redis has run the SUBSCRIBE. */
@@ -884,9 +1063,24 @@ end:
 	:: d_step { wire[r]?value, flight -> deliver(heard_value[i], flight); flight = 0 }
 	:: d_step { wire[r]?notice, flight -> deliver(heard_notice[i], flight); flight = 0 }
 	:: d_step { wire[r]?abandoned, flight -> deliver(heard_abandoned[i], flight); flight = 0 }
-	:: d_step { wire[r]?forgotten, number ->
+	:: d_step { wire[r]?alive, flight -> deliver(heard_alive[i], flight); flight = 0 }
+	:: d_step { wire[r]?alive_forgotten, flight -> deliver(heard_alive_forgotten[i], flight); flight = 0 }
+	/* The key was forgotten: a flight that this replica leads, or one that it waits for. */
+	:: d_step { wire[r]?forgotten_by_leader, number ->
 		local_flight[r] = NONE;
 		add(heard_of[r], number);
+		number = 0 }
+	:: d_step { wire[r]?forgotten, number ->
+		local_flight[r] = (has(waiting | listening, local_flight[r]) -> NONE : local_flight[r]);
+		if
+		:: has(caught_up, r) && learns(r) == 0 -> add(heard_of[r], number)
+		:: else -> add(unheard[r], number)
+		fi;
+		number = 0 }
+	:: d_step { lost_notices > 0 && wire[r]?[forgotten, number] ->
+		lost_notices--;
+		wire[r]?forgotten, number;
+		add(notice_lost[r], number);
 		number = 0 }
 	/* A message is lost without a sign. */
 	:: d_step { losses > 0 && (wire[r]?[value, flight] || wire[r]?[notice, flight] ||
@@ -912,28 +1106,25 @@ end:
 		:: else
 		fi;
 		control = (FORGETS > 0 -> control & ~bit(r) : control);
-		catches_up = 0;
+		caught_up = (FORGETS > 0 -> caught_up & ~bit(r) : caught_up);
 		wake_all() }
-	/* The control channel is subscribed again, and the Forgets are counted. */
+	/* The control channel is subscribed again: leaders ask whether they were forgotten, and
+	 * so does a join that is on its way, once it leads. */
 	:: d_step { !has(control, r) && !has(dead, r) && !frozen ->
 		add(control, r);
 		wire[r]!control_confirmation, 0 }
-	:: d_step { wire[r]?control_confirmation, _ -> catches_up = asked }
-	:: d_step { catches_up == asked && !frozen -> counted = forgets; catches_up = confirmed }
-	:: d_step { catches_up == confirmed ->
+	:: d_step { wire[r]?control_confirmation, _ ->
+		asks = asks | (BREAK_RECONNECT_ASKS_NOTHING -> 0 : leads & at[r]) |
+			(BREAK_RECONNECT_SKIPS_JOINS -> 0 : joins & at[r]);
 		if
-		:: (counted - base != heard_between || BREAK_RECONNECT_FORGETS_ALL) &&
-				!BREAK_RECONNECT_FORGETS_NOTHING ->
-			/* Nothing is forgotten unless a Forget was missed, or is on its way. */
-			verdict(P4_nothing_forgotten_unless_missed, counted > size(heard_of[r] & up_to(counted)));
-			witness(WITNESS_MISSED_FORGET, true);
-			local_flight[r] = (has(fallback, local_flight[r]) -> local_flight[r] : NONE)
+		:: local_flight[r] != NONE && BREAK_RECONNECT_FORGETS_ALL ->
+			verdict(P4_nothing_forgotten_unless_missed,
+				has(ever_forgotten, local_flight[r]));
+			local_flight[r] = NONE
 		:: else
 		fi;
-		know_forgets();
-		base = counted;
-		counted = 0;
-		catches_up = 0 }
+		add(caught_up, r);
+		settle(r) }
 	od
 }
 
@@ -942,11 +1133,6 @@ end:
 proctype Forgetter(byte r) {
 	byte number;
 end:
-	if
-	:: d_step { BREAK_NUMBER_BEFORE_NOTICE && !frozen -> forgets++ }
-	:: !BREAK_NUMBER_BEFORE_NOTICE
-	fi;
-end_again:
 	d_step { !frozen -> forget_script(); number = forgets };
 	d_step {
 		local_flight[r] = NONE;
@@ -986,6 +1172,11 @@ inline die() {
 	missed = missed & ~at[r];
 	running = running & ~at[r];
 	fallback = fallback & ~at[r];
+	listening = listening & ~at[r];
+	joins = joins & ~at[r];
+	leads = leads & ~at[r];
+	asks = asks & ~at[r];
+	storing = storing & ~at[r];
 	renewing = renewing & ~at[r];
 	finishing = finishing & ~at[r];
 	for (i : 1 .. CALLERS) {
@@ -993,7 +1184,9 @@ inline die() {
 		:: has(at[r], i) ->
 			heard_value[i] = 0;
 			heard_notice[i] = 0;
-			heard_abandoned[i] = 0
+			heard_abandoned[i] = 0;
+			heard_alive[i] = 0;
+			heard_alive_forgotten[i] = 0
 		:: else
 		fi
 	};
@@ -1034,8 +1227,8 @@ end:
 		any(vanished & unrenewed);
 		run_out(flight);
 		flight = 0 }
-	:: atomic { BREAK_RENEW_MOVES_NO_STRIKE && (strikes & ~due & detached) != 0 ->
-		any(strikes & ~due & detached);
+	:: atomic { BREAK_RENEW_MOVES_NO_STRIKE && vanished != 0 ->
+		any(vanished);
 		add(due, flight);
 		flight = 0 }
 	/* A lease vanishes: it is evicted. Without its strike it is lost for good. */
@@ -1053,7 +1246,8 @@ end:
 			overdue = overdue | running | renewing;
 			for (i : 1 .. CALLERS) { release(i) };
 			i = 0;
-			stored = 0
+			stored = 0;
+			pieces = 0
 		:: strikes != 0 -> overdue = overdue | vanished
 		fi;
 		strikes = 0;
@@ -1085,6 +1279,11 @@ end:
 		expiries--;
 		any(stored);
 		drop(stored, flight);
+		flight = 0 }
+	:: atomic { expiries > 0 && pieces != 0 ->
+		expiries--;
+		any(pieces);
+		drop(pieces, flight);
 		flight = 0 }
 	/* Redis runs a command whose sender waits no longer. */
 	:: atomic { late_join != 0 && !frozen ->
@@ -1125,6 +1324,7 @@ init {
 			:: else
 			fi;
 			add(control, n);
+			add(caught_up, n);
 			run Replica(n)
 		}
 		/* Each caller comes to a replica that has callers already, or to the
@@ -1132,8 +1332,9 @@ init {
 		for (n : 1 .. CALLERS) {
 			r = 0;
 			do
-			:: !APART || r == n - 1 -> break
-			:: !TOGETHER && r < used && r < REPLICAS - 1 -> r++
+			:: FACING -> r = (n == 1 -> REPLICAS - 1 : 0); break
+			:: !FACING && (!APART || r == n - 1) -> break
+			:: !FACING && !TOGETHER && r < used && r < REPLICAS - 1 -> r++
 			od;
 			used = (r == used -> used + 1 : used);
 			add(at[r], n);
@@ -1145,7 +1346,7 @@ init {
 			n--;
 			r = 0;
 			do
-			:: !TOGETHER || r == REPLICAS - 1 -> break
+			:: !TOGETHER && !FACING || r == REPLICAS - 1 -> break
 			:: r < REPLICAS - 1 -> r++
 			od;
 			run Forgetter(r)

@@ -150,7 +150,7 @@ func runFlight(t *testing.T, m *monitor, f *fleet.Fleet, pg *postgresrig.Server,
 }
 
 func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
-	t.Parallel() // most of its time is spent waiting
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	// The query is shorter than a third of the lease TTL, so no lease is renewed.
@@ -174,7 +174,7 @@ func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
 	deadline := time.Now().Add(3 * time.Minute)
 	after := map[string]int{}
 	for after["unsubscribe"] < 2 && time.Now().Before(deadline) {
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond) // no event announces them
 		for command, n := range commands(t, m.take()) {
 			after[command] += n
 		}

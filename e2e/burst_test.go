@@ -11,6 +11,7 @@ import (
 )
 
 func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
+	t.Parallel()
 	const requests = 1000
 	pg := database(t)
 	redis := redisrig.Start(t)
@@ -68,6 +69,7 @@ func TestAThousandRequestsAtOnceCostTheQueriesOfTheirMode(t *testing.T) {
 	}
 }
 
+// It runs alone: its connections take half of all ports.
 func TestTenThousandRequestsForAHundredProductsCostAHundredQueries(t *testing.T) {
 	const keys = 100
 	requests := 10_000

@@ -42,9 +42,10 @@ func expectDemo(t *testing.T, out string, err error, requests int) {
 }
 
 func TestDemoWithEmbeddedParts(t *testing.T) {
-	t.Parallel() // most of its time is spent waiting
+	t.Parallel()
 	for _, balancer := range []string{"builtin", "nginx"} {
 		t.Run(balancer, func(t *testing.T) {
+			t.Parallel()
 			out, err := run(t, []string{"QUERY_DELAY=1s"}, "demo", "--requests=100", "--balancer="+balancer)
 			expectDemo(t, out, err, 100)
 		})
@@ -52,7 +53,7 @@ func TestDemoWithEmbeddedParts(t *testing.T) {
 }
 
 func TestDemoWithGivenServers(t *testing.T) {
-	t.Parallel() // most of its time is spent waiting
+	t.Parallel()
 	pg := postgresrig.Start(t)
 	redis := redisrig.Start(t)
 	out, err := run(t, []string{"QUERY_DELAY=1s", "DATABASE_URL=" + pg.URL(), "REDIS_URL=" + redis.URL()}, "demo", "--requests=100")
@@ -63,7 +64,7 @@ func TestDemoWithGivenServers(t *testing.T) {
 }
 
 func TestDemoFailsWhenTheCountsAreWrong(t *testing.T) {
-	t.Parallel() // most of its time is spent waiting
+	t.Parallel()
 	// With one request at a time there is nothing to coalesce.
 	out, err := run(t, []string{"QUERY_DELAY=1ms"}, "demo", "--requests=20", "--concurrency=1", "--balancer=builtin")
 	if err == nil || !strings.Contains(out, "WRONG") {
@@ -82,7 +83,8 @@ func TestLoadRefusesAServerThatIsNotThere(t *testing.T) {
 	}
 }
 
-// startFleetCommand runs fleetcall fleet until the test ends.
+// startFleetCommand runs fleetcall fleet until the test ends. No other test may run beside
+// it, whose connections could take the port that is chosen here.
 func startFleetCommand(t *testing.T) (url string, cmd *exec.Cmd, out *rig.Output) {
 	t.Helper()
 	port, err := loopback.FreePort()

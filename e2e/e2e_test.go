@@ -1,6 +1,9 @@
 // Package e2e_test tests the program itself: replicas in their own processes behind
 // nginx, with a private Redis and a private PostgreSQL. The queries are counted in
 // PostgreSQL's log.
+//
+// Each test has servers and replicas of its own, and most of its time is spent waiting, so
+// that nearly all of them run beside each other.
 package e2e_test
 
 import (
@@ -39,7 +42,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binary = filepath.Join(dir, "fleetcall")
-	build := exec.Command("go", "build", "-race", "-o", binary, "../cmd/fleetcall")
+	build := exec.Command("go", "build", "-race", "-ldflags=-w", "-o", binary, "../cmd/fleetcall")
 	if out, err := build.CombinedOutput(); err != nil {
 		_ = os.RemoveAll(dir)
 		fmt.Fprintf(os.Stderr, "building fleetcall: %v\n%s", err, out)

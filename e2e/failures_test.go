@@ -41,6 +41,7 @@ func expectProblem(t *testing.T, a response, status int) {
 }
 
 func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
@@ -59,6 +60,7 @@ func TestUnknownProductsAndBadIDsAreProblems(t *testing.T) {
 }
 
 func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
@@ -88,6 +90,7 @@ func TestNotFoundReachesEveryReplicaOfTheFlight(t *testing.T) {
 }
 
 func TestADatabaseThatIsDownIsReportedAndRecoveredFrom(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=50ms"}})
@@ -144,16 +147,11 @@ func expectDegraded(t *testing.T, f *fleet.Fleet, pg *postgresrig.Server) {
 	}
 }
 
-const (
-	// quickQuery is for tests that hold the queries until they may go on.
-	quickQuery = "QUERY_DELAY=1ms"
-	// slowQuery is for bursts that cannot be held. They arrive within it even on a busy
-	// machine, unless it is very busy.
-	slowQuery = "QUERY_DELAY=5s"
-)
+// quickQuery is for tests that hold the queries until they may go on.
+const quickQuery = "QUERY_DELAY=1ms"
 
 func TestRedisDownAtStart(t *testing.T) {
-	t.Parallel() // most of its time is spent waiting
+	t.Parallel()
 	pg := database(t)
 	port, err := loopback.FreePort()
 	if err != nil {
@@ -164,7 +162,7 @@ func TestRedisDownAtStart(t *testing.T) {
 }
 
 func TestRedisRefusesThePassword(t *testing.T) {
-	t.Parallel() // most of its time is spent waiting
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t, "--requirepass", "right")
 	wrong, err := url.Parse(redis.URL())
@@ -177,6 +175,7 @@ func TestRedisRefusesThePassword(t *testing.T) {
 }
 
 func TestRedisDownLaterAndBackAgain(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
@@ -213,11 +212,13 @@ func TestRedisDownLaterAndBackAgain(t *testing.T) {
 }
 
 func TestRedisDiesOrHangsDuringAFlight(t *testing.T) {
+	t.Parallel()
 	for _, failure := range []struct {
 		name string
 		fail func(*redisrig.Server)
 	}{{"killed", (*redisrig.Server).Kill}, {"hanging", (*redisrig.Server).Freeze}} {
 		t.Run(failure.name, func(t *testing.T) {
+			t.Parallel()
 			pg := database(t)
 			redis := redisrig.Start(t)
 			f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: append([]string{quickQuery}, impatient...)})

@@ -98,6 +98,7 @@ func (n neighbour) knows(t *testing.T) int {
 // and a third fleet that has production's database and namespace by mistake share one
 // Redis server.
 func TestAFleetTakesNoOrdersFromAnother(t *testing.T) {
+	t.Parallel()
 	redis := redisrig.Start(t)
 	production := startBeside(t, redis, 0, 2, "secret")
 	staging := startBeside(t, redis, 1, 1, "")

@@ -30,6 +30,7 @@ func expectNoConsoleErrors(t *testing.T, p *browserrig.Page, source string) {
 const isLive = "document.querySelector('#connection').dataset.state === 'live'"
 
 func TestThePageOfARealFleet(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	// The query must last until a snapshot shows which replica leads.
@@ -302,6 +303,7 @@ func aReplicaDiesAndReturns(t *testing.T, f *fleet.Fleet, p *browserrig.Page) {
 // The test of the page covers nginx. The built-in balancer must pass on each event
 // without delay too.
 func TestTheBuiltInBalancerPassesEventsOnAndReplicasStopInTime(t *testing.T) {
+	t.Parallel()
 	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redisrig.Start(t).URL(), balancer: fleet.BalancerBuiltin, env: []string{"SHUTDOWN_GRACE=2m"}})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -347,6 +349,7 @@ func TestTheBuiltInBalancerPassesEventsOnAndReplicasStopInTime(t *testing.T) {
 // An operator who watches the channels of Redis does not count as a replica. A replica
 // that hangs counts, but the burst does not wait for it.
 func TestABurstIsAnsweredWhileAReplicaHangsAndAnOperatorWatchesRedis(t *testing.T) {
+	t.Parallel()
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", replicas: 3, redisURL: redis.URL(), env: []string{"QUERY_DELAY=3s"}}) // both shares begin within it
 	watching := redis.Client().PSubscribe(t.Context(), "fleetcall:*")

@@ -11,6 +11,7 @@ import (
 )
 
 func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", replicas: 2, postgres: pg, redisURL: redis.URL(), env: []string{quickQuery}})
@@ -62,8 +63,10 @@ func TestAReplicaThatJoinsLateTakesPartInTheRunningFlight(t *testing.T) {
 }
 
 func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	for _, balancer := range []string{"nginx", "builtin"} {
 		t.Run(balancer, func(t *testing.T) {
+			t.Parallel()
 			const delay = 200 * time.Millisecond
 			pg := database(t)
 			redis := redisrig.Start(t)
@@ -112,6 +115,7 @@ func TestAReplicaThatIsTerminatedUnderLoadFailsNoRequest(t *testing.T) {
 }
 
 func TestFollowersTakeOverWhenTheLeadingReplicaIsKilled(t *testing.T) {
+	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=5s", "COALESCE_LEASE_TTL=3s", "COALESCE_REDIS_TIMEOUT=3s"}})

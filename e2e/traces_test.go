@@ -19,6 +19,7 @@ const (
 // Two clients, each with its own trace, ask for one product. nginx sends each of them
 // to another replica.
 func TestAFollowersTraceLinksToTheLeadersOnAnotherReplica(t *testing.T) {
+	t.Parallel()
 	receiver := otlprig.Start(t)
 	f := start(t, setup{
 		mode: "distributed", replicas: 2, postgres: database(t), redisURL: redisrig.Start(t).URL(),

@@ -61,6 +61,7 @@ func buildBefore(t *testing.T) string {
 type versions struct {
 	*fleet.Fleet
 	database *postgresrig.Server
+	redis    *redisrig.Server
 
 	mu      sync.Mutex
 	of      map[string]string // old or new, by replica
@@ -81,10 +82,47 @@ func (v *versions) check(url string, header http.Header, body []byte) error {
 	return checkProduct(int32(id), slices.Collect(maps.Keys(v.of)), header, body)
 }
 
-// send sends requests through the balancer, and fails the test unless each answer is
-// right. It returns PostgreSQL's queries and the leaders by version.
-func (v *versions) send(t *testing.T, requests, concurrency int, products ...int) (queries int, leaders map[string]int, r *load.Result) {
+// meet calls send, whose requests for a product must all wait in one query of each of so
+// many versions, until so many other replicas have subscribed to its end. Then the queries
+// go on. The program before has no count of joins to wait for.
+func (v *versions) meet(t *testing.T, product, requests, queries, followers int, send func() error) {
 	t.Helper()
+	v.database.ResetQueries()
+	release := v.database.Hold()
+	defer release()
+	sent := make(chan error, 1)
+	go func() { sent <- send() }()
+	eventually(t, "every replica taking part", func() bool {
+		return len(sent) > 0 || waiting(t, v.Fleet) == requests && v.database.Queries() == queries && v.subscribers(t, product) == followers
+	})
+	time.Sleep(onItsWay)
+	release()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// subscribers returns how many subscriptions there are to channels of a product's key,
+// whatever the versions call them.
+func (v *versions) subscribers(t *testing.T, product int) (n int) {
+	t.Helper()
+	client := v.redis.Client()
+	channels, err := client.PubSubChannels(t.Context(), fmt.Sprintf("*{product:%d}*", product)).Result()
+	if err == nil && len(channels) > 0 {
+		var each map[string]int64
+		each, err = client.PubSubNumSub(t.Context(), channels...).Result()
+		for _, count := range each {
+			n += int(count)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// load sends requests through the balancer.
+func (v *versions) load(t *testing.T, requests, concurrency int, products ...int) (*load.Result, error) {
 	var urls []string
 	for _, id := range products {
 		urls = append(urls, fmt.Sprintf("%s/product/coalesced/%d", v.URL(), id))
@@ -93,12 +131,15 @@ func (v *versions) send(t *testing.T, requests, concurrency int, products ...int
 	v.mu.Lock()
 	v.leaders = map[string]int{}
 	v.mu.Unlock()
-	r, err := load.Run(t.Context(), load.Config{URLs: urls, Requests: requests, Concurrency: concurrency, Connect: requests == concurrency, Check: v.check})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.OK != requests {
-		t.Errorf("%d of %d requests answered right; failures: %v", r.OK, requests, r.Errors)
+	return load.Run(t.Context(), load.Config{URLs: urls, Requests: requests, Concurrency: concurrency, Connect: requests == concurrency, Check: v.check})
+}
+
+// right fails the test unless each answer is right. It returns PostgreSQL's queries and the
+// leaders by version.
+func (v *versions) right(t *testing.T, r *load.Result) (queries int, leaders map[string]int) {
+	t.Helper()
+	if r.OK != r.Requests {
+		t.Errorf("%d of %d requests answered right; failures: %v", r.OK, r.Requests, r.Errors)
 	}
 	queries = v.database.Queries()
 	if ran := r.Roles["leader"] + r.Roles["fallback"]; queries != ran {
@@ -106,14 +147,19 @@ func (v *versions) send(t *testing.T, requests, concurrency int, products ...int
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return queries, v.leaders, r
+	return queries, v.leaders
 }
 
 // shares fails the test unless each version runs one query of a burst of identical
 // requests, whose result all replicas of that version have.
 func (v *versions) shares(t *testing.T, when string, product int) {
 	t.Helper()
-	queries, leaders, r := v.send(t, 80, 80, product)
+	var r *load.Result
+	v.meet(t, product, 80, 2, len(v.of)-2, func() (err error) {
+		r, err = v.load(t, 80, 80, product)
+		return err
+	})
+	queries, leaders := v.right(t, r)
 	t.Logf("%s: 80 requests for one product, %d queries, leaders %v, roles %v, p50 %v, longest %v", when, queries, leaders, r.Roles, r.Latency.P50, r.Latency.Max)
 	if want := map[string]int{"old": 1, "new": 1}; queries != 2 || !maps.Equal(leaders, want) || len(r.Replicas) != len(v.of) {
 		t.Errorf("%s: PostgreSQL saw %d queries, led by %v, for answers of %v; want one of each version", when, queries, leaders, r.Replicas)
@@ -194,32 +240,43 @@ func (v *versions) watched(t *testing.T, r *fleet.Replica) {
 	t.Errorf("the events of the %s %s never show all of %v: %v", v.of[r.ID], r.ID, v.like(r), lines.Err())
 }
 
-// bursts has a replica send a burst, which all replicas of its version share.
-func (v *versions) bursts(t *testing.T, r *fleet.Replica, product int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+// burst is what a replica tells of a burst.
+type burst struct {
+	Requests, Queries, Failed, Unfinished int
+	Replicas                              []struct {
+		Replica, State string
+		Requests       int
+	}
+}
+
+// order has a replica send a burst.
+func order(ctx context.Context, r *fleet.Replica, product, requests int) (b burst, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	v.database.ResetQueries()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL+"/burst", strings.NewReader(fmt.Sprintf(`{"product":%d,"requests":40}`, product)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL+"/burst", strings.NewReader(fmt.Sprintf(`{"product":%d,"requests":%d}`, product, requests)))
 	if err != nil {
-		t.Fatal(err)
+		return b, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return b, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	var burst struct {
-		Requests, Queries, Failed, Unfinished int
-		Replicas                              []struct {
-			Replica, State string
-			Requests       int
-		}
+	if resp.StatusCode != http.StatusOK {
+		return b, fmt.Errorf("the burst of %s: status %d", r.ID, resp.StatusCode)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&burst); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("the burst of %s: status %d, %v", r.ID, resp.StatusCode, err)
-	}
+	return b, json.NewDecoder(resp.Body).Decode(&b)
+}
+
+// bursts has a replica send a burst, which all replicas of its version share.
+func (v *versions) bursts(t *testing.T, r *fleet.Replica, product int) {
+	t.Helper()
+	var burst burst
+	v.meet(t, product, 40, 1, len(v.like(r))-1, func() (err error) {
+		burst, err = order(t.Context(), r, product, 40)
+		return err
+	})
 	queries := v.database.Queries()
 	t.Logf("a burst of the %s %s: %d requests, %d queries: %+v", v.of[r.ID], r.ID, burst.Requests, queries, burst.Replicas)
 	if burst.Requests != 40 || burst.Failed != 0 || burst.Unfinished != 0 || burst.Queries != 1 || queries != 1 || len(burst.Replicas) != len(v.like(r)) {
@@ -251,7 +308,11 @@ func (v *versions) upgrade(t *testing.T, r *fleet.Replica, program string) {
 	}
 	sent, queries := 0, 0
 	for last := false; ; {
-		n, _, _ := v.send(t, 160, 80, products...)
+		load, err := v.load(t, 160, 80, products...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := v.right(t, load)
 		sent, queries = sent+160, queries+n
 		if last {
 			break
@@ -280,14 +341,15 @@ func (v *versions) upgrade(t *testing.T, r *fleet.Replica, program string) {
 // replicas, and knows only those. A caller that waited for
 // what never comes would be answered 504 at the flight timeout, and fail the test.
 func TestARollingUpgradeFromTheProgramBeforeGroups(t *testing.T) {
+	t.Parallel()
 	old := buildBefore(t)
 	pg := database(t)
 	redis := redisrig.Start(t)
 	f := start(t, setup{binary: old, mode: "distributed", replicas: 2, postgres: pg, redisURL: redis.URL(), env: []string{
 		"COALESCE_FLIGHT_TIMEOUT=1m",
-		slowQuery, // the program before has no count of joins to wait for
+		"QUERY_DELAY=200ms", // during the upgrade nothing holds the queries
 	}})
-	v := &versions{Fleet: f, database: pg, of: map[string]string{}}
+	v := &versions{Fleet: f, database: pg, redis: redis, of: map[string]string{}}
 	for _, id := range replicaIDs(f) {
 		v.of[id] = "old"
 	}

@@ -28,6 +28,13 @@ const (
 	clusterReload = 5 * time.Second
 )
 
+// The kinds of Redis, as the log names them.
+const (
+	kindSingle   = "single"
+	kindCluster  = "Cluster"
+	kindSentinel = "Sentinel"
+)
+
 // errRedisURL does not quote the URL, because the part that cannot be read may be a
 // password.
 var errRedisURL = errors.New("fleetcall: --redis-url (REDIS_URL) is none of redis://[user:password@]host:port[/db], rediss://…, " +
@@ -52,18 +59,13 @@ func newRedis(address string, timeout time.Duration) (client redis.UniversalClie
 		options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = timeout, timeout, timeout, timeout
 		options.MaxRetries, options.DialerRetries, options.PoolSize = -1, 1, redisPoolSize
 		options.ContextTimeoutEnabled, options.DisableIdentity = true, true
-		return redis.NewFailoverClient(options), "Sentinel", nil
+		return redis.NewFailoverClient(options), kindSentinel, nil
 	case strings.Contains(rest, ","):
 		options, err := clusterOptions(scheme, rest)
 		if err != nil {
 			return nil, "", err
 		}
-		options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = timeout, timeout, timeout, timeout
-		options.MaxRetries, options.DialerRetries, options.PoolSize = -1, 1, redisPoolSize
-		options.ContextTimeoutEnabled, options.DisableIdentity = true, true
-		options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-		options.ClusterStateReloadInterval = clusterReload
-		return redis.NewClusterClient(options), "Cluster", nil
+		return newCluster(options, timeout), kindCluster, nil
 	}
 	options, err := redis.ParseURL(address)
 	if err != nil {
@@ -73,7 +75,7 @@ func newRedis(address string, timeout time.Duration) (client redis.UniversalClie
 	options.MaxRetries, options.DialerRetries, options.PoolSize = -1, 1, max(options.PoolSize, redisPoolSize)
 	options.ContextTimeoutEnabled, options.DisableIdentity = true, true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return redis.NewClient(options), "single", nil
+	return redis.NewClient(options), kindSingle, nil
 }
 
 // clusterOptions reads redis://user:password@host:port,host:port and the same

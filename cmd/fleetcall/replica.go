@@ -81,7 +81,7 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 		return r, err
 	}
 	if set.RedisURL != "" {
-		if err := r.connectRedis(); err != nil {
+		if err := r.connectRedis(ctx); err != nil {
 			return r, err
 		}
 	}
@@ -168,6 +168,9 @@ func (r *replica) config(group coalesce.Group[product.Product]) api.Config {
 	}
 	if r.rollcall != nil {
 		config.Fleet = r.rollcall
+		config.Share = func(topic string, interval time.Duration, produce func(context.Context) ([]byte, error)) func(context.Context) ([]byte, error) {
+			return r.rollcall.Share(topic, interval, produce).Next
+		}
 	}
 	if r.traces != nil {
 		config.Around = r.traces.around
@@ -190,8 +193,8 @@ func defaultID(addr net.Addr) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-func (r *replica) connectRedis() error {
-	client, kind, err := newRedis(r.set.RedisURL, r.set.RedisTimeout)
+func (r *replica) connectRedis(ctx context.Context) error {
+	client, kind, err := openRedis(ctx, r.set.RedisURL, r.set.RedisTimeout)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/coalesce"
-	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
-	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
 
@@ -66,16 +64,7 @@ func (c *call[V]) finish(r returned[V], ended *endedFlight) {
 	}()
 	o := c.outcome(r)
 	encoded = true
-	c.sendOnce(o, ended)
-}
-
-// sendOnce sends the finish, unless that has been done.
-func (c *call[V]) sendOnce(o wire.Outcome, ended *endedFlight) {
-	if !c.running.finished.Swap(true) {
-		c.g.fleet.renewals.Stop(&c.running.renewal)
-		request := c.finishRequest(ended.at, o)
-		c.sendFinish(request.Command(), redislink.Allowed(c.g.fleet.set.redisTimeout, len(request.Outcome)), ended)
-	}
+	c.deliverOnce(o, ended)
 }
 
 // encodeInTime is called when the lease was to be renewed, and the function has ended.
@@ -89,107 +78,8 @@ func (c *call[V]) encodeInTime() {
 	case time.Since(ended.at) < c.g.set.leaseTTL/3:
 		c.renewAfter(ended.at)
 	default:
-		c.sendOnce(wire.Outcome{Kind: wire.KindTooLarge, Flight: c.flight()}, ended)
+		c.deliverOnce(wire.Outcome{Kind: wire.KindTooLarge, Flight: c.flight()}, ended)
 	}
-}
-
-func (c *call[V]) sendFinish(command protocol.Command, allowed time.Duration, ended *endedFlight) {
-	f := c.g.fleet
-	asked := false
-	defer func() {
-		if !asked { // something panics
-			c.released(ended)
-		}
-	}()
-	c.g.finishing.sending(ended, allowed)
-	sent := f.link.NewRequest(c.ctx, command)
-	sent.Then = func() {
-		if reply, err := sent.Reply(); err == nil && protocol.ParseFinish(reply) == protocol.FinishHeld && !c.g.hooks.tellOfCommands() {
-			c.finished(sent, ended) // takes no time
-			return
-		}
-		f.workers.Run(func() { c.proceed(beside[V](func() { c.finished(sent, ended) })) })
-	}
-	here := f.link.SendHere(sent)
-	asked = true
-	if here {
-		c.finished(sent, ended)
-	}
-}
-
-func (c *call[V]) finishRequest(at time.Time, o wire.Outcome) protocol.FinishRequest {
-	g := c.g
-	o.Finished = c.running.lease.clock.NoLater(at)
-	encoded := o.Encode()
-	request := protocol.FinishRequest{
-		Names: c.names, Settings: &g.args,
-		Outcome: encoded, Notice: wire.NoticeOf(o, len(encoded)).Encode(),
-		Publish: g.fleet.subs.PublishCommand(), Message: protocol.Inline,
-		Finished: o.Finished, Trace: c.told.trace,
-	}
-	if len(o.Payload) > g.set.inlineLimit {
-		request.Message = protocol.Notice
-	}
-	switch o.Kind {
-	case wire.KindValue:
-		request.MaxAge = g.set.maxAge
-	case wire.KindTooLarge:
-		request.Unshared = causeTooLarge
-	}
-	return request
-}
-
-// finished goes on when the first try has been answered.
-func (c *call[V]) finished(sent *redislink.Request, ended *endedFlight) {
-	defer c.released(ended)
-	g := c.g
-	command := sent.Command()
-	reply, err := g.fleet.link.Result(sent)
-	give := func() error {
-		if err != nil && command.Bytes() > largeOutcome && redislink.OwnFault(err) {
-			command = c.withoutOutcome(ended, err)
-			reply, err = g.fleet.link.Do(c.ctx, command)
-		}
-		return err
-	}
-	err = c.retryRelease(max(g.set.flightTimeout, g.set.leaseTTL), ended, sent.SentAt(), give(), func() error {
-		reply, err = g.fleet.link.Do(c.ctx, command)
-		return give()
-	})
-	switch {
-	case err != nil:
-		if g.unshared.allow() {
-			g.fleet.set.log.WarnContext(c.ctx, "fleetcall: outcome could not be shared", c.attrs(slog.Any("error", err))...)
-		}
-	case c.hadLost(protocol.ParseFinish(reply), ended):
-		c.loseLease(sent.SentAt())
-	}
-}
-
-// largeOutcome is the size, in bytes, from which on it may be an outcome's own fault that
-// Redis does not take it: a limit of the server or of a proxy, or a thin link.
-const largeOutcome = 16 << 10
-
-// withoutOutcome returns a finish of the flight for another try, after one with a large
-// outcome that ended with err: it says that the outcome is too large to travel. So the key
-// loses its sharing, and no follower waits for tries that may all fail.
-func (c *call[V]) withoutOutcome(ended *endedFlight, err error) protocol.Command {
-	g := c.g
-	if g.unshared.allow() {
-		g.fleet.set.log.WarnContext(c.ctx, "fleetcall: large result could not be shared; followers run their own", c.attrs(slog.Any("error", err))...)
-	}
-	g.finishing.sending(ended, g.fleet.set.redisTimeout)
-	request := c.finishRequest(ended.at, wire.Outcome{Kind: wire.KindTooLarge, Flight: c.flight()})
-	return request.Command()
-}
-
-// hadLost says whether the flight had lost its lease when it was released. One that
-// outlived its lease had, if Redis has nothing of it.
-func (c *call[V]) hadLost(reply protocol.FinishReply, ended *endedFlight) bool {
-	e := &c.running
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return reply == protocol.FinishLost || reply == protocol.FinishNothing && ended.at.Sub(e.renewed) > c.g.set.leaseTTL
 }
 
 // released is called once, when Redis has the end of a flight, or will not be

@@ -2,7 +2,6 @@ package distributed
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -18,7 +17,6 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/internal/pubsub"
 	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
 	"github.com/fleetcall/fleetcall/coalesce/internal/timers"
-	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 	"github.com/fleetcall/fleetcall/coalesce/internal/workers"
 )
 
@@ -28,7 +26,7 @@ import (
 // Groups. A process needs one Fleet for each Redis.
 type Fleet struct {
 	set      fleetSettings
-	instance string // tells this Fleet's own notices from those of others
+	id       string // begins the ids of its flights
 	link     *redislink.Link
 	subs     *pubsub.Subscriptions
 	workers  workers.Pool
@@ -40,8 +38,8 @@ type Fleet struct {
 
 	oneServer bool           // the client has no more than that: one clock, and a script may use any keys
 	database  int            // of the client
+	checked   atomic.Bool    // whether the server is one of a Cluster is known
 	time      protocol.Clock // of Redis, if it is one server
-	forgets   forgets
 
 	groupsMu sync.Mutex
 	groups   map[string]member
@@ -78,7 +76,7 @@ func Open(client redis.UniversalClient, opts ...Option) (*Fleet, error) {
 	}
 	f := &Fleet{
 		set:      defaults(),
-		instance: rand.Text(),
+		id:       protocol.NewFleetID(),
 		groups:   map[string]member{},
 		inflight: newInflight(),
 		abandon:  make(chan struct{}),
@@ -108,13 +106,14 @@ func Open(client redis.UniversalClient, opts ...Option) (*Fleet, error) {
 		Survive:   f.survive,
 	})
 	f.subs = pubsub.Open(client, pubsub.Config{
-		Control:   protocol.ControlChannel(f.set.namespace, f.database),
+		Control:   protocol.ControlChannel(f.set.namespace, f.id, f.database),
 		Beat:      f.set.group.leaseTTL / 3,
 		Timeout:   f.set.redisTimeout,
 		OnControl: f.control,
 		OnConnect: f.connected,
 		OnHeard:   f.link.Heard,
 		OnFailure: func() { f.link.Count(redislink.FailureKind(redislink.ErrUnconfirmed)) },
+		OnDeaf:    f.link.Doubt,
 		OnGarbage: func() { f.garbage.Add(1) },
 	})
 	return f, nil
@@ -175,6 +174,7 @@ func (f *Fleet) abandonAll() {
 // best: a function that ends right after a follower has joined must not seem to have ended
 // before. On a Cluster, each server has a clock of its own.
 func (f *Fleet) learnTime() {
+	f.checkClient()
 	for i := 0; f.oneServer && i < 4; i++ {
 		told, sent, received, err := f.link.Time(context.Background())
 		if err != nil {
@@ -193,25 +193,6 @@ func (f *Fleet) clock(told int64, sent, received time.Time) *protocol.Clock {
 	}
 	clock.Told(told, sent, received)
 	return clock
-}
-
-// control hears a message on the control channel.
-func (f *Fleet) control(message string) {
-	notice, err := wire.DecodeForget(message)
-	if err != nil {
-		f.garbage.Add(1)
-		return
-	}
-	if notice.Instance == f.instance {
-		return // Forget did it before it returned; again would split the new flight
-	}
-	f.forgets.heardOf(notice.Count)
-	f.groupsMu.Lock()
-	group := f.groups[notice.Group]
-	f.groupsMu.Unlock()
-	if group != nil {
-		group.forgetHere(notice.Key)
-	}
 }
 
 func (f *Fleet) members() map[string]member {

@@ -22,11 +22,14 @@ import (
 //	joining   → leading    the lease is ours: run the function
 //	          → following  another flight has it: wait for its outcome
 //	          → awaiting   our own replica's last flight still has it: wait for its release
-//	          → receiving  MaxAge has kept an outcome
+//	          → receiving  MaxAge has kept an outcome; fetching, where it is large
 //	          → fallback   Redis cannot be used, or nothing can be shared: run the function without it
-//	following → receiving  the outcome has come
+//	following → receiving  the outcome has come; fetching, where it is large
 //	          → joining    the flight went away without an outcome
 //	          → fallback   Redis cannot be used
+//	fetching  → receiving  all pieces are here
+//	          → joining    Redis has dropped them
+//	          → fallback   Redis cannot be used, or the outcome is of no use here
 //	receiving → fallback   the outcome is of no use here
 //
 // A state has what it alone needs; what is here outlives the states.
@@ -51,6 +54,8 @@ type call[V any] struct {
 	// mayHold: a join was sent that may have taken the lease, which nothing else is
 	// going to release.
 	mayHold bool
+	asking  atomic.Bool // the reply to a join may be on its way
+	unheard atomic.Bool // a Forget may have been missed meanwhile
 	// vanished is the flight that this call followed, and that went away without an
 	// outcome; "": none did.
 	vanished string

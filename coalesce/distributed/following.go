@@ -3,6 +3,7 @@ package distributed
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/fleetcall/fleetcall/coalesce"
@@ -14,8 +15,8 @@ import (
 
 // following waits for the outcome of a flight that another replica leads.
 type following[V any] struct {
-	leader string          // the flight
-	due    time.Time       // of its lease, for all that is known
+	leader string // the flight
+	looks  looks
 	joined protocol.Moment // when this call joined by Redis' clock, and when it asked to by its own
 }
 
@@ -25,51 +26,34 @@ func (s *following[V]) run(c *call[V]) state[V] {
 		return awaiting[V]{own}
 	}
 	defer c.g.finishing.unfollow(s.leader)
-	if c.waiter == nil {
-		c.waiter = f.subs.Subscribe(c.names.Channel())
-	}
+	c.listen()
+	c.asking.Store(false)
 	w := c.waiter
-	// A lease that lasts has been renewed, or lost and its outcome missed.
-	lease := time.NewTimer(s.untilDue())
-	defer lease.Stop()
-	// A subscription that Redis does not confirm within the Redis timeout is
-	// a command that failed. So is one that it refuses, and each one after that.
-	unconfirmed := patience{Timer: time.NewTimer(f.set.redisTimeout), lasts: f.set.redisTimeout}
-	defer unconfirmed.Stop()
-	for peek := false; ; {
+	look := time.NewTimer(f.set.redisTimeout)
+	defer look.Stop()
+	for down := false; ; {
 		news := w.Take(s.leader)
-		unconfirmed.heed(news.Confirmed)
 		if news.Refused {
 			return s.leave(c).withoutRedis(redislink.ErrUnconfirmed)
 		}
-		if news.Came && news.Outcome.Kind != wire.KindNotice {
+		if news.Came {
 			return s.receive(c, news.Outcome)
 		}
-		if news.Came || news.Missed || peek {
-			p := s.peek(c, news)
-			if p.done && !news.Came && !news.Missed && news.Confirmed {
-				// Its message was lost. The subscription may be at a server
-				// that is the master no more.
-				w.Distrust()
+		now := time.Now()
+		s.heed(c, news, now)
+		if down || !s.looks.next().After(now) {
+			next, running := s.look(c, news, now)
+			if !running {
+				return next
 			}
-			if !p.running {
-				return p.next
-			}
-			lease.Reset(s.untilDue())
 		}
-		peek = false
+		down = false
+		look.Reset(time.Until(s.looks.next()))
 		select {
 		case <-w.Wake:
-		case <-lease.C:
-			peek = true
+		case <-look.C:
 		case <-f.link.Down(c.names.Channel()):
-			peek = true // at once: the key's server may be another by now
-		case <-unconfirmed.C:
-			if w.GiveUp() {
-				f.link.Count(redislink.FailureKind(redislink.ErrUnconfirmed))
-				return s.leave(c).withoutRedis(redislink.ErrUnconfirmed)
-			}
-			unconfirmed.Reset(f.set.redisTimeout)
+			down = true // it looks at once: the key's server may be another by now
 		case <-c.local.Done():
 			return s.leave(c).end(result[V]{}, c.local.Err())
 		case <-c.deadline.Done():
@@ -80,21 +64,79 @@ func (s *following[V]) run(c *call[V]) state[V] {
 	}
 }
 
-// patience runs out when a subscription has not been confirmed for so long.
-type patience struct {
-	*time.Timer
-	lasts     time.Duration
-	confirmed bool
+// heed takes note of what the subscription says.
+func (s *following[V]) heed(c *call[V], news pubsub.News, now time.Time) {
+	l := &s.looks
+	if news.Missed {
+		l.missed = now
+		if news.Spread > 0 {
+			l.missed = now.Add(rand.N(news.Spread))
+		}
+	}
+	if news.Alive {
+		l.missed = time.Time{}
+		if news.Forgotten {
+			c.forget() // what told so before was missed
+		}
+		if until := now.Add(min(news.Until.Sub(now), c.g.set.leaseTTL)); until.After(l.due) {
+			l.due = until
+		}
+	}
+	switch {
+	case news.Confirmed:
+		l.unconfirmed, l.wait = time.Time{}, 0
+	case l.wait == 0:
+		l.waitFor(c.g.fleet.set.redisTimeout, now)
+	}
 }
 
-func (p *patience) heed(confirmed bool) {
-	switch {
-	case confirmed && !p.confirmed:
-		p.Stop()
-	case !confirmed && p.confirmed:
-		p.Reset(p.lasts)
+// look looks what became of the flight, and when to look again if it runs.
+func (s *following[V]) look(c *call[V], news pubsub.News, now time.Time) (next state[V], running bool) {
+	l := &s.looks
+	if l.wait > 0 && !l.unconfirmed.After(now) {
+		// Nothing would tell of a Forget: callers to come join anew.
+		c.waiter.Doubt()
+		c.forget()
+		l.waitFor(2*l.wait, now)
 	}
-	p.confirmed = confirmed
+	told := news.Confirmed && l.missed.IsZero()
+	l.missed = time.Time{}
+	p := s.peek(c)
+	if p.done && told {
+		// Its message was lost. The subscription may be at a server
+		// that is the master no more.
+		c.waiter.Distrust()
+	}
+	return p.next, p.running
+}
+
+// looks says when a follower looks what became of its flight: at the first of these times. As
+// long as it hears of its flight, none of them comes.
+type looks struct {
+	// due: the lease that was seen last has run out. A leader that lives has said so
+	// before.
+	due time.Time
+	// missed: messages may have been missed while the subscription was lost. Zero: none.
+	missed time.Time
+	// unconfirmed: the subscription is not confirmed. The waits become longer and longer.
+	// Zero: it is.
+	unconfirmed time.Time
+	wait        time.Duration // before unconfirmed; 0: it is confirmed
+}
+
+func (l *looks) waitFor(wait time.Duration, now time.Time) {
+	l.wait, l.unconfirmed = wait, now.Add(wait)
+}
+
+// next returns the first. When a lease is due, Redis drops it within the next millisecond.
+func (l *looks) next() time.Time {
+	next := l.due.Add(time.Millisecond)
+	for _, at := range []time.Time{l.missed, l.unconfirmed} {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	return next
 }
 
 // due is when a lease that lives for ttl, as Redis says, has run out. No lease lives for
@@ -103,10 +145,6 @@ func (c *call[V]) due(ttl time.Duration) time.Time {
 	return time.Now().Add(min(ttl, c.g.set.leaseTTL))
 }
 
-// untilDue returns how long to wait before the next look: by then, Redis has dropped a
-// lease that was not renewed.
-func (s *following[V]) untilDue() time.Duration { return time.Until(s.due) + time.Millisecond }
-
 // peeked is what became of the flight that is followed.
 type peeked[V any] struct {
 	running bool
@@ -114,26 +152,27 @@ type peeked[V any] struct {
 	done    bool     // there was an outcome
 }
 
-// peek looks what became of the flight, of which there was such news.
-func (s *following[V]) peek(c *call[V], news pubsub.News) peeked[V] {
+// peek looks what became of the flight.
+func (s *following[V]) peek(c *call[V]) peeked[V] {
 	f := c.g.fleet
-	reply, err := protocol.Peek(c.ctx, f.link, protocol.PeekRequest{
-		Names: c.names, Settings: &c.g.args, Flight: s.leader, Bytes: news.Outcome.Size(c.g.set.payloadLimit),
-	})
+	reply, err := protocol.Peek(c.ctx, f.link, protocol.PeekRequest{Names: c.names, Settings: &c.g.args, Flight: s.leader})
 	switch {
 	case err != nil:
 		return peeked[V]{next: s.leave(c).withoutRedis(err)}
 	case reply.Running > 0:
-		s.due = c.due(reply.Running)
+		if reply.Forgotten {
+			c.forget()
+		}
+		s.looks.due = c.due(reply.Running)
 		return peeked[V]{running: true}
-	case !reply.Done && !reply.Over && !news.Came && time.Now().Before(s.due):
+	case !reply.Done && !reply.Over && time.Now().Before(s.looks.due):
 		// Redis has lost the lease. A leader that lives will see to that before it was due.
 		return peeked[V]{running: true}
 	case !reply.Done:
 		return peeked[V]{next: s.gone(c)}
 	}
 	o, err := wire.Decode(reply.Outcome)
-	if err != nil || o.Flight != s.leader {
+	if err != nil || o.Flight != s.leader || o.Kind == wire.KindAlive {
 		// Garbage under the result's name can't be waited out: the flight
 		// has ended, or will be over with its lease.
 		f.garbage.Add(1)
@@ -159,6 +198,14 @@ func (s *following[V]) gone(c *call[V]) state[V] {
 }
 
 func (s *following[V]) receive(c *call[V], o wire.Outcome) state[V] {
+	stored, err := wire.Stored{}, error(nil)
+	if o.Kind == wire.KindNotice {
+		if stored, err = o.Stored(); err != nil {
+			c.g.fleet.garbage.Add(1)
+			return fallback[V]{causeGarbage}
+		}
+		o = stored.Outcome
+	}
 	switch {
 	case o.Kind == wire.KindAbandoned:
 		return s.gone(c)
@@ -172,7 +219,11 @@ func (s *following[V]) receive(c *call[V], o wire.Outcome) state[V] {
 	if now := time.Now(); finished.After(now) {
 		finished = now
 	}
-	return &receiving[V]{outcome: o, role: coalesce.RemoteFollower, flight: s.leader, finished: finished}
+	next := receiving[V]{outcome: o, role: coalesce.RemoteFollower, flight: s.leader, finished: finished}
+	if stored.Bytes > 0 {
+		return &fetching[V]{next, stored}
+	}
+	return &next
 }
 
 // ran says whether the function ran when this call joined, or a value is young enough. A
@@ -210,7 +261,7 @@ func (s *receiving[V]) run(c *call[V]) state[V] {
 
 func (s *receiving[V]) value(c *call[V], r result[V]) state[V] {
 	g, o := c.g, s.outcome
-	if o.Codec != g.codecName || o.Fingerprint != g.fingerprint {
+	if !g.reads(o) {
 		g.incompatible.Add(1)
 		return s.useless(c, causeIncompatible, fmt.Errorf("it is of another type or codec: %s, structure %016x, not %s, %016x", o.Codec, o.Fingerprint, g.codecName, g.fingerprint))
 	}
@@ -225,6 +276,11 @@ func (s *receiving[V]) value(c *call[V], r result[V]) state[V] {
 	}
 	r.val = val
 	return c.end(r, nil)
+}
+
+// reads says whether this replica can decode a value.
+func (c *core[V]) reads(o wire.Outcome) bool {
+	return o.Codec == c.codecName && o.Fingerprint == c.fingerprint
 }
 
 // useless goes on without an outcome that cannot be decoded. The flight that is

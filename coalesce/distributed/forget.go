@@ -18,7 +18,7 @@ const forgetTogether = 512
 // Forget makes callers of these keys that come after it start a new flight: on this
 // replica from its return, on the others from the moment its notices arrive. Callers
 // that already wait keep their flight. What MaxAge has kept is dropped. Up to 512 keys
-// take about one round trip together, on a Redis Cluster two.
+// take about one round trip together. Only replicas that have a flight of a key are told.
 //
 // An error means that Redis could not be told of some of the keys, or not in time; this
 // replica has forgotten all of them all the same. When ctx ends first, Forget returns
@@ -68,54 +68,20 @@ func (g *Group[V]) Forget(ctx context.Context, keys ...string) error {
 	return ctx.Err()
 }
 
-// forgetThere forgets keys in Redis and on the other replicas, and returns an error or
-// nil for each.
+// forgetThere forgets keys in Redis, which tells the replicas that have flights of them. It
+// returns an error or nil for each.
 func (g *Group[V]) forgetThere(ctx context.Context, keys []string) []error {
 	f := g.fleet
-	count := protocol.CountRequest{
-		Counter: protocol.ForgetCounter(f.set.namespace),
-		Channel: protocol.ControlChannel(f.set.namespace, f.database),
-	}
-	commands := make([]protocol.Command, len(keys))
+	requests := make([]*redislink.Request, len(keys))
+	answered := make(chan struct{}, len(keys))
 	for i, key := range keys {
-		request := protocol.ForgetRequest{
-			Names:   protocol.NewNames(g.space, key),
-			Channel: count.Channel,
-			Notice:  wire.Forget{Instance: f.instance, Group: g.name, Key: key}.Encode(),
-		}
-		if f.oneServer {
-			request.Counter = count.Counter
-		}
-		count.Notices = append(count.Notices, request.Notice)
-		commands[i] = request.Command()
-	}
-	replies, errs := f.sendAll(ctx, commands)
-	if f.oneServer {
-		for i, reply := range replies {
-			if errs[i] == nil {
-				f.forgets.heardOf(protocol.ParseCount(reply))
-			}
-		}
-		return errs
-	}
-	replies, failed := f.sendAll(ctx, []protocol.Command{count.Command()})
-	last := protocol.ParseCount(replies[0])
-	for i := range errs {
-		if failed[0] != nil {
-			errs[i] = failed[0]
-			continue
-		}
-		f.forgets.heardOf(wire.Count{Began: last.Began, N: last.N - int64(i)})
-	}
-	return errs
-}
-
-// sendAll sends commands at once and waits for all replies. A hook that panics is not
-// told of the others' replies, which are counted all the same.
-func (f *Fleet) sendAll(ctx context.Context, commands []protocol.Command) (replies []any, errs []error) {
-	requests := make([]*redislink.Request, len(commands))
-	answered := make(chan struct{}, len(commands))
-	for i, command := range commands {
+		names := protocol.NewNames(g.space, key)
+		command := protocol.ForgetRequest{
+			Names: names, Settings: &g.args, Namespace: f.set.namespace,
+			Notice:  wire.Forget{Group: g.name, Key: key}.Encode(),
+			Message: wire.Outcome{Kind: wire.KindForgotten, Flight: names.Flight()}.Encode(),
+			Publish: f.subs.PublishCommand(),
+		}.Command()
 		requests[i] = f.link.NewRequest(ctx, command)
 		requests[i].Then = func() { answered <- struct{}{} }
 		f.link.Send(requests[i])
@@ -123,15 +89,15 @@ func (f *Fleet) sendAll(ctx context.Context, commands []protocol.Command) (repli
 	for range requests {
 		<-answered
 	}
-	replies, errs = make([]any, len(requests)), make([]error, len(requests))
+	errs := make([]error, len(keys))
 	for i, r := range requests {
 		func() {
 			defer f.survive()
-			replies[i], errs[i] = r.Reply() // if a hook panics
+			_, errs[i] = r.Reply() // if a hook panics, which is not told of the others then
 			_, errs[i] = f.link.Result(r)
 		}()
 	}
-	return replies, errs
+	return errs
 }
 
 func (c *core[V]) forgetHere(key string) {

@@ -139,7 +139,7 @@ func NewGroup[V any](f *Fleet, name string, opts ...GroupOption) (*Group[V], err
 	}
 	c := &core[V]{
 		fleet: f, hooks: &f.set.hooks, name: name,
-		space: protocol.NewSpace(f.set.namespace, name, f.database), set: set,
+		space: protocol.NewSpace(f.set.namespace, name, f.database, f.id), set: set,
 		codec: codec, codecName: codec.Name(), fingerprint: fingerprintOf(codec),
 	}
 	c.tag = wire.Tag(c.codecName, c.fingerprint)

@@ -52,7 +52,7 @@ type LeaseHook interface {
 	Lease(lease Lease)
 }
 
-// CommandHook is told of each script that Redis was sent.
+// CommandHook is told of each command that Redis was sent.
 type CommandHook interface {
 	Command(command Command)
 }
@@ -135,7 +135,7 @@ const (
 
 // Command is one script that Redis was sent.
 type Command struct {
-	Step string        // join, peek, renew, finish, abandon, leave, forget, count or probe
+	Step string        // join, peek, renew, finish, abandon, leave, forget or probe; of a piece of a large result, store or fetch
 	Took time.Duration // until its reply, or until it was given up; from when it was to be sent, a wait for its turn included
 	Kind string        // of its failure, as in FailureKinds; empty when it had a reply
 }

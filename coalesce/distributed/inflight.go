@@ -12,10 +12,13 @@ type inflight struct {
 	mu     sync.Mutex
 	n      int
 	closed bool
+	closes chan struct{} // closed by close
 	idle   chan struct{} // closed when n is 0 after close
 }
 
-func newInflight() inflight { return inflight{idle: make(chan struct{})} }
+func newInflight() inflight {
+	return inflight{closes: make(chan struct{}), idle: make(chan struct{})}
+}
 
 // enter counts one more, until leave is called.
 func (i *inflight) enter() error {
@@ -52,6 +55,7 @@ func (i *inflight) close() {
 		return
 	}
 	i.closed = true
+	close(i.closes)
 	if i.n == 0 {
 		close(i.idle)
 	}

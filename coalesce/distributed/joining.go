@@ -28,7 +28,9 @@ func (s joining[V]) run(c *call[V]) state[V] {
 		return c.endLate()
 	}
 	if c.waiter == nil {
-		c.waiter = f.subs.Existing(c.names.Channel())
+		if c.waiter = f.subs.Existing(c.names.Channel()); c.waiter != nil {
+			c.waiter.Tell(c)
+		}
 	}
 	request := protocol.JoinRequest{Names: c.names, Settings: &g.args, Fresh: s.fresh}
 	if g.hooks.traces() {
@@ -38,6 +40,7 @@ func (s joining[V]) run(c *call[V]) state[V] {
 	a.sent = f.link.NewRequest(c.ctx, request.Command())
 	a.sent.Then = func() { f.workers.Run(func() { c.proceed(a) }) }
 	c.mayHold = true
+	c.asking.Store(true)
 	if !f.link.SendHere(a.sent) {
 		return nil
 	}
@@ -75,6 +78,10 @@ func (s *joined[V]) run(c *call[V]) state[V] {
 		return s.keep(c, reply.Kept)
 	case protocol.RunsAlone:
 		return s.alone(c, reply.Why)
+	case protocol.IsOver:
+		// The client has sent the join twice, and the key was forgotten in between.
+		c.names = protocol.NewNames(g.space, c.key)
+		return joining[V]{}
 	}
 	if g.poisoned.allow() {
 		g.fleet.set.log.ErrorContext(c.ctx, "fleetcall: key is poisoned", c.attrs(slog.Int64("attempts", reply.Poisoned))...)
@@ -90,7 +97,7 @@ func (s *joined[V]) follow(c *call[V], reply protocol.Follow, sent time.Time) st
 	}
 	c.role.Store(uint32(coalesce.RemoteFollower))
 	next := &following[V]{
-		leader: reply.Flight, due: c.due(reply.TTL),
+		leader: reply.Flight, looks: looks{due: c.due(reply.TTL)},
 		joined: protocol.Moment{Redis: reply.Now, Local: sent},
 	}
 	if h := c.g.hooks; h.traces() {
@@ -112,14 +119,23 @@ func (s *joined[V]) alone(c *call[V], why string) state[V] {
 // keep takes what MaxAge has kept.
 func (s *joined[V]) keep(c *call[V], reply protocol.Kept) state[V] {
 	o, err := wire.Decode(reply.Outcome)
+	stored := wire.Stored{}
+	if err == nil && o.Kind == wire.KindNotice {
+		stored, err = o.Stored()
+		o = stored.Outcome
+	}
 	if err != nil || o.Kind != wire.KindValue {
 		c.g.fleet.garbage.Add(1)
 		return joining[V]{fresh: true}
 	}
 	c.told.kept = traceOf(reply.Trace)
-	return &receiving[V]{
+	next := receiving[V]{
 		outcome: o, role: coalesce.Cached, flight: strings.Clone(o.Flight), finished: s.sent.SentAt().Add(-reply.Age), // never later than it was
 	}
+	if stored.Bytes > 0 {
+		return &fetching[V]{next, stored}
+	}
+	return &next
 }
 
 // awaiting waits until the flight that this replica has ended is ended in

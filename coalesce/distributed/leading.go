@@ -44,6 +44,11 @@ type fallback[V any] struct{ cause string }
 func (s fallback[V]) run(c *call[V]) state[V] {
 	c.told.cause = s.cause
 	c.releaseUnsure()
+	// It has nothing in Redis by which it could be told that the key is forgotten.
+	if !c.g.fleet.isDown(c.names.Channel()) {
+		c.listen()
+		c.waiter.Mute()
+	}
 	return c.execute(coalesce.Fallback)
 }
 
@@ -94,6 +99,7 @@ type execution[V any] struct {
 	wanted   bool      // Redis has told that another replica waits; only decide uses it
 
 	encoding *endedFlight // whose outcome is being encoded, and then sent
+	storing  bool         // its payload is being stored, and the lease renewed
 	finished atomic.Bool  // the finish has been sent, or given up
 }
 
@@ -105,6 +111,9 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
 	c.role.Store(uint32(role))
+	if c.asking.Store(false); role == coalesce.Leader && c.unheard.Load() {
+		c.background(c.look)
+	}
 	c.local.Notify(&e.watching, c)
 	if c.local.Err() != nil {
 		c.handle(left) // before the function begins: no caller here wants it

@@ -20,7 +20,7 @@ func (c *call[V]) renew() {
 		c.handle(left) // no caller is left here: those who have joined may have left since
 	}
 	e.mu.Lock()
-	if e.over {
+	if e.over && !e.storing {
 		e.mu.Unlock()
 		c.encodeInTime()
 		return
@@ -32,6 +32,7 @@ func (c *call[V]) renew() {
 	asked := time.Now()
 	reply, err := protocol.Renew(c.ctx, g.fleet.link, protocol.RenewRequest{
 		Names: c.names, Settings: &g.args, Attempt: e.lease.attempt, Start: e.lease.start, Trace: c.told.trace,
+		Message: wire.AliveOf(c.flight(), g.set.leaseTTL).Encode(), Publish: g.fleet.subs.PublishCommand(),
 	})
 	received := time.Now()
 	if err == nil {
@@ -40,7 +41,7 @@ func (c *call[V]) renew() {
 	has := err == nil && (reply.State == protocol.Held || reply.State == protocol.Retaken)
 
 	e.mu.Lock()
-	over := e.over
+	over := e.over && !e.storing
 	down := err != nil && g.fleet.isDown(c.names.Channel())
 	if !over {
 		if has || err != nil && !redislink.NeverSent(err) {
@@ -59,6 +60,9 @@ func (c *call[V]) renew() {
 	if over || err != nil {
 		// A finish that overtook this renewal released the lease, or tells that it was lost.
 		return
+	}
+	if reply.Forgotten {
+		c.forget()
 	}
 	if reply.State != protocol.Held {
 		c.loseLease(asked)
@@ -120,7 +124,8 @@ func (c *call[V]) sendAbandon(forced bool) (abandoned bool, err error) {
 // retryRelease sends a step that releases the lease until Redis takes it, for up to
 // limit after the first try, which was asked then and ended with err. It tries
 // again at once when a caller waits for the ended flight, which may be nil, and when the
-// key's server is up again.
+// key's server is up again. A Fleet that is closing does not wait for a server that is
+// down: the lease runs out by itself.
 func (c *call[V]) retryRelease(limit time.Duration, ended *endedFlight, asked time.Time, err error, send func() error) error {
 	g := c.g
 	began, up := asked, (chan struct{})(nil)
@@ -133,8 +138,10 @@ func (c *call[V]) retryRelease(limit time.Duration, ended *endedFlight, asked ti
 		if ended != nil {
 			wanted, _ = g.finishing.wait(ended)
 		}
+		closes, down := g.fleet.inflight.closes, (<-chan struct{})(nil)
 		if g.fleet.inflight.closing() {
 			limit = min(limit, g.set.leaseTTL)
+			closes, down = nil, g.fleet.link.Down(c.names.Channel())
 		}
 		if time.Since(began) > limit {
 			return err
@@ -148,6 +155,9 @@ func (c *call[V]) retryRelease(limit time.Duration, ended *endedFlight, asked ti
 		case <-up:
 			up = nil
 		case <-wanted:
+		case <-closes:
+		case <-down:
+			return err
 		case <-g.fleet.abandon:
 			return err
 		}

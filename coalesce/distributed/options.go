@@ -122,8 +122,8 @@ func WithNamespace(namespace string) Option {
 }
 
 // WithRedisTimeout sets how long one command may take before the fleet goes on
-// without Redis; the default is 250 ms. It must not be over the lease TTL. A command
-// that carries an outcome, or fetches one, may take 1 ms more for each 16 KiB of it.
+// without Redis; the default is 250 ms. It must not be over the lease TTL. To hand over
+// an outcome, or to fetch one, may take 1 ms more for each 16 KiB of it.
 // It holds whatever the client's own timeouts are.
 func WithRedisTimeout(timeout time.Duration) Option {
 	return fleetOption(func(s *fleetSettings) error {
@@ -270,7 +270,9 @@ func AllowLossy() GroupOption {
 }
 
 // WithInlineLimit sets up to how many bytes an encoded result travels in the
-// message itself; a larger one is fetched. The default is 64 KiB.
+// message itself; the default is 64 KiB. A larger one is stored, if somebody wants it, and
+// fetched, in pieces between which Redis answers others. Up to the limit it is not: a limit
+// of megabytes makes Redis stand still for tens of milliseconds.
 func WithInlineLimit(bytes int) GroupOption {
 	return shared("WithInlineLimit", func(s *groupSettings) error {
 		if bytes < 0 {

@@ -1,6 +1,7 @@
 package distributed
 
 import (
+	"context"
 	"time"
 
 	"github.com/fleetcall/fleetcall/coalesce/internal/redislink"
@@ -35,6 +36,24 @@ type ServerChange struct {
 	Kind    string        // of the failure that the outage began with, as in FailureKinds
 	Err     error         // that failure
 	After   time.Duration // how long the server was in the state before
+}
+
+// checkClient logs that the client is for one server where that is one of a Cluster. Nothing
+// else would tell: the other servers' keys are refused, and each replica runs its own
+// function for them.
+func (f *Fleet) checkClient() {
+	if !f.oneServer || f.checked.Load() {
+		return
+	}
+	clustered, err := f.link.Clustered(context.Background())
+	if err != nil {
+		return // it is asked again on the next connection
+	}
+	if !f.checked.Swap(true) && clustered {
+		f.set.log.Error("fleetcall: Redis is a Cluster, but the client is one for a single server: the keys of the Cluster's other servers are not shared. "+
+			"make it with redis.NewClusterClient; fleetcall serve does so when it is started while Redis runs",
+			"replica", f.set.replicaID, "server", f.link.Servers()[0].Address)
+	}
 }
 
 // serverChanged logs a change, and tells the hooks.

@@ -60,7 +60,7 @@ func serveAsReplica() error {
 		_ = json.NewEncoder(w).Encode(r.Header)
 	})
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond) // a request that is under way when its replica is stopped
 		_, _ = io.WriteString(w, id)
 	})
 	server := &http.Server{Addr: os.Getenv("LISTEN_ADDR"), Handler: mux}
@@ -277,7 +277,7 @@ func TestAReplicaThatEndsFailsNoRequest(t *testing.T) {
 				defer mu.Unlock()
 				statuses[resp.StatusCode]++
 			})
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // a steady load, not a burst
 		}
 		running := f.Replicas()
 		wg.Go(func() {
@@ -293,7 +293,7 @@ func TestAReplicaThatEndsFailsNoRequest(t *testing.T) {
 				defer mu.Unlock()
 				statuses[resp.StatusCode]++
 			})
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // a steady load, not a burst
 		}
 		wg.Wait()
 		if statuses[http.StatusOK] != 120 {

@@ -100,7 +100,30 @@ func TestChildDiesWithItsKilledParent(t *testing.T) {
 		if err != nil || strings.Contains(string(stat), ") Z ") {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // no event announces it
 	}
 	t.Errorf("child %d still runs", child)
+}
+
+func TestAFrozenProcessStandsStillWhenFreezeReturns(t *testing.T) {
+	if _, err := os.Stat("/proc/self/task"); err != nil {
+		t.Skip("the state of a process is read from /proc")
+	}
+	p, err := process.Start(process.Spec{Path: "/bin/sh", Args: []string{"-c", "while :; do :; done"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	for range 20 {
+		if err := p.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid()) + "/stat")
+		if err != nil || !strings.Contains(string(stat), ") T ") {
+			t.Fatalf("after Freeze: %s, %v", stat, err)
+		}
+		if err := p.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -65,12 +65,14 @@ type Config struct {
 type Member struct {
 	config     Config
 	questions  string // the channel of the fleet
+	id         string
 	replies    string // the channel of this replica
 	answer     Answer
 	subscribed atomic.Bool
 	ready      chan struct{}
 	asking     chan struct{}
 	answering  chan struct{}
+	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	started    atomic.Bool
 	goroutines sync.WaitGroup
@@ -101,10 +103,12 @@ func New(config Config) *Member {
 		config.Observe = func(error) {}
 	}
 	channel := fmt.Sprintf("%s:census@%d", config.Namespace, database(config.Client))
+	id := rand.Text()
 	return &Member{
 		config:    config,
+		id:        id,
 		questions: channel,
-		replies:   channel + ":" + rand.Text(),
+		replies:   channel + ":" + id,
 		ready:     make(chan struct{}),
 		asking:    make(chan struct{}, maxAsking),
 		answering: make(chan struct{}, maxAnswering),
@@ -129,7 +133,7 @@ func (m *Member) Start(answer Answer) {
 	}
 	m.answer = answer
 	ctx, cancel := context.WithCancel(context.Background())
-	m.cancel = cancel
+	m.ctx, m.cancel = ctx, cancel
 	m.goroutines.Go(func() { m.run(ctx) })
 }
 

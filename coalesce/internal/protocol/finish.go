@@ -7,12 +7,12 @@ import "time"
 type FinishRequest struct {
 	Names    Names
 	Settings *Settings
-	Outcome  []byte
-	Notice   []byte        // says that the outcome is stored
+	Outcome  []byte        // as it is published and stored: whole, or a notice that its payload is stored
+	Ask      bool          // only release the lease, and only if nobody wants the outcome
 	Publish  string        // PUBLISH or SPUBLISH
-	Message  Message       // what is published
 	MaxAge   time.Duration // how long the outcome is kept for callers to come; 0: it is not
 	Finished uint64        // the earliest that the function ended, in µs of Redis' clock
+	Since    time.Duration // since the function ended, when the finish is sent
 	Trace    string        // of the flight, or ""
 	Unshared string        // why the outcome cannot be shared, which the key's next callers are told; "": it can be
 }
@@ -24,16 +24,21 @@ type FinishReply int64
 const (
 	FinishLost    FinishReply = -1 // the flight had lost its lease
 	FinishNothing FinishReply = 0  // Redis had nothing of it: it released its lease before, or Redis lost that
-	FinishHeld    FinishReply = 1  // it had its lease, or a detached one since the key was forgotten
+	FinishHeld    FinishReply = 1  // it had its lease, or its key was forgotten
+	FinishWanted  FinishReply = 2  // to one that asked: the outcome is wanted, and nothing was changed
 )
 
 // Command returns the finish as a command. ParseFinish reads its reply.
 func (r *FinishRequest) Command() Command {
 	n, s := &r.Names, r.Settings
-	return Command{script: finishScript, bytes: len(r.Outcome), args: []any{"evalsha", finishScript.hash, 5,
-		n.args.lease, n.args.attempts, n.result(), n.args.latest, n.args.detached,
-		n.args.flight, r.Outcome, r.Notice, n.Channel(), r.Publish, string(r.Message),
-		s.handoffTTL, r.MaxAge.Milliseconds(), r.Finished, r.Trace, r.Unshared, unshareableFor}}
+	ask, outcome := "", r.Outcome
+	if r.Ask {
+		ask, outcome = "ask", nil
+	}
+	return Command{script: finishScript, bytes: len(outcome), args: []any{"evalsha", finishScript.hash, 4,
+		n.args.lease, n.args.attempts, n.result(), n.args.latest,
+		n.args.flight, outcome, n.Channel(), r.Publish,
+		s.handoffTTL, r.MaxAge.Milliseconds(), r.Finished, r.Trace, r.Unshared, unshareableFor, ask, r.Since.Microseconds() + 1}}
 }
 
 // ParseFinish reads the reply to a finish. A reply that no finish gives is taken for
@@ -44,6 +49,8 @@ func ParseFinish(reply any) FinishReply {
 		return FinishHeld
 	case int64(FinishLost):
 		return FinishLost
+	case int64(FinishWanted):
+		return FinishWanted
 	}
 	return FinishNothing
 }

@@ -44,10 +44,10 @@ func FuzzScriptReply(f *testing.F) {
 		}
 		brought := map[string]bool{"": true, text: true}
 		settings := SettingsOf("replica", time.Second, time.Second, 1, time.Second, time.Second)
-		names := NewNames(NewSpace("ns", "g", 0), "k")
+		names := NewNames(NewSpace("ns", "g", 0, fleet), "k")
 
 		join, err := ParseJoin(reply, nil)
-		answer, known := map[string]Answer{"lead": Leads, "follow": Follows, "done": TakesKept, "poisoned": IsPoisoned, "alone": RunsAlone}[first]
+		answer, known := map[string]Answer{"lead": Leads, "follow": Follows, "done": TakesKept, "poisoned": IsPoisoned, "alone": RunsAlone, "over": IsOver}[first]
 		if known != (err == nil) || err != nil && !errors.Is(err, ErrReply) || join.Answer != answer {
 			t.Errorf("join: %#v is %+v, %v", reply, join, err)
 		}
@@ -111,7 +111,7 @@ func TestAnErrorOfRedisIsEveryStepsError(t *testing.T) {
 	cause := errors.New("connection reset")
 	broken := anyReply{err: cause}
 	settings := SettingsOf("replica", time.Second, time.Second, 1, time.Second, time.Second)
-	names := NewNames(NewSpace("ns", "g", 0), "k")
+	names := NewNames(NewSpace("ns", "g", 0, fleet), "k")
 	if reply, err := ParseJoin(nil, cause); err != cause || reply != (JoinReply{}) {
 		t.Errorf("join: %+v, %v", reply, err)
 	}

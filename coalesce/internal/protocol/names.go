@@ -2,8 +2,6 @@ package protocol
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
 	"strconv"
@@ -25,16 +23,18 @@ const hashedKey = "sha256:"
 type Space struct {
 	start    string // of all: the fleet's namespace and the group's name
 	database string // the end of channels, for which see Database
+	fleet    string // the start of the ids of flights
 }
 
 // escapeName keeps a group's name apart from the namespace before it and the
 // braces after it, so that no two groups share a name in Redis.
 var escapeName = strings.NewReplacer("%", "%25", ":", "%3A", "{", "%7B", "}", "%7D")
 
-// NewSpace returns the space of a group whose client uses the database. The namespace
-// must have no braces; the group's name may have any bytes. No two groups have one space.
-func NewSpace(namespace, group string, database int) Space {
-	return Space{namespace + ":" + escapeName.Replace(group), inDatabase(database)}
+// NewSpace returns the space of a group whose client uses the database, in the fleet that
+// NewFleetID named. The namespace must have no braces; the group's name may have any bytes.
+// No two groups have one space.
+func NewSpace(namespace, group string, database int, fleet string) Space {
+	return Space{namespace + ":" + escapeName.Replace(group), inDatabase(database), fleet}
 }
 
 // Database returns the number of the database that the client's keys are in, and whether
@@ -63,7 +63,7 @@ type Names struct {
 
 // nameArgs are names as the scripts' arguments. They are made once: each step would
 // make an interface of each.
-type nameArgs struct{ lease, attempts, latest, detached, flight any }
+type nameArgs struct{ lease, attempts, latest, over, flight any }
 
 // The places in Names.all where the names end, without the prefixes and the flight ids
 // that stand before.
@@ -84,26 +84,29 @@ func NewNames(space Space, key string) Names {
 		key = hashedKey + hex.EncodeToString(sum[:])
 	}
 	prefix := len(space.start) + len(":{}") + len(key)
-	id := newFlightID()
+	id := newFlightID(space.fleet)
 	var all strings.Builder
-	all.Grow(6*prefix + resultsEnd + len(":detached:") + len(space.database) + 2*wire.FlightIDLen)
-	for _, suffix := range [...]string{":lease", ":attempts", ":latest", ":result:", ":detached:", space.database} {
+	all.Grow(6*prefix + resultsEnd + len(":over:") + len(space.database) + 2*wire.FlightIDLen)
+	for _, suffix := range [...]string{":lease", ":attempts", ":latest", ":result:", ":over:", space.database} {
 		all.WriteString(space.start)
 		all.WriteString(":{")
 		all.WriteString(key)
 		all.WriteString("}")
 		all.WriteString(suffix)
-		if suffix == ":result:" || suffix == ":detached:" {
+		if suffix == ":result:" || suffix == ":over:" {
 			all.Write(id[:])
 		}
 	}
 	n := Names{all: all.String(), prefix: prefix, channel: prefix + len(space.database)}
-	n.args = nameArgs{n.lease(), n.attempts(), n.latest(), n.detached(), n.Flight()}
+	n.args = nameArgs{n.lease(), n.attempts(), n.latest(), n.over(), n.Flight()}
 	return n
 }
 
 // Channel returns the channel on which the outcomes of the key's flights are published.
 func (n Names) Channel() string { return n.all[len(n.all)-n.channel:] }
+
+// database returns the end of the channel's name.
+func (n Names) database() string { return n.Channel()[n.prefix:] }
 
 // Flight returns the id of the new flight, which is wire.FlightIDLen bytes long.
 func (n Names) Flight() string { return n.result()[len(n.results()):] }
@@ -114,28 +117,27 @@ func (n Names) latest() string   { return n.all[2*n.prefix+attemptsEnd : 3*n.pre
 func (n Names) result() string {
 	return n.all[3*n.prefix+latestEnd : 4*n.prefix+resultsEnd+wire.FlightIDLen]
 }
-func (n Names) detached() string {
+func (n Names) over() string {
 	return n.all[4*n.prefix+resultsEnd+wire.FlightIDLen : len(n.all)-n.channel]
 }
 
-// results and detachments return what a flight's id must follow.
-func (n Names) results() string     { return trimFlight(n.result()) }
-func (n Names) detachments() string { return trimFlight(n.detached()) }
+// results returns what the id of a flight of the key must follow.
+func (n Names) results() string { return trimFlight(n.result()) }
 
 func trimFlight(name string) string { return name[:len(name)-wire.FlightIDLen] }
 
-// resultOf and detachedOf return names that another flight of the same key has.
-func (n Names) resultOf(flight string) string   { return n.results() + flight }
-func (n Names) detachedOf(flight string) string { return n.detachments() + flight }
+// resultOf and overOf return names that another flight of the same key has.
+func (n Names) resultOf(flight string) string { return n.results() + flight }
+func (n Names) overOf(flight string) string   { return trimFlight(n.over()) + flight }
 
-// ControlChannel returns the channel on which all replicas of a fleet, whose clients use
-// the database, hear of forgotten keys.
-func ControlChannel(namespace string, database int) string {
-	return namespace + ":control" + inDatabase(database)
+// controlStart returns what the id of a Fleet must follow in the name of its control channel.
+func controlStart(namespace string) string { return namespace + ":control:" }
+
+// ControlChannel returns the channel on which a Fleet, whose client uses the database, hears
+// of keys that were forgotten while it led a flight of them.
+func ControlChannel(namespace, fleet string, database int) string {
+	return controlStart(namespace) + fleet + inDatabase(database)
 }
-
-// ForgetCounter returns the key that counts the keys that the fleet has forgotten.
-func ForgetCounter(namespace string) string { return namespace + ":forgets" }
 
 // probeKey returns the key that a probe writes, with the hash tag of near, if it has one.
 func probeKey(namespace, near string) string {
@@ -146,11 +148,41 @@ func probeKey(namespace, near string) string {
 	return namespace + ":probe"
 }
 
-// newFlightID returns 128 random bits in base64. The scripts rely on its length.
-func newFlightID() (id [wire.FlightIDLen]byte) {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[:8], rand.Uint64())
-	binary.LittleEndian.PutUint64(b[8:], rand.Uint64())
-	base64.RawURLEncoding.Encode(id[:], b[:])
+// fleetIDLen is how many bytes at the start of a flight's id name the Fleet that leads it.
+// The script of a forget relies on it.
+const fleetIDLen = 8
+
+// NewFleetID returns a new, random name for a Fleet.
+func NewFleetID() string {
+	var id [fleetIDLen]byte
+	fillRandom(id[:])
+	return string(id[:])
+}
+
+// FleetOf returns the id of the Fleet that leads a flight; "" for what is no flight's id.
+func FleetOf(flight string) string {
+	if len(flight) != wire.FlightIDLen {
+		return ""
+	}
+	return flight[:fleetIDLen]
+}
+
+// newFlightID returns the fleet's id and 84 random bits after it. The scripts rely on its
+// length.
+func newFlightID(fleet string) (id [wire.FlightIDLen]byte) {
+	fillRandom(id[copy(id[:], fleet):])
 	return id
+}
+
+// fillRandom fills b with 6 random bits a byte.
+func fillRandom(b []byte) {
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	bits := uint64(0)
+	for i := range b {
+		if i%10 == 0 {
+			bits = rand.Uint64()
+		}
+		b[i] = digits[bits&63]
+		bits >>= 6
+	}
 }

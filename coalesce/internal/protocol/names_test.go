@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -13,21 +14,24 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
 
+// fleet is the id of a Fleet.
+const fleet = "fleet-id"
+
 // allNames returns every name that n has, by what it is.
 func (n Names) allNames() map[string]string {
 	return map[string]string{
 		"channel": n.Channel(), "lease": n.lease(), "attempts": n.attempts(), "latest": n.latest(),
-		"result": n.result(), "detached lease": n.detached(),
+		"result": n.result(), "mark that it is over": n.over(),
 	}
 }
 
 func TestNamesStandInRedisAsTheyAreDocumented(t *testing.T) {
-	n := NewNames(NewSpace("fleetcall", "products", 3), "p1")
+	n := NewNames(NewSpace("fleetcall", "products", 3, fleet), "p1")
 	id := n.Flight()
 	for what, want := range map[string]string{
 		"channel": "fleetcall:products:{p1}@3", "lease": "fleetcall:products:{p1}:lease",
 		"attempts": "fleetcall:products:{p1}:attempts", "latest": "fleetcall:products:{p1}:latest",
-		"result": "fleetcall:products:{p1}:result:" + id, "detached lease": "fleetcall:products:{p1}:detached:" + id,
+		"result": "fleetcall:products:{p1}:result:" + id, "mark that it is over": "fleetcall:products:{p1}:over:" + id,
 	} {
 		if got := n.allNames()[what]; got != want {
 			t.Errorf("the %s is %q, not %q", what, got, want)
@@ -37,11 +41,11 @@ func TestNamesStandInRedisAsTheyAreDocumented(t *testing.T) {
 	if got, want := n.resultOf(other), "fleetcall:products:{p1}:result:"+other; got != want {
 		t.Errorf("the result of another flight is %q, not %q", got, want)
 	}
-	if got, want := n.detachedOf(other), "fleetcall:products:{p1}:detached:"+other; got != want {
-		t.Errorf("the detached lease of another flight is %q, not %q", got, want)
+	if got, want := n.overOf(other), "fleetcall:products:{p1}:over:"+other; got != want {
+		t.Errorf("the mark of another flight is %q, not %q", got, want)
 	}
-	if ControlChannel("fleetcall", 3) != "fleetcall:control@3" || probeKey("fleetcall", "") != "fleetcall:probe" || ForgetCounter("fleetcall") != "fleetcall:forgets" {
-		t.Errorf("the fleet's own names are %q, %q, %q", ControlChannel("fleetcall", 3), probeKey("fleetcall", ""), ForgetCounter("fleetcall"))
+	if ControlChannel("fleetcall", fleet, 3) != "fleetcall:control:"+fleet+"@3" || probeKey("fleetcall", "") != "fleetcall:probe" {
+		t.Errorf("the fleet's own names are %q, %q", ControlChannel("fleetcall", fleet, 3), probeKey("fleetcall", ""))
 	}
 }
 
@@ -52,7 +56,7 @@ type origin struct{ namespace, group, key string }
 func awkward(r *rand.Rand) (all []origin) {
 	texts := []string{
 		"", "a", "b", ":", "::", "a:", ":a", "a:b", "{", "}", "{}", "{a}", "a}:{b", "}:lease", "%", "%25", "%3A", "%7B", "%7b", "%253A",
-		"lease", ":lease", "a:lease", "latest", "result", "control", "probe", "forgets", "sha256:", "sha256:a", "\x00", "\xff\xfe", "é", "\n", " ",
+		"lease", ":lease", "a:lease", "latest", "result", "control", "probe", "control:" + fleet, "sha256:", "sha256:a", "\x00", "\xff\xfe", "é", "\n", " ",
 		strings.Repeat("k", maxKeyLen), strings.Repeat("k", maxKeyLen+1), strings.Repeat("k", maxKeyLen) + "x",
 	}
 	for range 20 {
@@ -62,7 +66,7 @@ func awkward(r *rand.Rand) (all []origin) {
 		}
 		texts = append(texts, string(b))
 	}
-	hashed := NewNames(NewSpace("ns", "g", 0), "{").Channel()
+	hashed := NewNames(NewSpace("ns", "g", 0, fleet), "{").Channel()
 	texts = append(texts, strings.TrimSuffix(strings.TrimPrefix(hashed, "ns:g:{"), "}@0")) // the hash of another key, as a key
 	for _, namespace := range []string{"a", "a:a", "a%3A"} {                               // options refuse braces
 		for _, group := range texts {
@@ -85,7 +89,7 @@ func random(t *testing.T) *rand.Rand {
 func TestNoTwoKeysShareAName(t *testing.T) {
 	owners := map[string]origin{}
 	for _, o := range slices.Compact(awkward(random(t))) {
-		n := NewNames(NewSpace(o.namespace, o.group, 0), o.key)
+		n := NewNames(NewSpace(o.namespace, o.group, 0, fleet), o.key)
 		for what, name := range n.allNames() {
 			if what == "channel" {
 				what = "" // channels and keys are apart in Redis
@@ -100,12 +104,10 @@ func TestNoTwoKeysShareAName(t *testing.T) {
 		}
 	}
 	for _, namespace := range []string{"a", "b"} {
-		for _, name := range []string{probeKey(namespace, ""), ForgetCounter(namespace)} {
-			if o, taken := owners["key "+name]; taken {
-				t.Errorf("%s is a name of %q", name, o)
-			}
+		if o, taken := owners["key "+probeKey(namespace, "")]; taken {
+			t.Errorf("the probe's key is a name of %q", o)
 		}
-		if o, taken := owners[ControlChannel(namespace, 0)]; taken {
+		if o, taken := owners[ControlChannel(namespace, fleet, 0)]; taken {
 			t.Errorf("the control channel is a name of %q", o)
 		}
 	}
@@ -125,12 +127,12 @@ func tag(name string) string {
 
 func TestNamesOfAKeyShareASlot(t *testing.T) {
 	for _, o := range awkward(random(t)) {
-		n := NewNames(NewSpace(o.namespace, o.group, 0), o.key)
+		n := NewNames(NewSpace(o.namespace, o.group, 0, fleet), o.key)
 		tags := map[string]bool{}
 		for _, name := range n.allNames() {
 			tags[tag(name)] = true
 		}
-		for _, name := range []string{n.resultOf("another-flight-22chars"), n.detachedOf("another-flight-22chars")} {
+		for _, name := range []string{n.resultOf("another-flight-22chars"), n.overOf("another-flight-22chars")} {
 			tags[tag(name)] = true
 		}
 		if len(tags) != 1 || strings.HasPrefix(slices.Collect(maps.Keys(tags))[0], "all of ") {
@@ -144,12 +146,12 @@ func TestALongOrAwkwardKeyStandsAsItsHash(t *testing.T) {
 		"k": false, "tenant:7:user:é": false, "\x00\xff": false, "%7B": false, strings.Repeat("k", maxKeyLen): false,
 		"": true, "{k}": true, "k}": true, "{": true, "sha256:k": true, strings.Repeat("k", maxKeyLen+1): true,
 	} {
-		if channel := NewNames(NewSpace("ns", "g", 0), key).Channel(); strings.HasPrefix(channel, "ns:g:{sha256:") != hashed {
+		if channel := NewNames(NewSpace("ns", "g", 0, fleet), key).Channel(); strings.HasPrefix(channel, "ns:g:{sha256:") != hashed {
 			t.Errorf("%q stands as %q", key, channel)
 		}
 	}
 	// Replicas of another version must make the same name of it.
-	if got, want := NewNames(NewSpace("ns", "g", 0), "").Channel(), "ns:g:{sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}@0"; got != want {
+	if got, want := NewNames(NewSpace("ns", "g", 0, fleet), "").Channel(), "ns:g:{sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}@0"; got != want {
 		t.Errorf("the empty key stands as %q, not %q", got, want)
 	}
 }
@@ -157,8 +159,8 @@ func TestALongOrAwkwardKeyStandsAsItsHash(t *testing.T) {
 func TestFlightIDsAreUniqueAndAsLongAsTheScriptsRelyOn(t *testing.T) {
 	seen := map[string]bool{}
 	for range 10_000 {
-		id := NewNames(NewSpace("ns", "g", 0), "k").Flight()
-		if len(id) != wire.FlightIDLen || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		id := NewNames(NewSpace("ns", "g", 0, fleet), "k").Flight()
+		if len(id) != wire.FlightIDLen || FleetOf(id) != fleet || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
 			t.Fatalf("a flight's id is %q", id)
 		}
 		if seen[id] {
@@ -166,9 +168,23 @@ func TestFlightIDsAreUniqueAndAsLongAsTheScriptsRelyOn(t *testing.T) {
 		}
 		seen[id] = true
 	}
-	for _, script := range allScripts {
-		if cut := fmt.Sprintf("string.sub(lease, 2, %d)", wire.FlightIDLen+1); strings.Contains(script.source, "string.sub(lease, 2") && !strings.Contains(script.source, cut) {
-			t.Errorf("%s.lua cuts ids of another length out of a lease than %s", script.step, cut)
+	if id := NewFleetID(); len(id) != fleetIDLen || id == NewFleetID() {
+		t.Errorf("a Fleet's id is %q", id)
+	}
+	if id := FleetOf("no flight"); id != "" {
+		t.Errorf("what is no flight is of the Fleet %q", id)
+	}
+	files, err := fs.Glob(sources, "lua/*.lua")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d scripts, %v", len(files), err)
+	}
+	for _, file := range files {
+		source, err := fs.ReadFile(sources, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cut := fmt.Sprintf("sub(lease, 2, %d)", wire.FlightIDLen+1); strings.Count(string(source), "sub(lease, 2,") != strings.Count(string(source), cut) {
+			t.Errorf("%s cuts ids of another length out of a lease than %s", file, cut)
 		}
 	}
 }
@@ -176,7 +192,7 @@ func TestFlightIDsAreUniqueAndAsLongAsTheScriptsRelyOn(t *testing.T) {
 // TestNamesAreOneString allows for the string, and for an interface of each of the five
 // names that several steps need.
 func TestNamesAreOneString(t *testing.T) {
-	space := NewSpace("fleetcall", "products", 3)
+	space := NewSpace("fleetcall", "products", 3, fleet)
 	if n := testing.AllocsPerRun(100, func() { _ = NewNames(space, "p1") }); n > 1+5 {
 		t.Errorf("they are %v allocations", n)
 	}

@@ -15,11 +15,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Command is one step as a command for Redis.
+// Command is one step as a command for Redis, or a plain command that moves a piece of a
+// large outcome.
 type Command struct {
 	script *script
-	args   []any // of EVALSHA, that word included
+	plain  string // the name of a command that runs no script; "": it runs one
+	args   []any  // of EVALSHA, that word included; of a plain one, all
 	bytes  int
+	into   []byte // where the reply goes; nil: into the command
 }
 
 // Doer sends commands.
@@ -30,47 +33,70 @@ type Doer interface {
 }
 
 // Step returns the name of the step: join, peek, renew, finish, abandon, leave,
-// forget, count or probe.
-func (c Command) Step() string { return c.script.step }
+// forget or probe; of a plain command, store or fetch.
+func (c Command) Step() string {
+	if c.plain != "" {
+		return c.plain
+	}
+	return c.script.step
+}
 
 // Key returns the first of its keys. All keys of a command have one hash tag.
-func (c Command) Key() string { key, _ := c.args[firstKey].(string); return key }
+func (c Command) Key() string { key, _ := c.args[c.firstKey()].(string); return key }
+
+func (c Command) firstKey() int {
+	if c.plain != "" {
+		return 1
+	}
+	return firstKey
+}
 
 // Bytes returns about how many bytes of an outcome the command or its reply moves. It is
 // 0 when that is not known, or known to be small.
 func (c Command) Bytes() int { return c.bytes }
 
-// Cmd returns the command for a server that has the script: EVALSHA. A server that has
-// not answers NOSCRIPT.
-func (c Command) Cmd(ctx context.Context) *redis.Cmd { return newCmd(ctx, c.args) }
+// Cmd returns the command for the client: EVALSHA, or a plain one. A server that has not
+// the script answers NOSCRIPT.
+func (c Command) Cmd(ctx context.Context) redis.Cmder {
+	if c.into != nil {
+		return redis.NewZeroCopyStringCmd(ctx, c.into, c.args...)
+	}
+	return c.cmd(ctx, c.args)
+}
 
-// CmdWithSource returns the command for a server that answered NOSCRIPT: EVAL, which
-// brings the script along.
-func (c Command) CmdWithSource(ctx context.Context) *redis.Cmd {
+// Scripted says whether the command runs a script, so that a server may not have it.
+func (c Command) Scripted() bool { return c.plain == "" }
+
+// CmdWithSource returns a command that is Scripted for a server that answered NOSCRIPT:
+// EVAL, which brings the script along.
+func (c Command) CmdWithSource(ctx context.Context) redis.Cmder {
 	args := make([]any, len(c.args))
 	copy(args, c.args)
 	args[0], args[1] = "eval", c.script.source
-	return newCmd(ctx, args)
+	return c.cmd(ctx, args)
 }
 
-func newCmd(ctx context.Context, args []any) *redis.Cmd {
+func (c Command) cmd(ctx context.Context, args []any) *redis.Cmd {
 	cmd := redis.NewCmd(ctx, args...)
-	cmd.SetFirstKeyPos(firstKey)
+	cmd.SetFirstKeyPos(int8(c.firstKey()))
 	return cmd
 }
 
-// Message says what a finish publishes.
-type Message string
-
-// What a finish publishes.
-const (
-	Inline Message = "inline" // the outcome itself
-	Notice Message = "notice" // a notice that it is stored
-)
+// Reply returns the reply to what Cmd or CmdWithSource returned, once the client has it.
+func Reply(cmd redis.Cmder) (any, error) {
+	switch cmd := cmd.(type) {
+	case *redis.Cmd:
+		return cmd.Result()
+	case *redis.ZeroCopyStringCmd:
+		if err := cmd.Err(); err != redis.Nil {
+			return cmd.Val(), err
+		}
+	}
+	return nil, nil
+}
 
 // ErrReply is wrapped by the errors of Peek and ParseJoin for a reply that they do not
-// know. It can come from a proxy. A join answers so, too, when its flight was abandoned
-// before: its caller waits no longer.
+// know. It can come from a proxy.
 var ErrReply = errors.New("fleetcall: unexpected reply")
 
 // A script's reply is a number, or a list whose first element is a word.

@@ -1,7 +1,6 @@
 package protocol
 
 import (
-	"context"
 	"embed"
 	"fmt"
 
@@ -20,10 +19,7 @@ var (
 	abandonScript = newScript("abandon")
 	leaveScript   = newScript("leave")
 	forgetScript  = newScript("forget")
-	countScript   = newScript("count")
 	probeScript   = newScript("probe")
-
-	allScripts = []*script{joinScript, peekScript, renewScript, finishScript, abandonScript, leaveScript, forgetScript, countScript, probeScript}
 )
 
 // script is one step.
@@ -43,17 +39,6 @@ func newScript(step string) *script {
 	return &script{s, step, string(source), s.Hash()}
 }
 
-// Load stores every script at the client's servers, so that even the first use of each
-// costs one round trip. It stops at the first error, which it wraps.
-func Load(ctx context.Context, client redis.Scripter) error {
-	for _, script := range allScripts {
-		if err := script.Load(ctx, client).Err(); err != nil {
-			return fmt.Errorf("fleetcall: loading script %s: %w", script.step, err)
-		}
-	}
-	return nil
-}
-
 // firstKey is the place of the first key among the arguments of EVALSHA: before
 // it are that word, the script's hash and the number of keys.
 const firstKey = 3
@@ -65,5 +50,5 @@ func (s *script) command(bytes int, keys []string, args ...any) Command {
 	for _, key := range keys {
 		all = append(all, key)
 	}
-	return Command{s, append(all, args...), bytes}
+	return Command{script: s, args: append(all, args...), bytes: bytes}
 }

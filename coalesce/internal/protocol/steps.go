@@ -31,6 +31,9 @@ func SettingsOf(replicaID string, leaseTTL, flightTimeout time.Duration, maxTake
 	}
 }
 
+// milliseconds returns a lifetime as a number.
+func (*Settings) milliseconds(ttl any) int64 { ms, _ := ttl.(int64); return ms }
+
 // Tagged returns the settings for outcomes that only replicas with this tag can read: a
 // word of visible ASCII characters. A replica with another one does not follow.
 func (s Settings) Tagged(tag string) Settings {
@@ -62,6 +65,7 @@ const (
 	TakesKept                    // no flight is needed: Kept
 	IsPoisoned                   // too many leaders of the key have died: Poisoned
 	RunsAlone                    // the outcome of a flight would be of no use here: Why
+	IsOver                       // this flight was given up, or was forgotten before this reply to its join
 )
 
 // JoinReply is the answer to a join, with the one field that the answer is about.
@@ -90,7 +94,7 @@ type Follow struct {
 
 // Kept is an outcome that finished within MaxAge.
 type Kept struct {
-	Outcome string
+	Outcome string        // whole, or a notice
 	Age     time.Duration // how long ago it finished, at most
 	Trace   string        // of its flight, or ""
 }
@@ -103,8 +107,8 @@ func (r *JoinRequest) Command() Command {
 		maxAge = noMaxAge
 	}
 	return Command{script: joinScript, args: []any{"evalsha", joinScript.hash, 4,
-		n.args.lease, n.args.attempts, n.args.latest, n.args.detached,
-		n.args.flight, s.replicaID, s.leaseTTL, s.attemptsTTL, s.maxAttempts, maxAge, n.results(), r.Trace, s.tag, unshareableFor}}
+		n.args.lease, n.args.attempts, n.args.latest, n.args.over,
+		n.args.flight, s.replicaID, s.leaseTTL, s.attemptsTTL, s.maxAttempts, maxAge, r.Trace, s.tag, unshareableFor}}
 }
 
 // ParseJoin reads the reply to a join. It returns err when that is not nil, and an error
@@ -125,6 +129,8 @@ func ParseJoin(reply any, err error) (JoinReply, error) {
 		return JoinReply{Answer: IsPoisoned, Poisoned: number(rest, 0)}, nil
 	case "alone":
 		return JoinReply{Answer: RunsAlone, Why: text(rest, 0)}, nil
+	case "over":
+		return JoinReply{Answer: IsOver}, nil
 	}
 	return JoinReply{}, fmt.Errorf("%w: %q", ErrReply, word)
 }
@@ -148,23 +154,24 @@ type PeekRequest struct {
 	Names    Names
 	Settings *Settings
 	Flight   string
-	Bytes    int // of its outcome, if that is known to be large
 }
 
 // PeekReply is what became of a flight. The zero value says that Redis has nothing of it:
 // it ended long ago, or Redis lost its lease.
 type PeekReply struct {
 	Done    bool          // it has an outcome: the next field
-	Outcome string        // as it was finished
+	Outcome string        // as it was finished: whole, or a notice
 	Running time.Duration // until its lease runs out; 0: it does not run
-	Over    bool          // it was given up
+	// Forgotten: it runs, and its key was forgotten meanwhile.
+	Forgotten bool
+	Over      bool // it was given up
 }
 
 // Peek sends the request. Its error is d's, or wraps ErrReply.
 func Peek(ctx context.Context, d Doer, r PeekRequest) (PeekReply, error) {
 	n := r.Names
-	word, rest, err := words(d.Do(ctx, peekScript.command(r.Bytes,
-		[]string{n.lease(), n.resultOf(r.Flight), n.detachedOf(r.Flight), n.attempts()}, r.Flight, r.Settings.leaseTTL)))
+	word, rest, err := words(d.Do(ctx, peekScript.command(0,
+		[]string{n.lease(), n.resultOf(r.Flight), n.overOf(r.Flight), n.attempts()}, r.Flight, r.Settings.leaseTTL)))
 	if err != nil {
 		return PeekReply{}, err
 	}
@@ -172,7 +179,7 @@ func Peek(ctx context.Context, d Doer, r PeekRequest) (PeekReply, error) {
 	case "done":
 		return PeekReply{Done: true, Outcome: text(rest, 0)}, nil
 	case "running":
-		return PeekReply{Running: max(milliseconds(rest, 0), time.Millisecond)}, nil
+		return PeekReply{Running: max(milliseconds(rest, 0), time.Millisecond), Forgotten: number(rest, 1) == 1}, nil
 	case "over":
 		return PeekReply{Over: true}, nil
 	case "gone":
@@ -192,15 +199,18 @@ type LeaveRequest struct {
 // Leave sends the request. The error is d's.
 func Leave(ctx context.Context, d Doer, r LeaveRequest) error {
 	n := r.Names
-	_, err := d.Do(ctx, leaveScript.command(0, []string{n.lease(), n.detachedOf(r.Flight), n.detached()}, r.Flight, r.Settings.handoffTTL))
+	_, err := d.Do(ctx, leaveScript.command(0, []string{n.lease(), n.attempts(), n.over()}, r.Flight, r.Settings.handoffTTL))
 	return err
 }
 
 // RenewRequest asks to extend the lease of the flight that Names was made for by the lease
-// TTL, from now. The rest is for a lease that Redis has lost: it is taken again.
+// TTL, from now, and to tell those who have joined the flight. Attempt, Start and Trace are for
+// a lease that Redis has lost: it is taken again.
 type RenewRequest struct {
 	Names    Names
 	Settings *Settings
+	Message  []byte // that the flight lives
+	Publish  string // PUBLISH or SPUBLISH
 	Attempt  int64
 	Start    int64  // when the lease was taken, in µs of Redis' clock
 	Trace    string // "" when there is none
@@ -210,6 +220,9 @@ type RenewRequest struct {
 type RenewReply struct {
 	State RenewState
 	Now   int64 // when Redis replied, in µs of its clock
+	// Forgotten: the key was forgotten while the flight ran; or it may have been, because
+	// Redis has lost all that it had of the flight.
+	Forgotten bool
 }
 
 // RenewState says what the flight has.
@@ -218,17 +231,17 @@ type RenewState uint8
 // What a flight may have after a renewal.
 const (
 	Over    RenewState = iota // nothing: it was given up
-	Held                      // its lease, or a detached one since the key was forgotten
+	Held                      // its lease, or none because its key was forgotten
 	Retaken                   // its lease, which Redis had lost
-	Lost                      // a detached lease, for those who joined it
+	Lost                      // no lease; those who joined it see it run
 )
 
 // Renew sends the request. Its error is d's, or wraps ErrReply.
 func Renew(ctx context.Context, d Doer, r RenewRequest) (RenewReply, error) {
 	n, s := r.Names, r.Settings
 	rest := fmt.Sprintf(" %d %d %d %s %s\n%s", r.Attempt, r.Start, s.leaseTTL, s.tag, s.replicaID, r.Trace)
-	word, list, err := words(d.Do(ctx, renewScript.command(0, []string{n.lease(), n.attempts(), n.detached()},
-		n.Flight(), s.leaseTTL, s.attemptsTTL, rest)))
+	word, list, err := words(d.Do(ctx, renewScript.command(0, []string{n.lease(), n.attempts(), n.over()},
+		n.Flight(), s.leaseTTL, s.attemptsTTL, rest, n.Channel(), r.Publish, r.Message)))
 	if err != nil {
 		return RenewReply{}, err
 	}
@@ -237,7 +250,7 @@ func Renew(ctx context.Context, d Doer, r RenewRequest) (RenewReply, error) {
 	if !known {
 		return RenewReply{}, fmt.Errorf("%w: %q", ErrReply, word)
 	}
-	return RenewReply{state, number(list, 0)}, nil
+	return RenewReply{state, number(list, 0), number(list, 1) == 1}, nil
 }
 
 // AbandonRequest asks to give up the flight that Names was made for.
@@ -256,7 +269,7 @@ func Abandon(ctx context.Context, d Doer, r AbandonRequest) (abandoned bool, err
 	if r.Forced {
 		forced = 1
 	}
-	reply, err := d.Do(ctx, abandonScript.command(0, []string{n.lease(), n.attempts(), n.detached()},
+	reply, err := d.Do(ctx, abandonScript.command(0, []string{n.lease(), n.attempts(), n.over()},
 		n.Flight(), r.Message, n.Channel(), forced, r.Publish, r.Settings.handoffTTL))
 	return reply == int64(1), err
 }

@@ -22,15 +22,14 @@ type connection struct {
 	address  string // of the shard's master; "" for the main connection
 	backoff  time.Duration
 	lastRead atomic.Int64 // Unix nanoseconds
-	// unreached: the last write that failed could not connect.
-	unreached atomic.Bool
 
 	// Guarded by subs.mu.
-	pubsub        *redis.PubSub
-	lastConfirmed time.Time // a channel of a key was
+	pubsub   *redis.PubSub // nil until it is connected
+	orders   []order       // that are not written yet
+	writing  bool          // a goroutine writes them
+	lastPing int64         // Unix nanoseconds
+	silent   bool          // it was closed because a ping was not answered
 }
-
-var errDistrusted = errors.New("fleetcall: a message was lost")
 
 // connect starts to make a connection to the server at address, after backoff. It wants
 // s.mu held.
@@ -39,55 +38,6 @@ func (s *Subscriptions) connect(client subscriber, address string, backoff time.
 	s.connections[address] = c
 	s.stopped.Go(c.loop)
 	return c
-}
-
-// subscribe subscribes to channels. While the connection is being made, it does
-// nothing: the loop subscribes to all channels that are on the connection. It wants
-// subs.mu held.
-func (c *connection) subscribe(channels ...string) {
-	c.send(func(pubsub *redis.PubSub) error {
-		if c.address == "" {
-			return pubsub.Subscribe(c.subs.ctx, channels...)
-		}
-		for _, channel := range channels { // those of one command must be of one slot
-			if err := pubsub.SSubscribe(c.subs.ctx, channel); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// unsubscribe ends the subscriptions to channels. It wants subs.mu held.
-func (c *connection) unsubscribe(channels ...string) {
-	c.send(func(pubsub *redis.PubSub) error {
-		if c.address == "" {
-			return pubsub.Unsubscribe(c.subs.ctx, channels...)
-		}
-		for _, channel := range channels {
-			if err := pubsub.SUnsubscribe(c.subs.ctx, channel); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// send writes in the background, because the client may be dialling. A write that
-// fails ends the PubSub, so that the loop subscribes to everything again: the
-// PubSub's own reconnect may leave out the very channels of that write.
-// send wants subs.mu held.
-func (c *connection) send(write func(*redis.PubSub) error) {
-	pubsub := c.pubsub
-	if pubsub == nil {
-		return
-	}
-	c.subs.stopped.Go(func() {
-		if err := write(pubsub); err != nil {
-			c.unreached.Store(isDial(err))
-			_ = pubsub.Close()
-		}
-	})
 }
 
 // loop reads messages until Close. When anything goes wrong with a PubSub, it opens
@@ -100,29 +50,21 @@ func (c *connection) loop() {
 			return
 		}
 		pubsub := c.client.Subscribe(s.ctx)
-		s.mu.Lock()
-		c.pubsub = pubsub
-		var channels []string
-		if c.address == "" {
-			channels = append(channels, s.config.Control)
+		came, err := false, c.open(pubsub)
+		away := isDial(err)
+		if err == nil {
+			came, err = c.read(pubsub)
 		}
-		for channel, sub := range s.channels {
-			if sub.on == c {
-				channels = append(channels, channel)
-			}
-		}
-		if s.ctx.Err() == nil { // otherwise Close may not have seen this PubSub
-			c.subscribe(channels...)
-		}
-		s.mu.Unlock()
-		came, err := c.read(pubsub)
 		_ = pubsub.Close()
 		_, moved := redis.IsMovedError(err)
-		left := c.disconnected(came || moved, isDial(err) || c.unreached.Swap(false))
+		left, waited := c.disconnected(came || moved, away)
 		if s.ctx.Err() != nil {
 			return
 		}
 		s.config.OnFailure()
+		if waited {
+			s.config.OnDeaf(c.address)
+		}
 		if left {
 			return
 		}
@@ -134,12 +76,56 @@ func (c *connection) loop() {
 	}
 }
 
+// open connects pubsub, and subscribes to all channels of the connection. The first of them
+// goes alone, because with it the client dials. From then on the client is given a context
+// that has ended: its own reconnect, by which it would subscribe to everything a second time,
+// just before the loop does, cannot dial any more. (A dialer that ignores its context can, such
+// as go-redis' own for TLS: there it happens twice.)
+func (c *connection) open(pubsub *redis.PubSub) error {
+	s := c.subs
+	first, err := "", error(nil)
+	s.mu.Lock()
+	for channel, sub := range s.channels {
+		if sub.on == c {
+			first = channel
+			break
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case c.address == "":
+		first = s.config.Control
+		err = pubsub.Subscribe(s.ctx, first)
+	case first != "":
+		err = pubsub.SSubscribe(s.ctx, first)
+	default: // its only channel was dropped
+		err = pubsub.Ping(s.ctx)
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.ctx.Err(); err != nil {
+		return err // Close has not seen this PubSub
+	}
+	c.pubsub = pubsub
+	var channels []string
+	for channel, sub := range s.channels {
+		if sub.on == c && channel != first {
+			channels = append(channels, channel)
+		}
+	}
+	c.order(subscribe, channels...)
+	return nil
+}
+
 // read handles what comes until the PubSub ends, and says whether anything came.
 func (c *connection) read(pubsub *redis.PubSub) (came bool, err error) {
 	s := c.subs
 	for err == nil && s.ctx.Err() == nil {
 		var message any
-		if message, err = pubsub.Receive(s.ctx); err != nil {
+		if message, err = pubsub.Receive(s.ended); err != nil {
 			break
 		}
 		came = true
@@ -213,11 +199,16 @@ func (c *connection) ping() {
 		return
 	}
 	asked := time.Now().UnixNano()
-	c.send(func(pubsub *redis.PubSub) error { return pubsub.Ping(c.subs.ctx) })
+	c.lastPing = asked
+	c.order(ping, "")
 	time.AfterFunc(c.subs.config.Timeout, func() {
-		if c.lastRead.Load() < asked {
-			_ = pubsub.Close()
+		if c.lastRead.Load() >= asked {
+			return
 		}
+		c.subs.mu.Lock()
+		c.silent = c.silent || c.pubsub == pubsub
+		c.subs.mu.Unlock()
+		_ = pubsub.Close()
 	})
 }
 
@@ -242,25 +233,22 @@ func (c *connection) handle(message any) {
 }
 
 // confirm handles what the server says about one channel. A channel that is wanted, and
-// that the server says is unsubscribed, is placed again. That happens when a slot of a
-// Cluster has moved, and when the SUBSCRIBE of the next follower of an idle channel is
-// overtaken by the UNSUBSCRIBE:
-//
-//	sweepIdle: drops the channel    follower: adds it again
-//	                                sends SUBSCRIBE
-//	sends UNSUBSCRIBE
+// that the server says is unsubscribed, is placed again: its slot of a Cluster has moved.
+// Or its next follower came before the answer to an UNSUBSCRIBE, and the answer to its
+// SUBSCRIBE is still to come.
 func (c *connection) confirm(m *redis.Subscription) {
 	s := c.subs
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.lastConfirmed = time.Now()
 	sub := s.channels[m.Channel]
 	if sub == nil || sub.on != c {
 		return
 	}
 	sub.confirmed = m.Kind == "subscribe" || m.Kind == "ssubscribe"
-	sub.wakeAll()
-	if !sub.confirmed {
+	if sub.confirmed {
+		sub.missed()
+	} else {
+		sub.changed()
 		s.reload()
 		s.place(sub, minBackoff)
 	}
@@ -274,16 +262,19 @@ func (c *connection) served() {
 	delete(s.refusing, c.address)
 }
 
-// disconnected wakes every waiter of the connection to peek: messages are being missed.
-// Where nothing ever came on it, the server counts as one that refuses to subscribe,
-// unless it only has the channel's slot no more. One that could not be connected to may
-// have been away: that says nothing new.
-// It returns true for a shard's connection, which is left for good.
-func (c *connection) disconnected(served, away bool) (left bool) {
+// disconnected tells every waiter of the connection that it hears nothing, until it is
+// confirmed again. The channels that nobody waits on are dropped.
+// Where the server took the connection, and ended it before anything came on it, it counts as
+// one that refuses to subscribe, unless it only has the channel's slot no more. That it was
+// away, or silent, says nothing new.
+// disconnected returns whether it is left for good, as a shard's is, and whether anybody waits
+// on it.
+func (c *connection) disconnected(served, away bool) (left, waited bool) {
 	s := c.subs
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.pubsub = nil
+	away, c.silent = away || c.silent, false
+	c.pubsub, c.orders = nil, nil
 	switch {
 	case served:
 		delete(s.refusing, c.address) // the next one may be better
@@ -295,15 +286,27 @@ func (c *connection) disconnected(served, away bool) (left bool) {
 		s.reload()
 		delete(s.connections, c.address)
 	}
+	s.dropIdleOn(c)
+	var lost []*subscription
+	waiting := 0
 	for _, sub := range s.channels {
-		if sub.on != c {
-			continue
+		if sub.on == c {
+			lost = append(lost, sub)
+			if sub.awaited() {
+				waiting++
+			}
 		}
+	}
+	for _, sub := range lost {
+		told := !sub.confirmed && !s.refusing[c.address]
 		sub.confirmed = false
-		sub.wakeAll()
+		sub.spread = min(time.Duration(waiting)*spreadEach, s.config.Timeout)
+		if !told {
+			sub.changed()
+		}
 		if left {
 			s.place(sub, longer(c.backoff))
 		}
 	}
-	return left
+	return left, waiting > 0
 }

@@ -1,6 +1,8 @@
 package pubsub
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -29,39 +31,34 @@ func TestAChannelThatIsWantedIsSubscribedAgain(t *testing.T) {
 	})
 }
 
-// TestAnUnsubscribeMayOvertakeTheNextSubscribe drops an idle channel and subscribes to
-// it in the same moment: the two commands are written in either order.
-func TestAnUnsubscribeMayOvertakeTheNextSubscribe(t *testing.T) {
-	overtaken := 0
-	for range 200 {
-		inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
-			confirmed(t, s, "c").Close()
-			server.sent()
-			s.mu.Lock()
-			s.dropIdle(1)
-			s.mu.Unlock()
-			w := s.Subscribe("c")
-			synctest.Wait()
-			if got := server.sent("SUBSCRIBE", "UNSUBSCRIBE"); slices.Equal(got, []string{"SUBSCRIBE c", "UNSUBSCRIBE c", "SUBSCRIBE c"}) {
-				overtaken++
-			}
-			if n := w.Take(flight); !n.Confirmed {
-				t.Fatalf("it is not subscribed in the end: %+v", n)
-			}
-			server.publish("c", outcome(1))
-			if n := w.Take(flight); !n.Came {
-				t.Fatalf("its message did not come: %+v", n)
-			}
-		})
-	}
-	if overtaken == 0 {
-		t.Error("in 200 tries, none was overtaken: this test shows nothing")
-	}
+// TestAChannelThatIsDroppedAndWantedAgainIsSubscribed has the next follower of an idle
+// channel come in the moment when that is dropped.
+func TestAChannelThatIsDroppedAndWantedAgainIsSubscribed(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		confirmed(t, s, "c").Close()
+		server.sent()
+		s.mu.Lock()
+		s.dropIdle(1)
+		s.mu.Unlock()
+		w := s.Subscribe("c")
+		synctest.Wait()
+		if got := server.sent("SUBSCRIBE", "UNSUBSCRIBE"); len(got) < 2 || got[0] != "UNSUBSCRIBE c" || got[1] != "SUBSCRIBE c" {
+			t.Errorf("sent %q", got)
+		}
+		if n := w.Take(flight); !n.Confirmed {
+			t.Fatalf("it is not subscribed in the end: %+v", n)
+		}
+		server.publish("c", outcome(1))
+		if n := w.Take(flight); !n.Came {
+			t.Fatalf("its message did not come: %+v", n)
+		}
+	})
 }
 
-// TestAReconnectWakesEveryWaiterAndSubscribesToAll cuts the connection while the server
-// takes no other one, and has channels come and go meanwhile.
-func TestAReconnectWakesEveryWaiterAndSubscribesToAll(t *testing.T) {
+// TestAReconnectSubscribesOnceToWhatIsWaitedOn cuts the connection while the server
+// takes no other one, and has channels come and go meanwhile. Waiters look once: when they
+// are subscribed again.
+func TestAReconnectSubscribesOnceToWhatIsWaitedOn(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, h *heard) {
 		c, d := confirmed(t, s, "c"), confirmed(t, s, "d")
 		confirmed(t, s, "idle").Close()
@@ -69,36 +66,99 @@ func TestAReconnectWakesEveryWaiterAndSubscribesToAll(t *testing.T) {
 		server.cut()
 		synctest.Wait()
 		for _, w := range []*Waiter{c, d} {
-			if n := w.Take(flight); !w.woken() || !n.Missed || n.Confirmed {
+			if n := w.Take(flight); !w.woken() || n.Missed || n.Confirmed {
 				t.Errorf("when the connection is lost: %+v", n)
 			}
 		}
-		if s.Existing("c") != nil {
-			t.Error("a waiter on a lost connection")
+		if channels, idle := s.counts(); s.Existing("c") != nil || channels != 2 || idle != 0 {
+			t.Errorf("%d channels are kept, %d of them idle; a waiter on a lost connection: %v", channels, idle, s.Existing("c"))
+		}
+		time.Sleep(maxBackoff)
+		if c.woken() {
+			t.Error("a waiter was woken because the next attempt failed, too")
 		}
 		e := s.Subscribe("e")
 		server.sent()
 		server.change(func(f *fakeServer) { f.refuses = false })
 		time.Sleep(2 * maxBackoff)
 		synctest.Wait()
-		subscribed := map[string]bool{}
+		subscribed := map[string]int{}
 		for _, command := range server.sent("SUBSCRIBE") {
 			for _, channel := range strings.Fields(command)[1:] {
-				subscribed[channel] = true
+				subscribed[channel]++
 			}
 		}
-		for _, channel := range []string{"control", "c", "d", "idle", "e"} {
-			if !subscribed[channel] {
-				t.Errorf("it did not subscribe to %q", channel)
-			}
+		if want := map[string]int{"control": 1, "c": 1, "d": 1, "e": 1}; !maps.Equal(subscribed, want) {
+			t.Errorf("subscribed to %v", subscribed)
 		}
 		for _, w := range []*Waiter{c, d, e} {
-			if n := w.Take(flight); !w.woken() || !n.Missed || !n.Confirmed {
+			if n := w.Take(flight); !w.woken() || !n.Missed || !n.Confirmed || w != e && (n.Spread < 2*spreadEach || n.Spread > 3*spreadEach) {
 				t.Errorf("when it is there again: %+v", n)
 			}
 		}
-		if h.connects != 2 || h.failures == 0 {
-			t.Errorf("heard of %d connections and %d failures", h.connects, h.failures)
+		if h.connects != 2 || h.failures == 0 || h.deaf != h.failures {
+			t.Errorf("heard of %d connections and %d failures, %d of them with a waiter", h.connects, h.failures, h.deaf)
+		}
+	})
+}
+
+// TestALossThatNobodyWaitsOnIsNoDoubt leaves the server alone.
+func TestALossThatNobodyWaitsOnIsNoDoubt(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, h *heard) {
+		confirmed(t, s, "c").Close()
+		server.cut()
+		time.Sleep(maxBackoff)
+		synctest.Wait()
+		h.want(t, 2, 1, 0)
+		if h.deaf != 0 {
+			t.Errorf("%d times, somebody waited", h.deaf)
+		}
+	})
+}
+
+// TestTheClientDoesNotReconnectByItself would subscribe to everything a second time.
+func TestTheClientDoesNotReconnectByItself(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		confirmed(t, s, "c")
+		for range 3 {
+			server.sent()
+			before := server.dialled()
+			server.cut()
+			time.Sleep(maxBackoff)
+			synctest.Wait()
+			if got := server.sent("SUBSCRIBE"); server.dialled() != before+1 || !slices.Equal(got, []string{"SUBSCRIBE control", "SUBSCRIBE c"}) {
+				t.Errorf("it dialled %d times, and sent %q", server.dialled()-before, got)
+			}
+		}
+	})
+}
+
+// TestManyChannelsAreSubscribedInPieces has more of them than one command takes.
+func TestManyChannelsAreSubscribedInPieces(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		const crowd = 3 * maxChannels
+		var all []*Waiter
+		for i := range crowd {
+			all = append(all, s.Subscribe(fmt.Sprint(i)))
+		}
+		synctest.Wait()
+		server.sent()
+		server.cut()
+		time.Sleep(minBackoff)
+		synctest.Wait()
+		sent := server.sent("SUBSCRIBE")
+		if len(sent) != 1+crowd/maxChannels {
+			t.Errorf("%d commands", len(sent))
+		}
+		for _, command := range sent {
+			if strings.Count(command, " ") > maxChannels {
+				t.Errorf("one of them has %d channels", strings.Count(command, " "))
+			}
+		}
+		for _, w := range all {
+			if n := w.Take(flight); !n.Confirmed || n.Spread != timeout {
+				t.Fatalf("a waiter learned %+v", n)
+			}
 		}
 	})
 }
@@ -161,7 +221,7 @@ func TestASilentConnectionIsFound(t *testing.T) {
 				if took := time.Since(began); took > test.limit+time.Millisecond {
 					t.Errorf("it was found after %v, not %v", took, test.limit)
 				}
-				if n := w.Take(flight); test.waits && (!w.woken() || !n.Missed) {
+				if n := w.Take(flight); test.waits && (!w.woken() || n.Confirmed && !n.Missed) {
 					t.Errorf("the waiter learned %+v", n)
 				}
 				h.want(t, 1, 1, 0)

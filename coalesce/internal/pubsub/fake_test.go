@@ -40,7 +40,10 @@ type fakeConn struct {
 }
 
 // dial is a client's dialer.
-func (f *fakeServer) dial(_ context.Context, _, _ string) (net.Conn, error) {
+func (f *fakeServer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if err := ctx.Err(); err != nil { // as a net.Dialer
+		return nil, err
+	}
 	f.mu.Lock()
 	f.dials++
 	refuses := f.refuses
@@ -226,6 +229,7 @@ type heard struct {
 	control                      []string
 	connects, failures, garbages int
 	messages                     int // of any kind
+	deaf                         int // failures of a connection that somebody waits on
 }
 
 func (h *heard) config() Config {
@@ -242,6 +246,7 @@ func (h *heard) config() Config {
 		OnHeard:   func(string) { locked(func() { h.messages++ })() },
 		OnConnect: locked(func() { h.connects++ }),
 		OnFailure: locked(func() { h.failures++ }),
+		OnDeaf:    func(string) { locked(func() { h.deaf++ })() },
 		OnGarbage: locked(func() { h.garbages++ }),
 	}
 }

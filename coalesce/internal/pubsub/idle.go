@@ -1,6 +1,9 @@
 package pubsub
 
-import "time"
+import (
+	"container/list"
+	"time"
+)
 
 // sweepIdle unsubscribes from the channels that have been idle for idleTime.
 func (s *Subscriptions) sweepIdle() {
@@ -36,6 +39,19 @@ func (s *Subscriptions) dropIdle(n int) {
 		}
 	}
 	for c, names := range channels {
-		c.unsubscribe(names...)
+		c.order(unsubscribe, names...)
+	}
+}
+
+// dropIdleOn drops the channels of a connection that is lost which have no waiters: it would
+// take the server and this replica their time to subscribe to them again. It wants s.mu held.
+func (s *Subscriptions) dropIdleOn(c *connection) {
+	var next *list.Element
+	for e := s.idle.Front(); e != nil; e = next {
+		next = e.Next()
+		if sub := e.Value.(*subscription); sub.on == c {
+			s.idle.Remove(e)
+			delete(s.channels, sub.channel)
+		}
 	}
 }

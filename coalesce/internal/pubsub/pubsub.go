@@ -36,6 +36,14 @@ const (
 	// A waiter keeps this many messages until it is asked for its flight's. When more
 	// come, it has missed one.
 	maxMessages = 8
+
+	// maxChannels is how many channels one command subscribes to at most.
+	maxChannels = 256
+
+	// Those who waited on a connection that was lost look what they have missed when they are
+	// subscribed again: spread over so long for each, and over a timeout at most. All replicas
+	// may have lost theirs in the same moment.
+	spreadEach = 2 * time.Millisecond
 )
 
 // Config is what Subscriptions need to know, and the functions that they call. None of
@@ -49,6 +57,7 @@ type Config struct {
 	OnHeard   func(address string) // anything came from a server; without a Cluster, and on the control channel, the address is ""
 	OnConnect func()               // the control channel is subscribed, for the first time or again
 	OnFailure func()               // a connection was lost, or could not be made
+	OnDeaf    func(address string) // the same, and somebody waits on it; the address is as for OnHeard
 	OnGarbage func()               // a message was not readable
 }
 
@@ -61,6 +70,7 @@ type Subscriptions struct {
 	beats   chan time.Duration
 
 	ctx     context.Context // ends with Close
+	ended   context.Context // has ended: under it, the client dials no more
 	cancel  context.CancelFunc
 	stopped sync.WaitGroup
 
@@ -78,8 +88,9 @@ type Subscriptions struct {
 // subscription is one channel. Subscriptions.mu guards all its fields.
 type subscription struct {
 	channel   string
-	on        *connection // nil while it is not known which shard has it
-	confirmed bool        // by the server, on the present connection
+	on        *connection   // nil while it is not known which shard has it
+	confirmed bool          // by the server, on the present connection
+	spread    time.Duration // of the looks of its waiters, once it is confirmed
 	waiters   map[*Waiter]struct{}
 	idle      *list.Element // when it has no waiter
 	idleSince time.Time
@@ -102,6 +113,9 @@ func Open(client redis.UniversalClient, config Config) *Subscriptions {
 	}
 	s.cluster, _ = client.(*redis.ClusterClient)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	ended, end := context.WithCancel(context.Background())
+	end()
+	s.ended = ended
 	s.mu.Lock()
 	s.main = s.connect(s.client, "", 0)
 	s.mu.Unlock()
@@ -231,7 +245,7 @@ func (s *Subscriptions) place(sub *subscription, backoff time.Duration) {
 	}
 	if s.cluster == nil {
 		sub.on = s.main
-		s.main.subscribe(sub.channel)
+		s.main.order(subscribe, sub.channel)
 		return
 	}
 	sub.on = nil
@@ -262,9 +276,9 @@ func (s *Subscriptions) placeOn(sub *subscription, client *redis.Client, backoff
 		c = s.connect(client, client.Options().Addr, backoff)
 	}
 	sub.on = c
-	c.subscribe(sub.channel)
+	c.order(subscribe, sub.channel)
 	if s.refusing[c.address] {
-		sub.wakeAll()
+		sub.changed()
 	}
 }
 

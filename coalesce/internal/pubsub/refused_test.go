@@ -48,100 +48,68 @@ func TestARefusedSubscriptionIsKnown(t *testing.T) {
 	})
 }
 
-// TestAServerThatDoesNotConfirmCostsOneWaiterItsTime has the server read, and answer nothing.
-func TestAServerThatDoesNotConfirmCostsOneWaiterItsTime(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+// TestADoubtfulConnectionIsPingedOnce has the server read, and answer nothing. It does not
+// refuse: those who wait look what becomes of their flights.
+func TestADoubtfulConnectionIsPingedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, h *heard) {
 		third := confirmed(t, s, "c")
+		server.sent()
 		server.change(func(f *fakeServer) { f.deaf = true })
 		time.Sleep(time.Millisecond)
 		first, second := s.Subscribe("d"), s.Subscribe("e")
 		time.Sleep(timeout)
-		if refused(first) || refused(second) {
-			t.Error("silence was taken for a refusal by itself")
-		}
-		second.woken()
 		dials := server.dialled()
-		if !first.GiveUp() {
-			t.Error("it waits on")
-		}
-		if !second.woken() || !refused(second) || !refused(s.Subscribe("f")) {
-			t.Error("the others wait, too")
-		}
-		if n := third.Take(flight); n.Refused || !n.Confirmed || third.woken() {
-			t.Error("who is confirmed is disturbed")
-		}
-		time.Sleep(timeout / 2)
-		server.change(func(f *fakeServer) { f.deaf = false })
-		time.Sleep(timeout / 2)
+		first.Doubt()
+		second.Doubt()
+		third.Doubt() // its subscription is confirmed
 		synctest.Wait()
-		if n := third.Take(flight); n.Confirmed || n.Refused {
-			t.Errorf("while the connection is made again, who was confirmed learns %+v", n)
+		if pings := len(server.sent("PING")); pings != 1 || third.woken() {
+			t.Errorf("%d pings", pings)
 		}
-		time.Sleep(timeout / 2)
-		if refused(second) || s.Existing("d") == nil || server.dialled() == dials {
-			t.Error("the connection was not replaced")
+		time.Sleep(timeout + 2*minBackoff)
+		synctest.Wait()
+		if server.dialled() != dials+1 || refused(first) || refused(third) {
+			t.Error("the connection was not replaced, or its silence was taken for a refusal")
+		}
+		time.Sleep(timeout)
+		first.Doubt() // the next one is silent, too
+		time.Sleep(timeout + maxBackoff)
+		synctest.Wait()
+		if server.dialled() == dials+1 || refused(first) || refused(s.Subscribe("f")) {
+			t.Error("the next connection was not replaced, or its silence was taken for a refusal")
+		}
+		server.change(func(f *fakeServer) { f.deaf = false })
+		time.Sleep(silence + beat + timeout + maxBackoff)
+		synctest.Wait()
+		if n := first.Take(flight); !n.Confirmed || s.Existing("c") == nil {
+			t.Error("it is not confirmed in the end")
 		}
 	})
 }
 
-// TestASubscriptionThatIsConfirmedLateIsRefusedNoMore has the answer come after a waiter has
-// given up.
-func TestASubscriptionThatIsConfirmedLateIsRefusedNoMore(t *testing.T) {
+// TestAConnectionIsTrustedWhenSomethingComes has one subscription alone lost, or late.
+func TestAConnectionIsTrustedWhenSomethingComes(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
 		third := confirmed(t, s, "c")
 		server.change(func(f *fakeServer) { f.deaf = true })
 		time.Sleep(time.Millisecond)
 		first := s.Subscribe("d")
-		time.Sleep(timeout)
-		first.GiveUp()
-		dials := server.dialled()
 		time.Sleep(timeout / 2)
 		server.publish("c", outcome(1))
+		time.Sleep(timeout / 2)
+		dials := server.dialled()
+		first.Doubt()
+		synctest.Wait()
+		if pings := len(server.sent("PING")); pings != 0 {
+			t.Errorf("%d pings on a connection that was heard of", pings)
+		}
+		time.Sleep(timeout / 2)
+		first.Doubt()
+		time.Sleep(timeout / 2)
+		server.publish("c", outcome(1)) // before the ping's time is over
 		time.Sleep(beat / 2)
 		if refused(first) || server.dialled() != dials || !third.Take(flight).Came {
 			t.Error("the connection was not trusted again")
-		}
-	})
-}
-
-// TestWhoGivesUpBesideOthersThatHearBlamesNobody has one subscription alone lost.
-func TestWhoGivesUpBesideOthersThatHearBlamesNobody(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
-		confirmed(t, s, "c")
-		server.change(func(f *fakeServer) { f.deaf = true })
-		time.Sleep(time.Millisecond)
-		w := s.Subscribe("d")
-		time.Sleep(timeout / 2)
-		server.publish("c", outcome(1))
-		time.Sleep(timeout / 2)
-		dials := server.dialled()
-		if !w.GiveUp() {
-			t.Error("it waits on, though no other is confirmed")
-		}
-		time.Sleep(time.Millisecond)
-		if refused(w) || server.dialled() != dials {
-			t.Error("the connection was blamed")
-		}
-	})
-}
-
-// TestWhoIsConfirmedLateBecauseManyAreWaitsOn has another channel confirmed just before.
-func TestWhoIsConfirmedLateBecauseManyAreWaitsOn(t *testing.T) {
-	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
-		confirmed(t, s, "c")
-		server.change(func(f *fakeServer) { f.deaf = true })
-		time.Sleep(time.Millisecond)
-		w := s.Subscribe("d")
-		time.Sleep(timeout / 2)
-		server.change(func(f *fakeServer) { f.deaf = false })
-		confirmed(t, s, "e")
-		time.Sleep(timeout / 2)
-		if w.GiveUp() {
-			t.Error("it gives up")
-		}
-		time.Sleep(timeout)
-		if !w.GiveUp() {
-			t.Error("it waits on for ever")
 		}
 	})
 }
@@ -209,23 +177,17 @@ func TestAServerThatWasAwayDoesNotRefuse(t *testing.T) {
 	})
 }
 
-// TestAServerThatStaysAwayCostsOneWaiterItsTime is for a way to Redis that has commands
-// pass alone.
-func TestAServerThatStaysAwayCostsOneWaiterItsTime(t *testing.T) {
+// TestAServerThatStaysAwayDoesNotRefuse is for a way to Redis that has commands pass alone.
+func TestAServerThatStaysAwayDoesNotRefuse(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
 		server.change(func(f *fakeServer) { f.refuses = true })
 		server.cut()
 		time.Sleep(time.Minute)
-		first := s.Subscribe("c")
+		w := s.Subscribe("c")
 		time.Sleep(timeout)
-		if refused(first) || !first.GiveUp() {
-			t.Error("it does not wait for its time")
-		}
-		for range 3 {
-			if !refused(s.Subscribe("d")) {
-				t.Error("the next one waits, too")
-			}
-			time.Sleep(2 * maxBackoff)
+		w.Doubt()
+		if refused(w) || refused(s.Subscribe("d")) {
+			t.Error("who waits is told to run alone")
 		}
 	})
 }

@@ -1,12 +1,22 @@
 package pubsub
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
+
+// Forgetter is told that the key of the channel that it waits on was forgotten.
+type Forgetter interface {
+	// Forgotten is called as soon as the message has come, with the flight that it names:
+	// that begins with the Fleet that forgot the key. It must not wait, nor call a method of
+	// Subscriptions or Waiter. It may be called until shortly after the waiter was closed.
+	Forgotten(by string)
+}
 
 // Waiter is one follower's view of its channel. Its methods may be called by several
 // goroutines.
@@ -19,18 +29,33 @@ type Waiter struct {
 	since time.Time
 
 	// Guarded by subs.mu.
+	owner     Forgetter // may be nil
+	muted     bool
 	messages  []wire.Outcome // since the last Take
+	signs     []sign         // that flights run, since the last Take and since missed was set; one for each flight
 	missed    bool           // a message may have been missed
+	spread    time.Duration  // of the looks, if missed
 	confirmed bool
+}
+
+// sign is that a flight runs, and has a lease until then.
+type sign struct {
+	flight    string
+	until     time.Time
+	forgotten bool // the key was, while it ran
 }
 
 // News is what a waiter learned since the last Take.
 type News struct {
-	Outcome   wire.Outcome // the flight's message, if it came
-	Came      bool         // the flight's message came
-	Missed    bool         // a message may have been missed: the waiter must peek
-	Confirmed bool         // Redis has confirmed the subscription, on the present connection
-	Refused   bool         // it is not confirmed, and the server is known to refuse it or not to answer
+	Outcome   wire.Outcome  // the flight's message, if it came
+	Came      bool          // the flight's message came
+	Missed    bool          // a message may have been missed: the waiter must peek, unless it hears more
+	Spread    time.Duration // of Missed: the peeks of all who missed one are to be spread over so long
+	Alive     bool          // the flight runs: so it did after all that may have been missed
+	Until     time.Time     // of Alive: Redis drops its lease then, unless it is renewed
+	Forgotten bool          // of Alive: its key was forgotten while it ran
+	Confirmed bool          // Redis has confirmed the subscription, on the present connection
+	Refused   bool          // it is not confirmed, and the server is known to refuse it
 }
 
 // addWaiter wants s.mu held.
@@ -74,10 +99,30 @@ func (w *Waiter) Take(flight string) (n News) {
 			n.Outcome, n.Came = m, true
 		}
 	}
-	n.Missed, n.Confirmed = w.missed, w.confirmed
+	for _, sign := range w.signs {
+		if sign.flight == flight {
+			n.Alive, n.Until, n.Forgotten = true, sign.until, sign.forgotten
+		}
+	}
+	n.Missed, n.Spread, n.Confirmed = w.missed, w.spread, w.confirmed
 	n.Refused = !w.sub.confirmed && w.sub.on != nil && w.subs.refusing[w.sub.on.address]
-	w.messages, w.missed = nil, false
+	w.messages, w.signs, w.missed, w.spread = nil, nil, false, 0
 	return n
+}
+
+// Tell has owner be told from now on when the key is forgotten.
+func (w *Waiter) Tell(owner Forgetter) {
+	w.subs.mu.Lock()
+	w.owner = owner
+	w.subs.mu.Unlock()
+}
+
+// Mute says that no message is going to be taken any more: what w waits for is that its key
+// is forgotten.
+func (w *Waiter) Mute() {
+	w.subs.mu.Lock()
+	defer w.subs.mu.Unlock()
+	w.muted, w.messages = true, nil
 }
 
 // Distrust replaces the connection that w waits on, in the background: a message that
@@ -86,34 +131,26 @@ func (w *Waiter) Take(flight string) (n News) {
 func (w *Waiter) Distrust() {
 	w.subs.mu.Lock()
 	defer w.subs.mu.Unlock()
-	if c := w.sub.on; c != nil {
-		c.send(func(*redis.PubSub) error { return errDistrusted })
+	if c := w.sub.on; c != nil && c.pubsub != nil {
+		pubsub := c.pubsub
+		w.subs.stopped.Go(func() { _ = pubsub.Close() })
 	}
 }
 
-// GiveUp says that the subscription was not confirmed in time. It returns false where others
-// on the connection have been confirmed within the timeout: this one's turn will come. If
-// nothing at all came on the connection since w waits, it is pinged, and until something
-// comes, those who wait to be confirmed are told that it is refused.
-func (w *Waiter) GiveUp() bool {
+// Doubt says that the subscription was not confirmed in time. If the connection has been
+// silent for a timeout, it is pinged, and replaced unless something comes.
+func (w *Waiter) Doubt() {
 	s := w.subs
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := w.sub.on
-	switch {
-	case w.sub.confirmed || c != nil && time.Since(c.lastConfirmed) < s.config.Timeout:
-		return false
-	case c == nil || c.lastRead.Load() >= w.since.UnixNano():
-		return true
+	if w.sub.confirmed || c == nil {
+		return
 	}
-	s.refusing[c.address] = true
-	for _, sub := range s.channels {
-		if sub.on == c && !sub.confirmed {
-			sub.wakeAll()
-		}
+	last := max(c.lastRead.Load(), c.lastPing) // what is lost with a ping is found by it
+	if time.Since(time.Unix(0, last)) >= s.config.Timeout {
+		c.ping()
 	}
-	c.ping()
-	return true
 }
 
 func (w *Waiter) wakeUp() {
@@ -123,16 +160,31 @@ func (w *Waiter) wakeUp() {
 	}
 }
 
-func (sub *subscription) wakeAll() {
+// changed wakes every waiter: the subscription is confirmed no more, or refused.
+func (sub *subscription) changed() {
 	for w := range sub.waiters {
 		w.confirmed = sub.confirmed
-		w.missed = true
 		w.wakeUp()
 	}
 }
 
+// missed wakes every waiter to peek. What its flight said before proves nothing.
+func (sub *subscription) missed() {
+	for w := range sub.waiters {
+		w.missed, w.spread, w.signs = true, sub.spread, nil
+	}
+	sub.changed()
+	sub.spread = 0
+}
+
 func (s *Subscriptions) deliver(m *redis.Message) {
 	o, err := wire.Decode(m.Payload)
+	if err == nil && o.Kind == wire.KindForgotten {
+		for _, owner := range s.owners(m.Channel) {
+			owner.Forgotten(o.Flight)
+		}
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sub := s.channels[m.Channel]
@@ -142,15 +194,59 @@ func (s *Subscriptions) deliver(m *redis.Message) {
 	if err != nil {
 		// It may have been the outcome of any flight of the channel.
 		s.config.OnGarbage()
-		sub.wakeAll()
+		sub.missed()
+		return
+	}
+	if o.Kind == wire.KindAlive {
+		sub.lives(sign{strings.Clone(o.Flight), time.Now().Add(o.Lease(time.Hour)), o.Forgotten()})
 		return
 	}
 	for w := range sub.waiters {
+		if w.muted {
+			continue
+		}
 		if len(w.messages) == maxMessages {
 			w.messages = w.messages[1:]
-			w.missed = true
+			w.missed, w.signs = true, nil // the one that is lost may have come after them
 		}
 		w.messages = append(w.messages, o)
+		w.wakeUp()
+	}
+}
+
+// owners returns those who wait on a channel.
+func (s *Subscriptions) owners(channel string) (all []Forgetter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sub := s.channels[channel]; sub != nil {
+		for w := range sub.waiters {
+			if w.owner != nil {
+				all = append(all, w.owner)
+			}
+		}
+	}
+	return all
+}
+
+// awaited says whether anybody waits for a flight on the channel, and not only to hear that its
+// key is forgotten.
+func (sub *subscription) awaited() bool {
+	for w := range sub.waiters {
+		if !w.muted {
+			return true
+		}
+	}
+	return false
+}
+
+// lives tells every waiter that a flight runs.
+func (sub *subscription) lives(told sign) {
+	for w := range sub.waiters {
+		w.signs = slices.DeleteFunc(w.signs, func(s sign) bool { return s.flight == told.flight })
+		if len(w.signs) == maxMessages {
+			w.signs = w.signs[1:]
+		}
+		w.signs = append(w.signs, told)
 		w.wakeUp()
 	}
 }

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -93,6 +94,43 @@ func TestAWaiterGetsItsFlightsMessage(t *testing.T) {
 	})
 }
 
+// owner is told by whom its key was forgotten.
+type owner struct{ by []string }
+
+func (o *owner) Forgotten(by string) { o.by = append(o.by, by) }
+
+// TestWhoWaitsIsToldThatItsKeyWasForgotten has the message beside an outcome, and a waiter
+// that wants nothing else.
+func TestWhoWaitsIsToldThatItsKeyWasForgotten(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, h *heard) {
+		forgotten := string(wire.Outcome{Kind: wire.KindForgotten, Flight: "forgetter-flight-22cha"}.Encode())
+		w, muted, untold, elsewhere := confirmed(t, s, "c"), s.Existing("c"), s.Existing("c"), confirmed(t, s, "d")
+		first, second, third := &owner{}, &owner{}, &owner{}
+		w.Tell(first)
+		muted.Tell(second)
+		muted.Mute()
+		elsewhere.Tell(third)
+		server.publish("c", outcome(7))
+		server.publish("c", forgotten)
+		if len(first.by) != 1 || first.by[0] != "forgetter-flight-22cha" || len(second.by) != 1 || len(third.by) != 0 {
+			t.Errorf("told: %q, %q; another channel's: %q", first.by, second.by, third.by)
+		}
+		if n := w.Take(flight); !n.Came || n.Missed {
+			t.Errorf("the outcome before it: %+v", n)
+		}
+		if n := muted.Take(flight); n.Came || n.Missed || muted.woken() {
+			t.Errorf("a waiter that takes nothing: %+v", n)
+		}
+		untold.woken()
+		server.publish("c", forgotten)
+		if untold.woken() {
+			t.Error("it wakes a waiter for no news")
+		}
+		server.publish("nobody's", forgotten)
+		h.want(t, 1, 0, 0)
+	})
+}
+
 // TestTooManyMessagesAreMissedOnes fills a waiter that does not look.
 func TestTooManyMessagesAreMissedOnes(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
@@ -104,11 +142,12 @@ func TestTooManyMessagesAreMissedOnes(t *testing.T) {
 			t.Errorf("%d messages: %+v", maxMessages, n)
 		}
 		foreign := string(wire.Outcome{Kind: wire.KindValue, Flight: "another-flight-22chars"}.Encode())
+		server.publish("c", alive(flight, time.Minute))
 		server.publish("c", outcome(1))
 		for range maxMessages {
 			server.publish("c", foreign)
 		}
-		if n := w.Take(flight); !n.Missed || n.Came {
+		if n := w.Take(flight); !n.Missed || n.Came || n.Alive {
 			t.Errorf("its own came before %d others: %+v", maxMessages, n)
 		}
 		if len(w.messages) != 0 || cap(w.messages) != 0 {
@@ -180,30 +219,65 @@ func TestIdleChannelsAreBounded(t *testing.T) {
 			w.Close()
 		}
 		synctest.Wait()
-		if got := server.sent("UNSUBSCRIBE"); len(got) != over || !sameCommands(got, "UNSUBSCRIBE 0", "UNSUBSCRIBE 1", "UNSUBSCRIBE 2") {
-			t.Errorf("sent %q", got)
+		if got := strings.Fields(strings.Join(server.sent("UNSUBSCRIBE"), " ")); !slices.Equal(slices.DeleteFunc(got, func(word string) bool { return word == "UNSUBSCRIBE" }), []string{"0", "1", "2"}) {
+			t.Errorf("ended %q", got)
 		}
 		if channels, idle := s.counts(); channels != maxIdle || idle != maxIdle {
 			t.Errorf("%d channels are kept, %d of them idle", channels, idle)
 		}
 		time.Sleep(idleTime)
 		synctest.Wait()
-		if got := server.sent("UNSUBSCRIBE"); len(got) != 1 || strings.Count(got[0], " ") != maxIdle {
+		if got := server.sent("UNSUBSCRIBE"); len(got) != maxIdle/maxChannels || strings.Count(strings.Join(got, " "), " ") != maxIdle+len(got)-1 {
 			t.Errorf("%d commands for %d channels", len(got), maxIdle)
 		}
 	})
 }
 
-// sameCommands compares commands whose order does not matter.
-func sameCommands(got []string, want ...string) bool {
-	seen := map[string]bool{}
-	for _, command := range got {
-		seen[command] = true
-	}
-	for _, command := range want {
-		if !seen[command] {
-			return false
+// alive is a message that a flight runs, and has a lease for so long.
+func alive(flight string, lease time.Duration) string {
+	return string(wire.AliveOf(flight, lease).Encode())
+}
+
+// TestASignOfLifeIsNoOutcome has one for each of two flights, one of which has an outcome.
+func TestASignOfLifeIsNoOutcome(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, h *heard) {
+		const other = "another-flight-22chars"
+		w, late := confirmed(t, s, "c"), s.Existing("c")
+		server.publish("c", outcome(1))
+		server.publish("c", alive(flight, time.Minute))
+		until := time.Now().Add(time.Minute)
+		time.Sleep(time.Second) // as it was when the message came
+		server.publish("c", alive(other, time.Hour))
+		if n := w.Take(flight); !w.woken() || !n.Came || !n.Alive || !n.Until.Equal(until) || n.Missed || string(n.Outcome.Payload) != "1" {
+			t.Errorf("it learned %+v", n)
 		}
-	}
-	return len(got) == len(want)
+		for range 2 * maxMessages {
+			server.publish("c", alive(flight, time.Minute))
+		}
+		if n := late.Take(other); n.Came || !n.Alive || n.Missed {
+			t.Errorf("who follows the other learned %+v", n)
+		}
+		if n := w.Take(other); n.Alive {
+			t.Errorf("it comes twice: %+v", n)
+		}
+		h.want(t, 1, 0, 0)
+	})
+}
+
+// TestASignOfLifeFromBeforeProvesNothing has the connection lost after it.
+func TestASignOfLifeFromBeforeProvesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *Subscriptions, server *fakeServer, _ *heard) {
+		w := confirmed(t, s, "c")
+		server.publish("c", alive(flight, time.Minute))
+		server.cut()
+		time.Sleep(minBackoff)
+		synctest.Wait()
+		if n := w.Take(flight); !n.Missed || n.Alive {
+			t.Errorf("it learned %+v", n)
+		}
+		server.publish("c", alive(flight, time.Minute))
+		if n := w.Take(flight); n.Missed || !n.Alive {
+			t.Errorf("it learned %+v", n)
+		}
+	})
 }

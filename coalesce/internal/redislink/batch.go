@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
+	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
 )
 
 // batch is what one goroutine has under way.
@@ -32,15 +33,15 @@ type batch struct {
 func (s *server) run(b *batch) (gaveWay bool) {
 	if len(b.requests) == 1 {
 		r := b.requests[0]
-		reply, err := s.runAlone(b, r)
+		reply, err := s.runAlone(b, r, patience*r.allowed())
 		heard, sign := signOf(err)
 		gaveWay = s.landed(b, heard, sign, err)
 		r.answer(reply, err)
 		return gaveWay
 	}
-	ctx, cancel := context.WithTimeout(&detached.Context{First: b.requests[0].ctx}, s.link.config.Timeout)
+	ctx, cancel := context.WithTimeout(&detached.Context{First: b.requests[0].ctx}, patience*s.link.config.Timeout)
 	defer cancel()
-	commands := make([]*redis.Cmd, len(b.requests))
+	commands := make([]redis.Cmder, len(b.requests))
 	err := process(func() {
 		pipe := s.link.client.Pipeline()
 		for i, r := range b.requests {
@@ -50,6 +51,9 @@ func (s *server) run(b *batch) (gaveWay bool) {
 		_, _ = pipe.Exec(ctx) // each command has its own error
 	})
 	replies, errs := make([]any, len(commands)), make([]error, len(commands))
+	if err == nil {
+		s.loadTogether(ctx, b.requests, commands)
+	}
 	for i, r := range b.requests {
 		if errs[i] = err; err == nil {
 			replies[i], errs[i] = s.loaded(ctx, r, commands[i])
@@ -75,8 +79,9 @@ func worst(errs []error) (heard bool, most sign, err error) {
 	return heard, most, err
 }
 
-func (s *server) runAlone(b *batch, r *Request) (any, error) {
-	b.ctx.First, b.ctx.Until = r.ctx, b.began.Add(r.allowed())
+// runAlone sends r by itself. The client may take so long.
+func (s *server) runAlone(b *batch, r *Request, limit time.Duration) (any, error) {
+	b.ctx.First, b.ctx.Until = r.ctx, b.began.Add(limit)
 	cmd := r.command.Cmd(&b.ctx)
 	if err := process(func() { _ = s.link.client.Process(&b.ctx, cmd) }); err != nil { // the command has its own
 		return nil, err
@@ -96,11 +101,42 @@ func process(do func()) (err error) {
 	return nil
 }
 
+// loadTogether sends those commands again whose script Redis does not have, in one round
+// trip: the first of each script with its source, which loads it for the others.
+func (s *server) loadTogether(ctx context.Context, requests []*Request, commands []redis.Cmder) {
+	var again []int
+	steps := map[string]bool{}
+	for i, cmd := range commands {
+		if lacksScript(cmd.Err()) {
+			again = append(again, i)
+			steps[requests[i].command.Step()] = true
+		}
+	}
+	if len(again) == len(steps) {
+		return // loaded does it
+	}
+	s.heard.Add(1)
+	_ = process(func() {
+		pipe := s.link.client.Pipeline()
+		for _, i := range again {
+			command := requests[i].command
+			if commands[i] = command.Cmd(ctx); steps[command.Step()] {
+				commands[i] = command.CmdWithSource(ctx)
+			}
+			delete(steps, command.Step())
+			_ = pipe.Process(ctx, commands[i])
+		}
+		_, _ = pipe.Exec(ctx)
+	})
+}
+
+func lacksScript(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
+
 // loaded returns the result of r's command. If Redis does not have the script, it
 // sends the command again with the script's source.
-func (s *server) loaded(ctx context.Context, r *Request, cmd *redis.Cmd) (any, error) {
-	reply, err := cmd.Result()
-	if err == nil || !redis.HasErrorPrefix(err, "NOSCRIPT") {
+func (s *server) loaded(ctx context.Context, r *Request, cmd redis.Cmder) (any, error) {
+	reply, err := protocol.Reply(cmd)
+	if !lacksScript(err) {
 		return reply, err
 	}
 	s.heard.Add(1)
@@ -108,5 +144,5 @@ func (s *server) loaded(ctx context.Context, r *Request, cmd *redis.Cmd) (any, e
 	if err := process(func() { _ = s.link.client.Process(ctx, cmd) }); err != nil {
 		return nil, err
 	}
-	return cmd.Result()
+	return protocol.Reply(cmd)
 }

@@ -220,7 +220,7 @@ func TestACommandsContextHasItsValuesAndNotItsEnd(t *testing.T) {
 	}
 	got := fake.ctx
 	deadline, ok := got.Deadline()
-	if got.Value(key{}) != "value" || got.Err() != nil || !ok || time.Until(deadline) > timeout {
+	if got.Value(key{}) != "value" || got.Err() != nil || !ok || time.Until(deadline) > patience*timeout {
 		t.Errorf("value %v, error %v, deadline %v %v", got.Value(key{}), got.Err(), deadline, ok)
 	}
 }
@@ -233,23 +233,50 @@ func (e redisError) Error() string { return string(e) }
 // RedisError makes redisError a redis.Error.
 func (redisError) RedisError() {}
 
-// TestAPanicOfTheClientWhileScriptsAreLoadedIsSurvived has nobody wait for the answer.
-func TestAPanicOfTheClientWhileScriptsAreLoadedIsSurvived(t *testing.T) {
-	client := redis.NewClient(&redis.Options{})
-	defer client.Close()
-	client.AddHook(panics{})
-	l := newLinkTo(client, Config{})
+// TestAPipelineThatLacksAScriptBringsItOnce has Redis have none: the source of each goes to
+// it once, and the other commands after it.
+func TestAPipelineThatLacksAScriptBringsItOnce(t *testing.T) {
+	answer, begun, release := hold()
+	has := map[string]bool{}
+	var sources int
+	l, fake := newLink(t, Config{}, func(trip []*redis.Cmd) {
+		if trip[0].Args()[3] == lease("busy") {
+			answer(trip)
+			return
+		}
+		for _, cmd := range trip {
+			script := cmd.Args()[1].(string)
+			if cmd.Args()[0] == "eval" {
+				sources++
+				has[redis.NewScript(script).Hash()] = true
+			}
+			if cmd.Args()[0] == "eval" || has[script] {
+				cmd.SetVal(cmd.Args()[3])
+			} else {
+				cmd.SetErr(redisError("NOSCRIPT No matching script"))
+			}
+		}
+	})
 	defer l.Close()
-	l.Load(context.Background())
-}
-
-// panics is a hook that does, whatever is sent.
-type panics struct{ instant }
-
-func (panics) ProcessHook(redis.ProcessHook) redis.ProcessHook {
-	return func(context.Context, redis.Cmder) error { panic("hook's fault") }
-}
-
-func (panics) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(context.Context, []redis.Cmder) error { panic("hook's fault") }
+	for range maxInFlight {
+		send(l, join("busy"))
+		<-begun
+	}
+	var sent []request
+	for i := range 50 {
+		sent = append(sent, send(l, join(strconv.Itoa(i))), send(l, finish(strconv.Itoa(i), 10)))
+	}
+	release()
+	for i, r := range sent {
+		<-r.answered
+		if reply, err := r.Reply(); reply != lease(strconv.Itoa(i/2)) || err != nil {
+			t.Fatalf("command %d: %v, %v", i, reply, err)
+		}
+	}
+	if sources != 2 {
+		t.Errorf("%d sources were sent for two scripts", sources)
+	}
+	if got := fake.sizes(); !slices.Equal(got, []int{1, 1, 100, 100}) {
+		t.Errorf("the round trips had %v commands", got)
+	}
 }

@@ -30,12 +30,14 @@ func (u unanswered) Unwrap() error { return u.why }
 // FailureKinds returns all kinds of failure that Redis, or the way to it, can have.
 // DownKind is not one of them.
 func FailureKinds() []string {
-	return []string{"timeout", "connection", "subscription", "pool", "oom", "readonly", "misconf", "noreplicas", "loading", "cluster", "auth", "maxclients", "reply"}
+	return []string{kindTimeout, "connection", "subscription", "pool", "oom", "readonly", "misconf", "noreplicas", "loading", "cluster", "auth", "maxclients", "reply"}
 }
 
 // DownKind is what FailureKind returns for ErrServerDown. It is no failure of
 // Redis: nothing was sent.
 const DownKind = "down"
+
+const kindTimeout = "timeout"
 
 // FailureKind returns the kind of an error of a Link or of a Redis client. An error
 // that it does not know is of the kind "connection".
@@ -67,7 +69,7 @@ func FailureKind(err error) string {
 	case redis.IsMaxClientsError(err):
 		return "maxclients"
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return "timeout"
+		return kindTimeout
 	}
 	if isReply(err) {
 		return "reply"
@@ -134,7 +136,7 @@ func signOf(err error) (answered bool, s sign) {
 			return answered, suspicion
 		}
 		return answered, refusal
-	case "timeout":
+	case kindTimeout:
 		return answered, slowness
 	case "pool":
 		return answered, nothing

@@ -129,7 +129,7 @@ const timeout = time.Minute
 func newLink(t *testing.T, config Config, answer func([]*redis.Cmd)) (*Link, *fakeRedis) {
 	t.Helper()
 	fake := &fakeRedis{answer: answer}
-	client := redis.NewClient(&redis.Options{})
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:6379"}) // a name would be looked up
 	client.AddHook(fake)
 	t.Cleanup(func() { _ = client.Close() })
 	return newLinkTo(client, config), fake
@@ -159,7 +159,7 @@ var settings = protocol.SettingsOf("replica", time.Second, time.Minute, 1, time.
 
 // join is a small command, and lease the first of its keys.
 func join(key string) protocol.Command {
-	r := protocol.JoinRequest{Names: protocol.NewNames(protocol.NewSpace("ns", "g", 0), key), Settings: &settings}
+	r := protocol.JoinRequest{Names: protocol.NewNames(protocol.NewSpace("ns", "g", 0, "fleet-id"), key), Settings: &settings}
 	return r.Command()
 }
 
@@ -167,7 +167,7 @@ func lease(key string) string { return "ns:g:{" + key + "}:lease" }
 
 // finish is a command that moves so many bytes.
 func finish(key string, bytes int) protocol.Command {
-	r := protocol.FinishRequest{Names: protocol.NewNames(protocol.NewSpace("ns", "g", 0), key), Settings: &settings, Outcome: make([]byte, bytes)}
+	r := protocol.FinishRequest{Names: protocol.NewNames(protocol.NewSpace("ns", "g", 0, "fleet-id"), key), Settings: &settings, Outcome: make([]byte, bytes)}
 	return r.Command()
 }
 

@@ -245,7 +245,7 @@ func (s *server) probe() {
 			s.probes--
 			s.mu.Unlock()
 		}()
-		reply, err := s.runAlone(b, r)
+		reply, err := s.runAlone(b, r, r.allowed())
 		answered, sign := signOf(err)
 		if answered {
 			s.heard.Add(1)

@@ -312,29 +312,3 @@ func TestAClientThatHangsIsNotWaitedFor(t *testing.T) {
 		l.Close()
 	})
 }
-
-func TestALookThatComesLateDoesNotCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		answer, begun, release := hold()
-		l, fake := newLink(t, Config{Timeout: time.Second}, answer)
-		r := send(l, join("k"))
-		<-begun
-		comesLate := func() {
-			for range looks {
-				l.pending.Stop(&r.timer)
-				r.next = time.Now().Add(-time.Second / looks) // as if the process had been stopped
-				r.OnExpire(&r.timer)
-			}
-		}
-		comesLate()
-		if r.taken() || r.looked.Load() != 0 || fake.probes() != 0 {
-			t.Errorf("it is answered: %v, after %d looks and %d probes", r.taken(), r.looked.Load(), fake.probes())
-		}
-		comesLate()
-		if !r.taken() {
-			t.Error("it is waited for as long as looks come late")
-		}
-		release()
-		l.Close()
-	})
-}

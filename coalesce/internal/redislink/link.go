@@ -139,9 +139,8 @@ func keepsDeadlines(client redis.UniversalClient) bool {
 }
 
 // Allowed returns how long a command that moves so many bytes may take: the timeout,
-// and 64 ms for each MiB. Redis copies an outcome several times, which takes a small
-// machine some 20 ms for each MiB; the timeout is meant for a server that hangs, and
-// must not take a busy one for it.
+// and 64 ms for each MiB. The timeout is meant for a server that hangs, and must not take
+// a busy one, or a link of 16 MiB a second, for it.
 func Allowed(timeout time.Duration, bytes int) time.Duration {
 	return timeout + time.Duration(bytes>>14)*time.Millisecond
 }
@@ -178,14 +177,6 @@ func (l *Link) Result(r *Request) (any, error) {
 	return r.reply, nil
 }
 
-// Load stores every script at the server. Where that fails, the first use of each script
-// stores it.
-func (l *Link) Load(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, l.config.Timeout)
-	defer cancel()
-	_ = process(func() { _ = protocol.Load(ctx, l.client) })
-}
-
 // Time asks Redis for its time, in µs since 1970, beside all other commands. It returns
 // also when it asked, and when it had the reply.
 func (l *Link) Time(ctx context.Context) (told int64, sent, received time.Time, err error) {
@@ -197,6 +188,28 @@ func (l *Link) Time(ctx context.Context) (told int64, sent, received time.Time, 
 		err = failed
 	}
 	return now.UnixMicro(), sent, time.Now(), err
+}
+
+// Clustered asks the server whether it is one of a Cluster. HELLO tells that without any
+// right, and, sent without a version, changes nothing.
+func (l *Link) Clustered(ctx context.Context) (clustered bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, l.config.Timeout)
+	defer cancel()
+	var reply any
+	if failed := process(func() { reply, err = l.client.Do(ctx, "hello").Result() }); failed != nil {
+		err = failed
+	}
+	switch reply := reply.(type) {
+	case map[any]any:
+		return reply["mode"] == "cluster", err
+	case []any: // of a connection that speaks RESP2
+		for i := 0; i+1 < len(reply); i += 2 {
+			if reply[i] == "mode" {
+				return reply[i+1] == "cluster", err
+			}
+		}
+	}
+	return false, err
 }
 
 // Count counts a failure of the kind that has no Request, such as a lost subscription.

@@ -331,3 +331,34 @@ func TestAHookThatPanicsBesideAllCallsIsSurvived(t *testing.T) {
 		}
 	})
 }
+
+// TestADoubtIsSettledByAProbe has a connection beside the link's own lost: once because the
+// server hangs, and once because it does not.
+func TestADoubtIsSettledByAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer, _, release := hold()
+		hangs := false
+		l, fake := newLink(t, Config{Timeout: time.Second}, func(trip []*redis.Cmd) {
+			if hangs {
+				answer(trip)
+			} else {
+				succeed(trip)
+			}
+		})
+		for range 3 {
+			l.Doubt("")
+		}
+		time.Sleep(2 * time.Second)
+		wantUp(t, l, true)
+		if n := fake.probes(); n < 1 || n > 3 {
+			t.Errorf("%d probes", n)
+		}
+		hangs = true
+		l.Doubt("")
+		time.Sleep(2 * time.Second)
+		wantUp(t, l, false)
+		hangs = false
+		release()
+		l.Close()
+	})
+}

@@ -10,10 +10,19 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/internal/timers"
 )
 
-// looks is how often a command that was sent is looked after until its time has passed,
-// at even intervals. A look that comes late tells that this process was held up, and
-// does not count: the reply may be here, unread.
-const looks = 10
+const (
+	// looks is how often a command that was sent is looked after until its time has
+	// passed, at even intervals.
+	looks = 10
+	// heldUpFor is by how many intervals a look is late when this process was held up, and
+	// had not only much to do. That time does not count: no reply was read in it, and
+	// perhaps not even the command was written.
+	heldUpFor = 2
+	// maxLate is how many last looks may come late before one tells all the same, and
+	// maxHeldUp the same for a process that was held up: a caller must not wait for as long
+	// as this process has too few processors.
+	maxLate, maxHeldUp = 1, 3
+)
 
 // Request is one command on its way. It is answered once.
 type Request struct {
@@ -26,16 +35,18 @@ type Request struct {
 	command protocol.Command
 	ctx     context.Context // the command has its values; its end stops nothing
 	asked   time.Time       // when Send or SendHere was called
+	within  time.Duration   // for a piece: what is left for it and all after it; 0: it is none
 	claimed atomic.Bool     // somebody answers
 
 	// Set when it is sent.
 	batch   *batch
 	timer   timers.Timer  // of the next look
 	next    time.Time     // when that is due
-	looked  atomic.Uint32 // looks that came in time
-	delayed uint32        // looks that came late
+	looked  atomic.Uint32 // looks so far
+	delayed int           // last looks that came late
 
-	reply    any // the answer
+	again    *Request // its reply is the answer; nil: this one's is
+	reply    any      // the answer
 	err      error
 	answered time.Time
 }
@@ -59,7 +70,12 @@ func (r *Request) Command() protocol.Command { return r.command }
 func (r *Request) SentAt() time.Time { return r.asked }
 
 // Trip returns when r, to which Redis has replied, left for Redis and when the reply was here.
-func (r *Request) Trip() (began, ended time.Time) { return r.batch.began, r.answered }
+func (r *Request) Trip() (began, ended time.Time) {
+	if r.again != nil {
+		return r.again.Trip()
+	}
+	return r.batch.began, r.answered
+}
 
 // Send puts r on its way. Where its server is down, the answer is ErrServerDown at
 // once. Otherwise r waits for its turn; when it has been sent, the answer comes after
@@ -92,13 +108,33 @@ func (l *Link) SendHere(r *Request) (answered bool) {
 	if b == nil {
 		return false
 	}
-	reply, err := s.runAlone(b, r)
+	reply, err := s.runAlone(b, r, r.allowed())
 	heard, sign := signOf(err)
 	s.landed(b, heard, sign, err)
-	if answered = r.claim(); answered {
-		r.reply, r.err, r.answered = reply, err, time.Now()
+	if answered = r.claim(); !answered {
+		return false
 	}
-	return answered
+	if sign == slowness && r.heldUp() {
+		r.sendAgain()
+		return false
+	}
+	r.reply, r.err, r.answered = reply, err, time.Now()
+	return true
+}
+
+// sendAgain is for a request that has been claimed, and whose reply the client has thrown
+// away because this process was held up: it may have been here, unread. A step may be
+// repeated.
+func (r *Request) sendAgain() {
+	again := r.link.NewRequest(r.ctx, r.command)
+	again.Then = func() {
+		r.again, r.reply, r.err, r.answered = again, again.reply, again.err, again.answered
+		if NeverSent(r.err) {
+			r.err = unanswered{context.DeadlineExceeded} // the first time, it was
+		}
+		r.Then()
+	}
+	r.link.Send(again)
 }
 
 // Busy says whether a small command of this key has to wait its turn if it is sent now.
@@ -109,11 +145,16 @@ func (l *Link) Busy(key string) bool {
 	return s.free == 0 || len(s.queue) > 0
 }
 
-func (r *Request) large() bool { return r.command.Bytes() > maxBatchedBytes }
+// large says whether r moves an outcome, or a piece of one, that may be slow by itself.
+func (r *Request) large() bool { return r.within > 0 || r.command.Bytes() > maxBatchedBytes }
 
 // allowed is how long r may take from when it is sent.
 func (r *Request) allowed() time.Duration {
-	return Allowed(r.link.config.Timeout, r.command.Bytes())
+	allowed := Allowed(r.link.config.Timeout, r.command.Bytes())
+	if r.within > 0 {
+		return min(allowed, r.within)
+	}
+	return allowed
 }
 
 // claim returns true to one of those who have an answer to r.
@@ -145,15 +186,7 @@ func (r *Request) OnExpire(*timers.Timer) {
 	if r.claimed.Load() {
 		return
 	}
-	every := r.allowed() / looks
-	now := time.Now()
-	if now.Sub(r.next) > every/2 && r.delayed < looks {
-		r.delayed++
-		r.next = now.Add(every)
-	} else {
-		r.looked.Add(1)
-		r.next = r.next.Add(every)
-	}
+	r.look()
 	s := r.batch.server
 	switch r.looked.Load() {
 	case 1:
@@ -172,6 +205,27 @@ func (r *Request) OnExpire(*timers.Timer) {
 	}
 }
 
+// look counts a look, and says when the next one is due. Looks that are a little late keep
+// to the time that they were due, so that they do not add up. Only the last one, which
+// decides, must come in time, an interval after one that did: else the reply may be here,
+// unread.
+func (r *Request) look() {
+	every := r.allowed() / looks
+	now := time.Now()
+	late := now.Sub(r.next)
+	heldUp, last := late > heldUpFor*every, looks-1
+	looked := int(r.looked.Load())
+	r.next = r.next.Add(every)
+	if heldUp || looked >= last-1 && late > every/2 {
+		r.next = now.Add(every)
+	}
+	if looked == last && late > every/2 && (r.delayed < maxLate || heldUp && r.delayed < maxHeldUp) {
+		r.delayed++
+		return
+	}
+	r.looked.Add(1)
+}
+
 // expire answers r because its time has passed, and judges its server.
 func (r *Request) expire() {
 	if !r.claim() {
@@ -187,8 +241,8 @@ func (r *Request) expire() {
 // keeps the same deadline may come back a little before the last look.
 func (r *Request) wasLookedAfter() bool { return r.looked.Load() >= looks-1 }
 
-// heldUp says whether this process was, while r was under way: fewer looks came in time
-// than should have.
+// heldUp says whether this process was, while r was under way: there were fewer looks than
+// there should have been.
 func (r *Request) heldUp() bool {
 	due := time.Since(r.batch.began) / max(r.allowed()/looks, 1)
 	return r.looked.Load()+1 < uint32(min(due, looks))

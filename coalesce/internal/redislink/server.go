@@ -18,6 +18,10 @@ const (
 	// larger one would hold up the small commands beside it, so it is sent alone, and
 	// needs no room.
 	maxBatchedBytes = 16 << 10
+	// patience is how many times as long as a command may take the client is given for it
+	// where it keeps no caller. The looks judge a command, and know when this process was
+	// held up. A client's deadline does not: it would throw replies away that are here, unread.
+	patience = 4
 )
 
 // server is one server of Redis: what waits for it, what it has been sent, and its
@@ -26,6 +30,7 @@ type server struct {
 	link    *Link
 	address string
 	heard   atomic.Uint64 // how often anything came from it
+	moving  chan struct{} // has one for each piece of a large outcome that is under way
 
 	mu     sync.Mutex
 	work   sync.Cond // queue, free or closed has changed
@@ -42,7 +47,7 @@ type server struct {
 }
 
 func (l *Link) newServer(address string) *server {
-	s := &server{link: l, address: address, free: maxInFlight}
+	s := &server{link: l, address: address, free: maxInFlight, moving: make(chan struct{}, maxMoving)}
 	s.work.L = &s.mu
 	s.since, s.downed = time.Now(), make(chan struct{})
 	return s

@@ -37,15 +37,27 @@ func (l *Link) Servers() []Server {
 // commands, such as a message of a subscription. Without a Cluster, the address does not
 // matter.
 func (l *Link) Heard(address string) {
-	s := l.only
-	if s == nil {
-		l.mu.RLock()
-		s = l.servers[address]
-		l.mu.RUnlock()
-	}
-	if s != nil {
+	if s := l.serverAt(address); s != nil {
 		s.heard.Add(1)
 	}
+}
+
+// Doubt is called when a connection to a server was lost, beside the link's own: a probe tells
+// whether the server is up. Without a Cluster, the address does not matter.
+func (l *Link) Doubt(address string) {
+	if s := l.serverAt(address); s != nil {
+		s.ask()
+	}
+}
+
+// serverAt returns the server at an address; nil: nobody has asked it.
+func (l *Link) serverAt(address string) *server {
+	if l.only != nil {
+		return l.only
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.servers[address]
 }
 
 // firstAddress returns the address of the client's server. On a Cluster, that is a stand-in

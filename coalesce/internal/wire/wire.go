@@ -11,6 +11,7 @@ package wire
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 	"unsafe"
 )
 
@@ -33,7 +34,9 @@ const (
 	KindPanic                     // payload: an error that tells of the panic
 	KindAbandoned                 // no outcome will come: join again
 	KindTooLarge                  // no replica but the leader can have it: run your own
-	KindNotice                    // the outcome is stored: fetch it; payload: its size
+	KindNotice                    // the payload of the outcome is stored in pieces: fetch them; see Stored
+	KindAlive                     // no outcome, but a sign that the flight runs; payload: its lease's TTL, see AliveOf
+	KindForgotten                 // no outcome: the key was forgotten, by the Fleet that the flight's id begins with
 )
 
 const (
@@ -70,18 +73,23 @@ func (o Outcome) Encode() []byte {
 	return append(b, o.Payload...)
 }
 
-// NoticeOf returns the notice of an outcome that has so many bytes.
-func NoticeOf(o Outcome, bytes int) Outcome {
-	return Outcome{Kind: KindNotice, Flight: o.Flight, Finished: o.Finished, Payload: binary.BigEndian.AppendUint64(nil, uint64(bytes))}
+// AliveOf returns the message that a flight runs, and has a lease for so long, in whole
+// milliseconds. A byte more at its end says that its key was forgotten.
+func AliveOf(flight string, lease time.Duration) Outcome {
+	return Outcome{Kind: KindAlive, Flight: flight, Payload: binary.BigEndian.AppendUint64(nil, uint64(lease.Milliseconds()))}
 }
 
-// Size returns the size that a notice tells, up to most; 0: none.
-func (o Outcome) Size(most int) int {
-	if len(o.Payload) != 8 {
+// Lease returns for how long the flight of a KindAlive has a lease, up to most; 0: that is not
+// known.
+func (o Outcome) Lease(most time.Duration) time.Duration {
+	if len(o.Payload) < 8 {
 		return 0
 	}
-	return int(min(binary.BigEndian.Uint64(o.Payload), uint64(most)))
+	return time.Duration(min(binary.BigEndian.Uint64(o.Payload), uint64(most.Milliseconds()))) * time.Millisecond
 }
+
+// Forgotten says whether the key of the flight of a KindAlive was forgotten while it ran.
+func (o Outcome) Forgotten() bool { return len(o.Payload) > 8 }
 
 // Decode reads what Encode wrote. The payload shares s's memory, which nothing else
 // must hold; the flight and the codec's name share it too, and are to be cloned
@@ -92,7 +100,7 @@ func Decode(s string) (Outcome, error) {
 		return Outcome{}, ErrGarbage
 	}
 	o := Outcome{Kind: Kind(s[1]), Flight: s[2:finishedAtByte]}
-	if s[0] != version || o.Kind > KindNotice {
+	if s[0] != version || o.Kind > KindForgotten {
 		o.Kind = KindTooLarge
 		return o, nil
 	}

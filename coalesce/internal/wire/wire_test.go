@@ -2,10 +2,10 @@ package wire_test
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
 )
@@ -36,7 +36,7 @@ func TestAnOutcomeReadsBackAsItWasWritten(t *testing.T) {
 	r := random(t)
 	for range 2000 {
 		want := wire.Outcome{
-			Kind:        wire.KindValue + wire.Kind(r.IntN(int(wire.KindNotice))),
+			Kind:        wire.KindValue + wire.Kind(r.IntN(int(wire.KindForgotten))),
 			Flight:      flight,
 			Finished:    r.Uint64(),
 			Codec:       string(someBytes(r, 255)),
@@ -58,7 +58,7 @@ func TestTheFirstBytesKeepTheirPlaceInEveryVersion(t *testing.T) {
 }
 
 func TestAnotherVersionOrKindIsTooLargeAndKeepsItsFlight(t *testing.T) {
-	for _, head := range []string{"\x01\x01", "\x03\x01", "\xff\xff", "\x02\x07"} {
+	for _, head := range []string{"\x01\x01", "\x03\x01", "\xff\xff", "\x02\x09"} {
 		o, err := wire.Decode(head + flight + "\xffwhatever")
 		if err != nil || o.Kind != wire.KindTooLarge || o.Flight != flight {
 			t.Errorf("%q: %+v, %v", head, o, err)
@@ -66,14 +66,19 @@ func TestAnotherVersionOrKindIsTooLargeAndKeepsItsFlight(t *testing.T) {
 	}
 }
 
-func TestANoticeTellsTheSizeUpToAnother(t *testing.T) {
-	value := wire.Outcome{Kind: wire.KindValue, Flight: flight, Finished: 7, Codec: "json", Fingerprint: 9, Payload: []byte("{}")}
-	notice, err := wire.Decode(string(wire.NoticeOf(value, 70_000).Encode()))
-	if err != nil || notice.Kind != wire.KindNotice || notice.Flight != flight || notice.Finished != 7 {
-		t.Errorf("%+v, %v", notice, err)
+func TestASignOfLifeTellsTheLeaseUpToAnother(t *testing.T) {
+	alive, err := wire.Decode(string(wire.AliveOf(flight, 3*time.Second+999*time.Microsecond).Encode()))
+	if err != nil || alive.Kind != wire.KindAlive || alive.Flight != flight || alive.Forgotten() {
+		t.Errorf("%+v, %v", alive, err)
 	}
-	if notice.Size(1<<20) != 70_000 || notice.Size(100) != 100 || value.Size(100) != 0 {
-		t.Errorf("sizes %d, %d, %d", notice.Size(1<<20), notice.Size(100), value.Size(100))
+	if forgotten, err := wire.Decode(string(alive.Encode()) + "!"); err != nil || !forgotten.Forgotten() || forgotten.Lease(time.Hour) != 3*time.Second {
+		t.Errorf("%+v, %v", forgotten, err)
+	}
+	long := wire.AliveOf(flight, 0)
+	long.Payload = bytes.Repeat([]byte{0xff}, 8)
+	cut := wire.Outcome{Kind: wire.KindAlive, Flight: flight, Payload: []byte("1234567")}
+	if alive.Lease(time.Hour) != 3*time.Second || alive.Lease(time.Second) != time.Second || long.Lease(time.Second) != time.Second || cut.Lease(time.Second) != 0 {
+		t.Errorf("%v, %v, %v, %v", alive.Lease(time.Hour), alive.Lease(time.Second), long.Lease(time.Second), cut.Lease(time.Second))
 	}
 }
 
@@ -88,13 +93,14 @@ func FuzzDecodeOutcome(f *testing.F) {
 			}
 			return
 		}
-		if len(o.Flight) != wire.FlightIDLen || o.Kind < wire.KindValue || o.Kind > wire.KindNotice {
+		if len(o.Flight) != wire.FlightIDLen || o.Kind < wire.KindValue || o.Kind > wire.KindForgotten {
 			t.Fatalf("%q became %+v", s, o)
 		}
-		if s[0] == 2 && wire.Kind(s[1]) <= wire.KindNotice && string(o.Encode()) != s {
+		if s[0] == 2 && wire.Kind(s[1]) <= wire.KindForgotten && string(o.Encode()) != s {
 			t.Fatalf("%q is written back as %q", s, o.Encode())
 		}
 		_, _ = o.RemoteError() // must not panic
+		checkStored(t, o)
 	})
 }
 
@@ -102,23 +108,18 @@ func TestAForgetReadsBackAsItWasWritten(t *testing.T) {
 	r := random(t)
 	for range 2000 {
 		want := wire.Forget{
-			Instance: string(someBytes(r, 30)), Group: string(someBytes(r, 300)), Key: string(someBytes(r, 300)),
-			Count: wire.Count{Began: r.Int64(), N: r.Int64()},
+			Group: string(someBytes(r, 300)), Key: string(someBytes(r, 300)),
 		}
-		if got, err := wire.DecodeForget(string(want.Encode()) + counted(want)); err != nil || got != want {
+		if got, err := wire.DecodeForget(string(want.Encode())); err != nil || got != want {
 			t.Fatalf("wrote %+v, read %+v, %v", want, got, err)
 		}
 	}
 }
 
-// counted is what the script adds to a notice.
-func counted(f wire.Forget) string { return fmt.Sprintf("%d %d", f.Count.Began, f.Count.N) }
-
 // FuzzControlMessage hears anything on the control channel.
 func FuzzControlMessage(f *testing.F) {
-	f.Add(string(wire.Forget{Instance: "i", Group: "g", Key: "k"}.Encode()))
-	f.Add(string(wire.Forget{Instance: "i", Group: "g", Key: "k"}.Encode()) + "1700000000000000 12")
-	f.Add(string(wire.Forget{Instance: "i", Group: "g", Key: "k"}.Encode()) + "-1 +1")
+	f.Add(string(wire.Forget{Group: "g", Key: "k"}.Encode()))
+	f.Add(string(wire.Forget{Group: "g", Key: "k"}.Encode()) + "more")
 	f.Fuzz(func(t *testing.T, message string) {
 		forget, err := wire.DecodeForget(message)
 		if err != nil {
@@ -127,7 +128,7 @@ func FuzzControlMessage(f *testing.F) {
 			}
 			return
 		}
-		if written := string(forget.Encode()) + counted(forget); written != message {
+		if written := string(forget.Encode()); written != message {
 			t.Fatalf("%q is written back as %q", message, written)
 		}
 	})

@@ -209,7 +209,7 @@ func TestALocalFollowersSpanLinksToItsFlight(t *testing.T) {
 		_, _, err := r.group.Do(context.Background(), "k", func(context.Context) (string, error) {
 			close(leads)
 			wait(t, "two wait", func() bool { return r.group.Stats().Local.Waiting == 2 })
-			time.Sleep(took)
+			time.Sleep(took) // what the span must tell
 			return "value", nil
 		})
 		done <- err

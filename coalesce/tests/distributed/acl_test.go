@@ -156,13 +156,7 @@ func (r *tour) open() {
 	r.a, r.b = r.group(), r.group()
 	r.kept = r.group(distributed.WithMaxAge(time.Hour))
 	r.brief = r.group(distributed.WithLeaseTTL(600*time.Millisecond), distributed.WithRedisTimeout(600*time.Millisecond))
-	r.until("subscribed", func() bool {
-		n := int64(0)
-		for _, node := range r.nodes {
-			n += node.PubSubNumSub(context.Background(), r.user+":control@0").Val()[r.user+":control@0"]
-		}
-		return n >= int64(len(r.groups))
-	})
+	r.until("subscribed", func() bool { return len(controlChannels(r.user, r.nodes...)) >= len(r.groups) })
 }
 
 func (r *tour) group(opts ...distributed.Option) *replica[string] {

@@ -110,7 +110,7 @@ func (f *fleet[V]) batched(b *batches, opts ...distributed.Option) *replica[V] {
 	})
 	f.groups = append(f.groups, g)
 	f.waitSubscribed(len(f.groups))
-	f.scriptsLoaded()
+	f.settled()
 	return g
 }
 

@@ -3,11 +3,14 @@ package distributed_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // These are about a Redis whose clock is set back by an hour: what was to live for a
@@ -17,20 +20,23 @@ import (
 // come before and after the clock is set.
 func TestALeaseThatLivesForTooLongIsNotBelieved(t *testing.T) {
 	const ttl = 600 * time.Millisecond
-	for name, key := range map[string]string{"a lease": "lease", "a detached lease": "detached:" + foreignFlight} {
+	for name, forgotten := range map[string]bool{"a lease": false, "a flight that was forgotten": true} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet[string](t, 2, distributed.WithLeaseTTL(ttl), distributed.WithFlightTimeout(time.Hour))
 			client, ctx := f.client(), context.Background()
 			f.foreignLease("k", ttl)
 			before := calling(ctx, f.groups[0].Group, "k", value)
 			eventually(t, "it has joined", func() bool { return f.joins.Load() == 1 })
-			if key != "lease" {
+			if forgotten {
 				if err := f.groups[1].Forget(ctx, "k"); err != nil {
 					t.Fatal(err)
 				}
-			}
-			if !client.PExpire(ctx, "fleetcall:test:{k}:"+key, time.Hour).Val() {
-				t.Fatal("there is no such lease")
+				due := fmt.Sprint(time.Now().Add(time.Hour).UnixMilli(), " 10001")
+				if client.HSet(ctx, "fleetcall:test:{k}:attempts", foreignFlight, due).Val() != 0 {
+					t.Fatal("the flight did not stand among the attempts")
+				}
+			} else if !client.PExpire(ctx, "fleetcall:test:{k}:lease", time.Hour).Val() {
+				t.Fatal("there is no lease")
 			}
 			after := calling(ctx, f.groups[1].Group, "k", value)
 			for who, caller := range map[string]<-chan answer[string]{"who came before": before, "who came after": after} {
@@ -64,7 +70,7 @@ func TestAFollowerLooksWhenItsOwnLeaseTTLHasPassed(t *testing.T) {
 	f.foreignLease("k", time.Hour)
 	follower := calling(ctx, f.groups[0].Group, "k", value)
 	f.waitFollowers("k", 1)
-	f.client().HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "outcome", foreignOutcome("json", `"theirs"`))
+	f.client().Set(ctx, "fleetcall:test:{k}:result:"+foreignFlight, foreignOutcome("json", `"theirs"`), 0)
 	if got := comesBack(t, "the follower", follower); got.val != "theirs" || got.role != coalesce.RemoteFollower || got.err != nil {
 		t.Errorf("the follower has %+v", got)
 	}
@@ -90,4 +96,35 @@ func TestCallersInAHurryAreNotKeptFromALeaseThatLivesForTooLong(t *testing.T) {
 		_, role, err := f.groups[0].Do(ctx, "k", value)
 		return role == coalesce.Leader && err == nil
 	})
+}
+
+// TestAResultIsNoYoungerForAClockThatWasSetBack has a leader whose finish fails for a while.
+// A caller comes meanwhile, after the clock was set back: by that clock it came long before
+// the function's end, as the leader knows it.
+func TestAResultIsNoYoungerForAClockThatWasSetBack(t *testing.T) {
+	server, clock := redisrig.StartOnClock(t)
+	var fails, joins atomic.Int32
+	fails.Store(1)
+	tried := make(chan struct{}, 1000)
+	leader := wiredGroup[string](&tap{t: t, server: server, before: func(script string, _ []any) error {
+		if script == "finish" && fails.Load() == 1 {
+			tried <- struct{}{}
+			return errors.New("the finish is lost")
+		}
+		return nil
+	}}, distributed.WithLeaseTTL(calm), distributed.WithRedisTimeout(calm))
+	other := wiredGroup[string](&tap{t: t, server: server, after: func(script string, _ []any, _ any, _ time.Duration) {
+		if script == "join" {
+			joins.Add(1)
+		}
+	}}, distributed.WithLeaseTTL(calm), distributed.WithRedisTimeout(calm))
+	if _, _, err := leader.Do(context.Background(), "k", func(context.Context) (string, error) { return "old", nil }); err != nil {
+		t.Fatal(err)
+	}
+	<-tried
+	clock.Set(-time.Hour)
+	late := calling(context.Background(), other.Group, "k", func(context.Context) (string, error) { return "new", nil })
+	eventually(t, "it has joined", func() bool { return joins.Load() == 1 })
+	fails.Store(0)
+	itsOwn(t, "who came when the function had ended", comesBack(t, "who came when the function had ended", late))
 }

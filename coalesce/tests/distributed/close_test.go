@@ -137,3 +137,67 @@ func TestCloseDoesNotWaitForARedisThatHangs(t *testing.T) {
 	}
 	client.Close()
 }
+
+// TestCloseDoesNotWaitForALeaseThatNobodyCanRelease has Redis go away while a function runs,
+// before Close and after. The lease lives for longer than the test.
+func TestCloseDoesNotWaitForALeaseThatNobodyCanRelease(t *testing.T) {
+	for name, away := range map[string]func(*redisrig.Server){"killed": (*redisrig.Server).Kill, "frozen": (*redisrig.Server).Freeze} {
+		for _, first := range []string{"Redis goes first", "Close comes first"} {
+			t.Run(name+", "+first, func(t *testing.T) {
+				t.Parallel()
+				closeBesideADeadRedis(t, away, first == "Close comes first")
+			})
+		}
+	}
+}
+
+func closeBesideADeadRedis(t *testing.T, away func(*redisrig.Server), closeFirst bool) {
+	server := redisrig.Start(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1})
+	defer client.Close()
+	g, err := open[string](client, distributed.WithLeaseTTL(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	started, release := make(chan struct{}), make(chan struct{})
+	called := make(chan error, 1)
+	go func() {
+		v, role, err := g.Do(context.Background(), "k", func(context.Context) (string, error) {
+			close(started)
+			<-release
+			return "v", nil
+		})
+		if v != "v" || role != coalesce.Leader {
+			t.Errorf("%q, %v, %v", v, role, err)
+		}
+		called <- err
+	}()
+	<-started
+	closed := make(chan error, 1)
+	closing := func() {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			closed <- g.Close(ctx)
+		}()
+	}
+	if closeFirst {
+		closing()
+		eventually(t, "new calls are refused", func() bool {
+			_, _, err := g.Do(context.Background(), "other", value)
+			return errors.Is(err, coalesce.ErrClosed)
+		})
+	}
+	away(server)
+	close(release)
+	if err := <-called; err != nil {
+		t.Error(err)
+	}
+	if !closeFirst {
+		eventually(t, "the server is down", func() bool { return g.Stats().Distributed.Server == distributed.ServerDown })
+		closing()
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("Close waits for the lease: %v", err)
+	}
+}

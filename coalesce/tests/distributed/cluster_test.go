@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -19,10 +20,29 @@ import (
 func TestOnACluster(t *testing.T) {
 	dialsEnd(t)
 	cluster := redisrig.StartCluster(t)
+	t.Run("a client for one server is named in the log", func(t *testing.T) { aClientForOneServer(t, cluster) })
 	t.Run("every key of every slot is run once", func(t *testing.T) { everyKeyIsRunOnce(t, cluster) })
 	t.Run("forget reaches every replica", func(t *testing.T) { forgetReachesEveryReplica(t, cluster) })
 	t.Run("a slot moves under its flights", func(t *testing.T) { aSlotMoves(t, cluster) })
 	t.Run("a master dies under its flights", func(t *testing.T) { aMasterDies(t, cluster) })
+}
+
+// aClientForOneServer is what a program makes whose Cluster has one name. It shares what its
+// one server has the slots of, and nothing else.
+func aClientForOneServer(t *testing.T, cluster *redisrig.Cluster) {
+	var log, quiet logged
+	openFleet(t, cluster.Nodes()[0], distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	eventually(t, "it is logged", func() bool {
+		return strings.Contains(log.String(), "Redis is a Cluster, but the client is one for a single server")
+	})
+	single := openFleet(t, redisrig.Start(t), distributed.WithLogger(slog.New(slog.NewTextHandler(&quiet, nil))))
+	g, err := distributed.NewGroup[string](single, "g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, role, err := g.Do(context.Background(), "k", value); role != coalesce.Leader || err != nil || strings.Contains(quiet.String(), "Cluster") {
+		t.Errorf("one server: %v, %v, %s", role, err, quiet.String())
+	}
 }
 
 func everyKeyIsRunOnce(t *testing.T, cluster *redisrig.Cluster) {
@@ -106,9 +126,9 @@ func checkChannels(t *testing.T, node *redis.Client) {
 func forgetReachesEveryReplica(t *testing.T, cluster *redisrig.Cluster) {
 	r := newReplicas(t, onCluster(cluster), distributed.WithNamespace("forget"))
 	eventually(t, "every replica listens", func() bool {
-		n := int64(0)
+		n := 0
 		for _, node := range cluster.Nodes() {
-			n += node.Client().PubSubNumSub(context.Background(), "forget:control@0").Val()["forget:control@0"]
+			n += len(controlChannels("forget", node.Client()))
 		}
 		return n == replicaCount
 	})

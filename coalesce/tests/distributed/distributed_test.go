@@ -67,7 +67,7 @@ func (f *fleet[V]) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 // fails fails a finish that is to fail.
 func (f *fleet[V]) fails(cmd redis.Cmder) bool {
-	if len(cmd.Args()) == finishArguments && f.failFinishes.Add(-1) >= 0 {
+	if scriptOf(cmd) == "finish" && f.failFinishes.Add(-1) >= 0 {
 		cmd.SetErr(errors.New("broken pipe"))
 		return true
 	}
@@ -75,7 +75,7 @@ func (f *fleet[V]) fails(cmd redis.Cmder) bool {
 }
 
 func (f *fleet[V]) count(cmd redis.Cmder) {
-	if cmd.Err() == nil && len(cmd.Args()) == joinArguments {
+	if cmd.Err() == nil && scriptOf(cmd) == "join" {
 		f.joins.Add(1)
 	}
 }
@@ -121,10 +121,16 @@ func (f *fleet[V]) client() *redis.Client {
 func (f *fleet[V]) waitSubscribed(replicas int) {
 	f.t.Helper()
 	client := f.client()
-	eventually(f.t, "every replica is subscribed", func() bool {
-		n, err := client.PubSubNumSub(context.Background(), "fleetcall:control@0").Result()
-		return err == nil && n["fleetcall:control@0"] == int64(replicas)
-	})
+	eventually(f.t, "every replica is subscribed", func() bool { return len(controlChannels("fleetcall", client)) == replicas })
+}
+
+// controlChannels returns the control channels of the Fleets of a namespace that have
+// subscribed to theirs, on one server or on the nodes of a Cluster.
+func controlChannels(namespace string, nodes ...*redis.Client) (all []string) {
+	for _, node := range nodes {
+		all = append(all, node.PubSubChannels(context.Background(), namespace+":control:*").Val()...)
+	}
+	return all
 }
 
 // patience is for what happens soon, unless the machine is very busy.

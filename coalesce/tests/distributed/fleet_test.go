@@ -53,7 +53,7 @@ func TestAHundredGroupsCostNoConnectionAndNoGoroutine(t *testing.T) {
 	}
 	many.Wait()
 	call(first)
-	eventually(t, "it is subscribed", func() bool { return admin.PubSubNumSub(ctx, "fleetcall:control@0").Val()["fleetcall:control@0"] == 1 })
+	eventually(t, "it is subscribed", func() bool { return len(controlChannels("fleetcall", admin)) == 1 })
 	goroutines := func() int { return runtime.NumGoroutine() }
 	eventually(t, "the flight has ended", func() bool {
 		return f.Stats().Distributed.ActiveFlights == 0 && admin.Exists(ctx, "fleetcall:first:{k}:lease").Val() == 0
@@ -175,7 +175,7 @@ func TestForgetReachesTheGroupOfThatNameAlone(t *testing.T) {
 	here, there := openFleet(t, server), openFleet(t, server)
 	admin := server.Client()
 	ctx := context.Background()
-	eventually(t, "both hear", func() bool { return admin.PubSubNumSub(ctx, "fleetcall:control@0").Val()["fleetcall:control@0"] == 2 })
+	eventually(t, "both hear", func() bool { return len(controlChannels("fleetcall", admin)) == 2 })
 	named, other := newGroup[string](t, there, "named"), newGroup[string](t, there, "other")
 	release := make(chan struct{})
 	running := func(g *distributed.Group[string]) chan error {

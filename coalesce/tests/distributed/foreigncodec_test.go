@@ -148,7 +148,7 @@ func TestASlowEncoderIsNoOutageForCallersThatFailClosed(t *testing.T) {
 	var first atomic.Bool
 	codec := codecOf{marshal: func() {
 		if !first.Swap(true) {
-			time.Sleep(redisTimeout * 3 / 2)
+			time.Sleep(redisTimeout * 3 / 2) // the codec takes longer than Redis may
 		}
 	}}
 	f := openFleet(t, server, distributed.WithRedisTimeout(redisTimeout), distributed.WithFailClosed())

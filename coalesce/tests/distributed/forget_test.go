@@ -88,7 +88,7 @@ func TestForgetStartsANewFlightOnEveryReplicaAndLeavesTheOldOneToItsCallers(t *t
 		v, _, err := f.groups[1].Do(ctx, "k", fresh)
 		return err == nil && v == "new"
 	})
-	time.Sleep(time.Second) // the old flight outlives its lease: it must be renewed, detached as it is
+	time.Sleep(time.Second) // the old flight outlives its lease: it must be renewed, forgotten as it is
 	close(release)
 	old.Wait()
 	for _, a := range answers {

@@ -23,7 +23,7 @@ func (faraway) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return ne
 
 func (d faraway) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		time.Sleep(time.Duration(d))
+		time.Sleep(time.Duration(d)) // the way there
 		return next(ctx, cmds)
 	}
 }

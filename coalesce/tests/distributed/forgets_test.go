@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -15,6 +16,8 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
+
+type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // door keeps a client from making connections while it is closed.
 type door struct{ sync.RWMutex }
@@ -33,7 +36,7 @@ type flapping struct {
 	door    door
 	g       *replica[string]
 	other   *replica[string]
-	counted atomic.Int64 // how often the replica has read the counter of forgotten keys
+	looked  atomic.Int64 // how often the replica has peeked
 	refused atomic.Bool  // its next join fails
 	// runs are the executions for each key, which end with release.
 	mu      sync.Mutex
@@ -44,16 +47,16 @@ type flapping struct {
 
 // Command makes flapping a distributed.CommandHook.
 func (f *flapping) Command(c distributed.Command) {
-	if c.Step == "count" && c.Kind == "" {
-		f.counted.Add(1)
+	if c.Step == "peek" && c.Kind == "" {
+		f.looked.Add(1)
 	}
 }
 
-func newFlapping(t *testing.T, nodes []*redis.Client, connect func(dial func(context.Context, string, string) (net.Conn, error)) redis.UniversalClient) *flapping {
+func newFlapping(t *testing.T, leaseTTL time.Duration, nodes []*redis.Client, connect func(dialer) redis.UniversalClient) *flapping {
 	f := &flapping{t: t, nodes: nodes, runs: map[string]int{}, release: make(chan struct{})}
-	for i, dial := range []func(context.Context, string, string) (net.Conn, error){f.door.dial, (&net.Dialer{}).DialContext} {
+	for i, dial := range []dialer{f.door.dial, (&net.Dialer{}).DialContext} {
 		client := connect(dial)
-		opts := []distributed.Option{distributed.WithRedisTimeout(calm), distributed.WithReplicaID(fmt.Sprint(i))}
+		opts := []distributed.Option{distributed.WithReplicaID(fmt.Sprint(i)), distributed.WithLeaseTTL(leaseTTL), distributed.WithFlightTimeout(10 * calm)}
 		if i == 0 {
 			client.AddHook(&tap{t: t, before: func(script string, _ []any) error {
 				if script == "join" && f.refused.CompareAndSwap(true, false) {
@@ -63,27 +66,21 @@ func newFlapping(t *testing.T, nodes []*redis.Client, connect func(dial func(con
 			}})
 			opts = append(opts, distributed.WithHooks(f))
 		}
-		g := openCalm[string](t, client, append(opts, distributed.WithLeaseTTL(4*calm), distributed.WithFlightTimeout(10*calm))...)
+		g := openCalm[string](t, client, opts...)
 		t.Cleanup(func() { _ = g.Close(context.Background()); _ = client.Close() })
 		if i == 0 {
 			f.g = g
-			eventually(t, "the replica has read the counter", func() bool { return f.counted.Load() == 1 })
 		} else {
 			f.other = g
 		}
 	}
-	eventually(t, "the other one is subscribed", func() bool { return f.subscribed() == 2 })
+	eventually(t, "both are subscribed", func() bool { return f.subscribed() == 2 })
 	return f
 }
 
-func (f *flapping) subscribed() (n int64) {
-	for _, node := range f.nodes {
-		n += node.PubSubNumSub(context.Background(), "fleetcall:control@0").Val()["fleetcall:control@0"]
-	}
-	return n
-}
+func (f *flapping) subscribed() int { return len(controlChannels("fleetcall", f.nodes...)) }
 
-// cut ends all subscriptions. The replica gets none before it is let.
+// cut ends all subscriptions. The replica, which leads one flight, gets none before it is let.
 func (f *flapping) cut() (letIn func()) {
 	f.door.Lock()
 	for _, node := range f.nodes {
@@ -93,22 +90,22 @@ func (f *flapping) cut() (letIn func()) {
 	}
 	// The other's is back when one is there: the door holds the replica's.
 	eventually(f.t, "only the other one is subscribed", func() bool { return f.subscribed() == 1 })
-	before := f.counted.Load()
+	before := f.looked.Load()
 	return func() {
 		f.door.Unlock()
-		eventually(f.t, "the replica has caught up", func() bool { return f.counted.Load() > before })
+		eventually(f.t, "the replica has caught up", func() bool { return f.looked.Load() > before })
 		eventually(f.t, "both are subscribed", func() bool { return f.subscribed() == 2 })
 	}
 }
 
-// forget has the other replica forget keys, and waits until every node has passed the
-// notices on: on a Cluster that takes a moment.
+// forget has the other replica forget keys, of which the replica leads one flight, and waits
+// until every node has passed the notice on: on a Cluster that takes a moment.
 func (f *flapping) forget(keys ...string) {
 	f.t.Helper()
 	ctx := context.Background()
 	var all []*redis.PubSub
 	for _, node := range f.nodes {
-		listener := node.PSubscribe(ctx, "fleetcall:control@*")
+		listener := node.PSubscribe(ctx, "fleetcall:control:*")
 		defer listener.Close()
 		if _, err := listener.Receive(ctx); err != nil {
 			f.t.Fatal(err)
@@ -119,10 +116,8 @@ func (f *flapping) forget(keys ...string) {
 		f.t.Fatal(err)
 	}
 	for _, listener := range all {
-		for range keys {
-			if _, err := listener.ReceiveMessage(ctx); err != nil {
-				f.t.Fatal(err)
-			}
+		if _, err := listener.ReceiveMessage(ctx); err != nil {
+			f.t.Fatal(err)
 		}
 	}
 }
@@ -163,7 +158,18 @@ func (f *flapping) begin() map[string]<-chan answer[string] {
 		first[key] = f.call(key)
 		eventually(f.t, "its function runs", func() bool { return f.running(key) == 1 })
 	}
+	eventually(f.t, "what runs without Redis listens", func() bool { return subscribers("alone", f.nodes...) == 1 })
 	return first
+}
+
+// subscribers returns how many replicas are subscribed to the channel of a key.
+func subscribers(key string, nodes ...*redis.Client) (n int64) {
+	channel := "fleetcall:test:{" + key + "}@0"
+	for _, node := range nodes {
+		n += node.PubSubNumSub(context.Background(), channel).Val()[channel]
+		n += node.PubSubShardNumSub(context.Background(), channel).Val()[channel]
+	}
+	return n
 }
 
 func (f *flapping) end() {
@@ -172,11 +178,10 @@ func (f *flapping) end() {
 }
 
 // onEach runs a test with one server, and with a Cluster.
-func onEach(t *testing.T, test func(t *testing.T, f *flapping)) {
-	type dialer = func(context.Context, string, string) (net.Conn, error)
+func onEach(t *testing.T, leaseTTL time.Duration, test func(t *testing.T, f *flapping)) {
 	t.Run("one server", func(t *testing.T) {
 		server := redisrig.Start(t)
-		test(t, newFlapping(t, []*redis.Client{server.Client()}, func(dial dialer) redis.UniversalClient {
+		test(t, newFlapping(t, leaseTTL, []*redis.Client{server.Client()}, func(dial dialer) redis.UniversalClient {
 			return redis.NewClient(&redis.Options{Addr: server.Addr, Dialer: dial})
 		}))
 	})
@@ -186,15 +191,14 @@ func onEach(t *testing.T, test func(t *testing.T, f *flapping)) {
 		for _, node := range cluster.Nodes() {
 			nodes = append(nodes, node.Client())
 		}
-		test(t, newFlapping(t, nodes, func(dial dialer) redis.UniversalClient {
+		test(t, newFlapping(t, leaseTTL, nodes, func(dial dialer) redis.UniversalClient {
 			return redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), Dialer: dial, MaxRetries: -1})
 		}))
 	})
 }
 
 func TestSubscriptionsThatFlapSplitNoFlight(t *testing.T) {
-	onEach(t, func(t *testing.T, f *flapping) {
-		f.forget("another", "yet another")
+	onEach(t, 4*calm, func(t *testing.T, f *flapping) {
 		first := f.begin()
 		var late []<-chan answer[string]
 		for range 20 {
@@ -218,40 +222,83 @@ func TestSubscriptionsThatFlapSplitNoFlight(t *testing.T) {
 }
 
 func TestAForgetThatWasMissedWhileTheSubscriptionWasCutIsHonoured(t *testing.T) {
-	for _, lost := range []bool{false, true} {
-		t.Run(fmt.Sprintf("counter lost: %v", lost), func(t *testing.T) {
-			onEach(t, func(t *testing.T, f *flapping) { forgetIsMissed(t, f, lost) })
+	onEach(t, 4*calm, func(t *testing.T, f *flapping) {
+		first := f.begin()
+		letIn := f.cut()
+		f.forget("led", "alone")
+		letIn()
+		f.splits("led")
+		f.call("alone")
+		// What has begun since stays one flight: nothing more was missed.
+		f.cut()()
+		again := f.call("led")
+		f.end()
+		if a := <-first["led"]; a.val != "run 1" || a.err != nil {
+			t.Errorf("who called before: %+v", a)
+		}
+		if a := <-again; a.val != "run 2" || a.role != coalesce.LocalFollower || a.err != nil {
+			t.Errorf("who called last: %+v", a)
+		}
+		if n := f.running("alone"); n != 1 {
+			t.Errorf("what runs without Redis was split: %d executions", n)
+		}
+	})
+}
+
+// splits waits until a new caller starts a new flight.
+func (f *flapping) splits(key string) {
+	f.t.Helper()
+	eventually(f.t, "a new caller starts a new flight", func() bool {
+		f.call(key)
+		return f.running(key) == 2
+	})
+}
+
+// TestAFlightOfWhichRedisHasNothingIsJoinedNoMore has Redis lose what the Forget left, or all
+// that it has: the key may have been forgotten.
+func TestAFlightOfWhichRedisHasNothingIsJoinedNoMore(t *testing.T) {
+	for name, lose := range map[string]func(*redis.Client){
+		"the attempts are evicted, and the control channel comes back": func(node *redis.Client) {
+			node.Del(context.Background(), "fleetcall:test:{led}:attempts")
+		},
+		"all is flushed, and the control channel comes back": func(node *redis.Client) { node.FlushAll(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, 4*calm, func(t *testing.T, f *flapping) {
+				f.begin()
+				letIn := f.cut()
+				f.forget("led")
+				for _, node := range f.nodes {
+					lose(node)
+				}
+				letIn()
+				f.splits("led")
+				f.end()
+			})
 		})
 	}
 }
 
-func forgetIsMissed(t *testing.T, f *flapping, lost bool) {
-	f.forget("another", "yet another") // the counter has begun
-	first := f.begin()
-	letIn := f.cut()
-	if lost {
-		for _, node := range f.nodes {
-			node.Del(context.Background(), "fleetcall:forgets")
-		}
-	}
-	f.forget("led", "alone")
-	letIn()
-	eventually(t, "a new caller starts a new flight", func() bool {
-		f.call("led")
-		return f.running("led") == 2
-	})
-	f.call("alone")
-	// What has begun since stays one flight: nothing more was missed.
-	f.cut()()
-	again := f.call("led")
-	f.end()
-	if a := <-first["led"]; a.val != "run 1" || a.err != nil {
-		t.Errorf("who called before: %+v", a)
-	}
-	if a := <-again; a.val != "run 2" || a.role != coalesce.LocalFollower || a.err != nil {
-		t.Errorf("who called last: %+v", a)
-	}
-	if n := f.running("alone"); n != 1 {
-		t.Errorf("what runs without Redis was split: %d executions", n)
+// TestALeaderWithoutItsControlChannelLearnsFromItsRenewalsThatItsKeyWasForgotten has one that
+// is not subscribed again.
+func TestALeaderWithoutItsControlChannelLearnsFromItsRenewalsThatItsKeyWasForgotten(t *testing.T) {
+	for name, lose := range map[string]bool{"forgotten": false, "all is flushed": true} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, time.Second, func(t *testing.T, f *flapping) {
+				f.call("led")
+				eventually(t, "its function runs", func() bool { return f.running("led") == 1 })
+				f.cut()
+				if lose {
+					for _, node := range f.nodes {
+						node.FlushAll(context.Background())
+					}
+				} else {
+					f.forget("led")
+				}
+				f.splits("led")
+				f.door.Unlock()
+				f.end()
+			})
+		})
 	}
 }

@@ -45,7 +45,7 @@ func (f *fleet[V]) joinHeld(hold func(b []byte), opts ...distributed.Option) *re
 	})
 	f.groups = append(f.groups, g)
 	f.waitSubscribed(len(f.groups))
-	f.scriptsLoaded()
+	f.settled()
 	return g
 }
 

@@ -19,7 +19,7 @@ func (h onFinish) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 func (h onFinish) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if len(cmd.Args()) == finishArguments {
+		if scriptOf(cmd) == "finish" {
 			h()
 		}
 		return next(ctx, cmd)

@@ -120,7 +120,7 @@ func (j *journal) tap(t *testing.T, server *redisrig.Server) *tap {
 	return &tap{
 		t: t, server: server,
 		lose: func(frame []byte) bool {
-			lose := !bytes.Contains(frame, []byte(":control@0\r\n")) && rand.IntN(4) == 0
+			lose := !bytes.Contains(frame, []byte(":control:")) && rand.IntN(4) == 0
 			if lose {
 				j.lost.Add(1)
 			}

@@ -20,7 +20,7 @@ func TestALeaseIsRenewedForAsLongAsItsFunctionRuns(t *testing.T) {
 	var runs atomic.Int32
 	answers := f.overlapping(5, "k", func(context.Context) (string, error) {
 		runs.Add(1)
-		time.Sleep(4 * ttl)
+		time.Sleep(4 * ttl) // without renewals the lease would have run out
 		return "v", nil
 	})
 	if n := roles(answers); runs.Load() != 1 || n[coalesce.Leader] != 1 || n[coalesce.RemoteFollower] != 1 {
@@ -98,7 +98,7 @@ func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
 func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
 	const ttl = time.Second
 	ended := make(chan struct{})
-	hook := &meddler{arguments: renewArguments, do: func() { <-ended }}
+	hook := &meddler{step: "renew", do: func() { <-ended }}
 	hook.times.Store(1)
 	g, server := newPrompt(t, nil, hook, distributed.WithRedisTimeout(ttl), distributed.WithLeaseTTL(ttl))
 	client := server.Client()
@@ -144,7 +144,7 @@ func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
 			return done
 		}, nothing},
 		"its lease had been renewed": {func(*fleet[string]) func() {
-			time.Sleep(2 * ttl)
+			time.Sleep(2 * ttl) // the first lease would have run out
 			return func() {}
 		}, nothing},
 	} {
@@ -179,7 +179,7 @@ func finishTwice(t *testing.T, ttl time.Duration, during, between func(f *fleet[
 	client.AddHook(twice{"finish", func() { done = between(f) }, repeated})
 	w := &leases{}
 	g := openCalm[string](t, client, distributed.WithHooks(w), distributed.WithLeaseTTL(ttl))
-	eventually(t, "scripts are loaded", func() bool { return f.commands()["script|load"] >= 2*8 })
+	eventually(t, "both know the time", func() bool { return f.asked("time") >= 2*4 })
 	if _, role, err := g.Do(context.Background(), "k", func(context.Context) (string, error) {
 		doneBefore = during(f)
 		return "v", nil

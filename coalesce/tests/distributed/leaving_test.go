@@ -162,7 +162,7 @@ func TestALeaderThatCannotAskWhetherAnybodyWaitsGoesOn(t *testing.T) {
 	leader := callAndLeave(a, func(ctx context.Context) (string, error) {
 		close(began)
 		for asked.Load() < 4 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) // no event announces it
 		}
 		return "v", ctx.Err()
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // panicking panics where it is told to.
@@ -178,7 +179,7 @@ func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
 			t.Parallel() // they wait for the server
 			var log logged
 			f := newFleet[string](t, 1, distributed.WithHooks(panicking{where: where}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-			f.scriptsLoaded()
+			f.settled()
 			f.memory("1")
 			if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
 				t.Errorf("%v, %v", role, err)
@@ -191,40 +192,65 @@ func TestAnObserversPanicBesideAllCallsEndsNothing(t *testing.T) {
 	}
 }
 
+// panicsAtRenewals is an observer.
+type panicsAtRenewals struct{ panics chan struct{} }
+
+func (p panicsAtRenewals) Command(c distributed.Command) {
+	if c.Step == "renew" {
+		close(p.panics)
+		panic("observer")
+	}
+}
+
 // TestCloseWaitsForTheAbandonThatAPanicMeets has a renewal fail, and the observer
 // panic at that, while the call waits for the answer to its abandon.
 func TestCloseWaitsForTheAbandonThatAPanicMeets(t *testing.T) {
-	const lease, redisTimeout = 3 * time.Second, 400 * time.Millisecond
-	f := newFleet[string](t, 1, distributed.WithHooks(panicking{where: "failed renew"}), distributed.WithLeaseTTL(lease), distributed.WithRedisTimeout(redisTimeout))
-	g := f.groups[0]
-	runs, ends := make(chan struct{}), make(chan struct{})
+	observer := panicsAtRenewals{make(chan struct{})}
+	renews, fails := make(chan struct{}), make(chan struct{})
+	abandons, answered := make(chan struct{}, 1), make(chan struct{})
+	wire := &tap{t: t, server: redisrig.Start(t), before: func(script string, _ []any) error {
+		switch script {
+		case "renew":
+			close(renews)
+			<-fails
+			return errors.New("a renewal that fails")
+		case "abandon":
+			abandons <- struct{}{}
+			<-answered
+		}
+		return nil
+	}}
+	g := wiredGroup[string](wire, distributed.WithHooks(observer), distributed.WithLeaseTTL(3*time.Second))
+	ends := make(chan struct{})
 	ctx, leave := context.WithCancel(context.Background())
 	left := make(chan any)
 	go func() {
 		defer func() { left <- recover() }()
 		_, _, _ = g.Do(ctx, "k", func(context.Context) (string, error) {
-			close(runs)
 			<-ends
 			return "", nil
 		})
 	}()
-	<-runs
-	f.server.Freeze()
-	time.Sleep(lease/3 + redisTimeout/2) // the renewal is on its way
+	<-renews
 	leave()
 	<-left
-	time.Sleep(redisTimeout * 3 / 4) // it has failed; the abandon has time left
+	<-abandons
+	close(fails)
+	<-observer.panics
 	closed := make(chan error, 1)
 	go func() { closed <- g.Close(context.Background()) }()
 	select {
 	case err := <-closed:
 		t.Errorf("Close returned %v, with an abandon under way", err)
 		closed <- nil
-	case <-time.After(redisTimeout):
+	case <-time.After(100 * time.Millisecond): // long enough for a Close that does not wait
 	}
-	f.server.Thaw()
+	close(answered)
 	close(ends)
 	if err := <-closed; err != nil {
 		t.Errorf("Close: %v", err)
+	}
+	if leases := wire.server.Client().Keys(context.Background(), "*:lease").Val(); len(leases) != 0 {
+		t.Errorf("left in Redis: %q", leases)
 	}
 }

@@ -149,7 +149,7 @@ func TestAMissedMessageIsFetchedAndNotGivenToThoseWhoCameLater(t *testing.T) {
 	f.waitFollowers("k", 1)
 	// The flight ends, its message is lost.
 	ctx := context.Background()
-	f.client().HSet(ctx, "fleetcall:test:{k}:result:"+foreignFlight, "outcome", foreignOutcome("json", `"old"`))
+	f.client().Set(ctx, "fleetcall:test:{k}:result:"+foreignFlight, foreignOutcome("json", `"old"`), 0)
 	time.Sleep(20 * time.Millisecond) // the late caller's distance from the end
 	late := make(chan answer[string], 1)
 	go func() {

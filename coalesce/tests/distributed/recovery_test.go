@@ -35,7 +35,7 @@ func TestAnOutcomeFromBeforeAHangOfRedisGoesToNobodyAfterIt(t *testing.T) {
 			f := newFleet[string](t, 2, distributed.WithRedisTimeout(200*time.Millisecond),
 				distributed.WithLeaseTTL(time.Minute), // nothing may be left to it
 				distributed.WithMaxTakeovers(0))       // one attempt that stays would poison the key
-			f.scriptsLoaded()
+			f.settled()
 			ctx := context.Background()
 			timeouts := func() uint64 { return f.groups[0].Stats().Distributed.RedisErrorsBy["timeout"] }
 			var before uint64

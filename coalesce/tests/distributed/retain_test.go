@@ -25,7 +25,7 @@ func TestAFunctionsContextKeepsNoResultAlive(t *testing.T) {
 				kept = context.WithoutCancel(ctx)
 				if late {
 					<-ctx.Done()
-					time.Sleep(100 * time.Millisecond)
+					time.Sleep(100 * time.Millisecond) // its callers have returned
 				}
 				result := new(large)
 				made <- weak.Make(result)

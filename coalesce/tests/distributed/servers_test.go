@@ -21,7 +21,7 @@ func TestAServerIsUpAgainThoughNobodyCalls(t *testing.T) {
 	var told toldLog
 	var log logged
 	f := newFleet[string](t, 1, distributed.WithHooks(health{log: &told}), distributed.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-	f.scriptsLoaded()
+	f.settled()
 	if servers := f.groups[0].fleet.Stats().Redis.Servers; len(servers) != 1 || servers[0].Address != f.server.Addr || servers[0].State != distributed.ServerUp || servers[0].Why != "" || servers[0].Since.IsZero() {
 		t.Errorf("at first: %+v", servers)
 	}
@@ -130,7 +130,7 @@ func (f *fleet[V]) memory(limit string) {
 
 func TestNothingIsSentAfterClose(t *testing.T) {
 	f := newFleet[string](t, 1)
-	f.scriptsLoaded()
+	f.settled()
 	f.memory("1")
 	if _, role, err := f.groups[0].Do(context.Background(), "k", value); role != coalesce.Fallback || err != nil {
 		t.Errorf("%v, %v", role, err)

@@ -97,7 +97,7 @@ func evicting(t *testing.T, policy string) {
 		g := newGroup[string](t, fleets[i], "g")
 		for k := range 4 {
 			wg.Go(func() {
-				time.Sleep(time.Duration(i) * ttl / 5)
+				time.Sleep(time.Duration(i) * ttl / 5) // replicas do not keep step
 				for range 4 {
 					if v, role, err := g.Do(ctx, fmt.Sprint("report", k), func(context.Context) (string, error) { time.Sleep(2 * ttl); return "v", nil }); v != "v" || err != nil {
 						t.Errorf("%q, %v, %v", v, role, err)
@@ -136,7 +136,7 @@ func TestHangsOfRedisAreNoDeaths(t *testing.T) {
 		if got := comesBack(t, "the leader", leader); got.val != "v" || got.err != nil {
 			t.Errorf("%+v", got)
 		}
-		time.Sleep(ttl + ttl/4)
+		time.Sleep(ttl + ttl/4) // the lease runs out while nobody can tell Redis
 		server.Thaw()
 		eventually(t, "Redis is used again", func() bool {
 			_, role, err := g.Do(ctx, "other", value)

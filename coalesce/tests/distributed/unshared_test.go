@@ -31,6 +31,7 @@ var large, small = make([]byte, 2<<20), []byte("small")
 // obstacle keeps large results from travelling.
 type obstacle struct {
 	connect func(t *testing.T, server *redisrig.Server) (addr string) // nil: to the server
+	hook    redis.Hook                                                // of the clients; nil: none
 	fleet   []distributed.Option
 	group   func(t *testing.T) distributed.GroupOption // nil: none
 }
@@ -56,13 +57,38 @@ var obstacles = map[string]obstacle{
 			}))
 		},
 	},
-	"proto-max-bulk-len": {connect: func(t *testing.T, server *redisrig.Server) string {
-		if err := server.Client().ConfigSet(t.Context(), "proto-max-bulk-len", "1048576").Err(); err != nil {
-			t.Fatal(err)
+	"request limit": {hook: refusesLarge{}},
+	"thin link":     {connect: thinLink, fleet: []distributed.Option{distributed.WithRedisTimeout(time.Second)}},
+}
+
+// refusesLarge is a proxy that answers requests of 256 KiB itself, and says that they are
+// too large, as those of some providers do.
+type refusesLarge struct{}
+
+// tooBig is an error that a server replied.
+type tooBig struct{}
+
+func (tooBig) Error() string { return "ERR max request size exceeded" }
+
+// RedisError makes tooBig a redis.Error.
+func (tooBig) RedisError() {}
+
+func (refusesLarge) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (refusesLarge) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		for _, arg := range cmd.Args() {
+			if b, ok := arg.([]byte); ok && len(b) >= 256<<10 {
+				cmd.SetErr(tooBig{})
+				return cmd.Err()
+			}
 		}
-		return server.Addr
-	}},
-	"thin link": {connect: thinLink, fleet: []distributed.Option{distributed.WithRedisTimeout(time.Second)}},
+		return next(ctx, cmd)
+	}
+}
+
+func (refusesLarge) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }
 
 // thinLink returns the address of a proxy that passes on 256 KiB a second on each
@@ -85,7 +111,7 @@ func thinLink(t *testing.T, server *redisrig.Server) string {
 			if _, err := to.Write(chunk[:n]); err != nil {
 				return
 			}
-			time.Sleep(time.Duration(n) * time.Second / (256 << 10))
+			time.Sleep(time.Duration(n) * time.Second / (256 << 10)) // 256 KiB a second
 		}
 	}
 	go func() {
@@ -114,6 +140,9 @@ func (o obstacle) overcome(t *testing.T, server *redisrig.Server) (groups []*dis
 	}
 	for range 3 {
 		client := redis.NewClient(&redis.Options{Addr: addr, ContextTimeoutEnabled: true, MaxRetries: -1})
+		if o.hook != nil {
+			client.AddHook(o.hook)
+		}
 		opts := []distributed.Option{distributed.WithRedisTimeout(calm), distributed.WithLeaseTTL(calm), distributed.WithMaxTakeovers(0)}
 		f, err := distributed.Open(client, append(opts, o.fleet...)...)
 		if err != nil {
@@ -212,12 +241,12 @@ func TestNobodyWaitsForAResultThatCannotTravel(t *testing.T) {
 }
 
 // TestALargeResultThatCannotBeFetchedIsItsKeysTroubleAlone has a server that cuts off who
-// fetches more than 1 MiB. The leader's replica is told nothing of that.
+// fetches more than 256 KiB at a time. The leader's replica is told nothing of that.
 func TestALargeResultThatCannotBeFetchedIsItsKeysTroubleAlone(t *testing.T) {
 	ctx := context.Background()
 	server := redisrig.Start(t)
 	client := server.Client()
-	if err := client.ConfigSet(ctx, "client-output-buffer-limit", "normal 1048576 0 0").Err(); err != nil {
+	if err := client.ConfigSet(ctx, "client-output-buffer-limit", "normal 262144 0 0").Err(); err != nil {
 		t.Fatal(err)
 	}
 	groups := obstacle{}.overcome(t, server)

@@ -25,7 +25,7 @@ func TestFollowersOfAFlightThatLostItsLeaseStay(t *testing.T) {
 		t: t, server: f.server,
 		before: func(script string, _ []any) error {
 			if script == "renew" && renewals.Load() == 2 {
-				time.Sleep(leaseTTL / 6)
+				time.Sleep(leaseTTL / 6) // the renewal is late
 			}
 			return nil
 		},
@@ -105,7 +105,7 @@ func TestAJoinIsGivenUpThoughRedisReadsItAfterMoreThanALease(t *testing.T) {
 	if _, role, err := g.Do(ctx, "k", value); err != nil || role != coalesce.Fallback {
 		t.Fatalf("while Redis hangs: %v, %v", role, err)
 	}
-	eventually(t, "the flight is given up", func() bool { return len(client.Keys(ctx, "fleetcall:test:{k}:detached:*").Val()) == 1 })
+	eventually(t, "the flight is given up", func() bool { return len(client.Keys(ctx, "fleetcall:test:{k}:over:*").Val()) == 1 })
 	if left := client.Exists(ctx, "fleetcall:test:{k}:lease", "fleetcall:test:{k}:attempts").Val(); left > 0 {
 		t.Error("its lease, or its attempt, is left")
 	}

@@ -54,7 +54,7 @@ type call struct {
 }
 
 func situations() (all []situation) {
-	for _, some := range [][]situation{joins, deaths, keeps, peeks, renews, finishes, lateFinishes, abandons, leaves, forgets, counts, unshared, probes} {
+	for _, some := range [][]situation{joins, deaths, keeps, peeks, renews, finishes, lateFinishes, abandons, leaves, forgets, unshared, pieces, probes} {
 		all = append(all, some...)
 	}
 	return all
@@ -185,6 +185,8 @@ func join(change func(*protocol.JoinRequest)) func(*stage) call {
 				return fmt.Sprintf("RunsAlone {Why:%s}", reply.Why)
 			case protocol.IsPoisoned:
 				return fmt.Sprintf("IsPoisoned {Poisoned:%d}", reply.Poisoned)
+			case protocol.IsOver:
+				return "IsOver"
 			}
 			return fmt.Sprintf("%+v", reply)
 		}}
@@ -205,7 +207,7 @@ func peek(s *stage) call {
 		case reply.Done:
 			return fmt.Sprintf("Done {Outcome:%s}", reply.Outcome)
 		case reply.Running > 0:
-			return fmt.Sprintf("Running {%s}", lifetime(reply.Running))
+			return fmt.Sprintf("Running {%s Forgotten:%v}", lifetime(reply.Running), reply.Forgotten)
 		case reply.Over:
 			return "over"
 		}
@@ -214,11 +216,11 @@ func peek(s *stage) call {
 }
 
 func renew(s *stage) call {
-	r := protocol.RenewRequest{Names: s.names, Settings: &settings, Attempt: 1, Start: s.at(-time.Minute), Trace: "trace-of-this"}
+	r := protocol.RenewRequest{Names: s.names, Settings: &settings, Attempt: 1, Start: s.at(-time.Minute), Trace: "trace-of-this", Message: []byte("this lives"), Publish: "PUBLISH"}
 	return call{r, func() string {
 		reply, err := protocol.Renew(context.Background(), s, r)
 		state := map[protocol.RenewState]string{protocol.Over: "Over", protocol.Held: "Held", protocol.Retaken: "Retaken", protocol.Lost: "Lost"}[reply.State]
-		return fmt.Sprintf("%s {Now:%d}, error: %v", state, reply.Now, err)
+		return fmt.Sprintf("%s {Now:%d Forgotten:%v}, error: %v", state, reply.Now, reply.Forgotten, err)
 	}}
 }
 
@@ -235,8 +237,7 @@ func finish(change func(*stage, *protocol.FinishRequest)) func(*stage) call {
 	return func(s *stage) call {
 		r := protocol.FinishRequest{
 			Names: s.names, Settings: &settings,
-			Outcome: []byte("outcome of this"), Notice: []byte("notice of this"), Publish: "PUBLISH", Message: protocol.Inline,
-			Finished: uint64(s.at(0)),
+			Outcome: []byte("outcome of this"), Publish: "PUBLISH", Finished: uint64(s.at(0)),
 		}
 		if change != nil {
 			change(s, &r)
@@ -247,13 +248,46 @@ func finish(change func(*stage, *protocol.FinishRequest)) func(*stage) call {
 				return "error: " + err.Error()
 			}
 			return map[protocol.FinishReply]string{
-				protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld",
+				protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld", protocol.FinishWanted: "FinishWanted",
 			}[protocol.ParseFinish(reply)]
 		}}
 	}
 }
 
 func plainFinish(s *stage) call { return finish(nil)(s) }
+
+// ask is a finish whose outcome is too large to go along.
+func ask(s *stage) call {
+	return finish(func(_ *stage, r *protocol.FinishRequest) { r.Ask = true })(s)
+}
+
+// store stores two pieces of this flight's outcome.
+func store(maxAge time.Duration) func(*stage) call {
+	return func(s *stage) call {
+		return s.all(`Store("first", "second")`, protocol.Store(s.names, &settings, [][]byte{[]byte("first"), []byte("second")}, maxAge))
+	}
+}
+
+// fetch reads two pieces of another flight's outcome.
+func fetch(s *stage) call {
+	buffers := [][]byte{make([]byte, 5), make([]byte, 6)}
+	c := s.all(`Fetch("another", 5 bytes, 6 bytes)`, protocol.Fetch(s.names, another, buffers))
+	send := c.send
+	c.send = func() string { return fmt.Sprintf("%s: %q", send(), buffers) }
+	return c
+}
+
+// all sends commands one after another.
+func (s *stage) all(request string, commands []protocol.Command) call {
+	return call{request, func() string {
+		replies := make([]string, len(commands))
+		for i, command := range commands {
+			reply, err := s.Do(context.Background(), command)
+			replies[i] = fmt.Sprintf("%v, error: %v", reply, err)
+		}
+		return strings.Join(replies, "; ")
+	}}
+}
 
 func abandon(forced bool) func(*stage) call {
 	return func(s *stage) call {
@@ -265,31 +299,21 @@ func abandon(forced bool) func(*stage) call {
 	}
 }
 
-// forgetBy forgets with the counter of one server, or, with "", on a Cluster.
-func forgetBy(counter string) func(*stage) call {
+// forgetBy forgets, and publishes on the key's channel by that command.
+func forgetBy(publish string) func(*stage) call {
 	return func(s *stage) call {
-		r := protocol.ForgetRequest{Names: s.names, Channel: protocol.ControlChannel("fleetcall", 0), Notice: []byte("forget p1 "), Counter: counter}
-		return call{r, func() string {
-			reply, err := s.Do(context.Background(), r.Command())
-			return fmt.Sprintf("%+v, error: %v", protocol.ParseCount(reply), err)
-		}}
-	}
-}
-
-func forget(s *stage) call { return forgetBy(counter)(s) }
-
-func count(notices ...string) func(*stage) call {
-	return func(s *stage) call {
-		r := protocol.CountRequest{Counter: counter, Channel: protocol.ControlChannel("fleetcall", 0)}
-		for _, notice := range notices {
-			r.Notices = append(r.Notices, []byte(notice))
+		r := protocol.ForgetRequest{
+			Names: s.names, Settings: &settings, Namespace: "fleetcall",
+			Notice: []byte("forget p1"), Message: []byte("forgotten"), Publish: publish,
 		}
 		return call{r, func() string {
 			reply, err := s.Do(context.Background(), r.Command())
-			return fmt.Sprintf("%+v, error: %v", protocol.ParseCount(reply), err)
+			return fmt.Sprintf("%v, error: %v", reply, err)
 		}}
 	}
 }
+
+func forget(s *stage) call { return forgetBy("PUBLISH")(s) }
 
 func probe(s *stage) call {
 	return call{`Probe("fleetcall", "", 1m0s)`, func() string {

@@ -42,7 +42,7 @@ var joins = []situation{
 	{"join/lease-is-of-a-wrong-type", "a list stands as the lease. It is overwritten.",
 		func(s *stage) { s.wrongType("lease") }, plainJoin},
 	{"join/abandoned-before", "this flight was abandoned: its join came too late, and nobody would release the lease.",
-		func(s *stage) { s.set("detached:"+this, "-", handoffTTL) }, plainJoin},
+		func(s *stage) { s.over(this) }, plainJoin},
 }
 
 // deaths are what a join finds when nobody has the lease, and flights had no outcome.
@@ -65,6 +65,12 @@ var deaths = []situation{
 		}, plainJoin},
 	{"join/free-after-its-own", "this flight had the lease, which ran out; the reply to its first join was lost. That was no death.",
 		func(s *stage) { s.died(this) }, plainJoin},
+	{"join/free-after-one-was-forgotten", "the key was forgotten, and the leader of its flight has died. That kills nobody who comes after.",
+		func(s *stage) { s.forgotten(another, "10001", -time.Minute) }, plainJoin},
+	{"join/forgotten", "the client has sent the join twice, and the key was forgotten in between: the flight began before that.",
+		func(s *stage) { s.forgotten(this, "00000", time.Minute) }, plainJoin},
+	{"join/free-after-a-lost-lease", "the leader has lost its lease, and has died. It counts.",
+		func(s *stage) { s.attempt(another, -time.Minute, " l") }, plainJoin},
 	{"join/attempts-are-garbage", "one of the attempts has no time. It does not count.",
 		func(s *stage) {
 			s.died("a-third-flight")
@@ -88,7 +94,7 @@ var keeps = []situation{
 	{"join/kept-with-trace", "an outcome was kept, with the trace of its flight.",
 		func(s *stage) {
 			s.kept(-time.Minute)
-			s.result(another, "trace", "trace-of-another")
+			s.latest("trace", "trace-of-another")
 		}, plainJoin},
 	{"join/kept-while-another-leads", "an outcome was kept, and another flight has the lease. The outcome serves.",
 		func(s *stage) {
@@ -101,25 +107,14 @@ var keeps = []situation{
 		func(s *stage) { s.kept(-4 * time.Minute) }, plainJoin},
 	{"join/kept-from-the-future", "an outcome was kept that finishes in the future: the clock of Redis was set back. It is of no use.",
 		func(s *stage) { s.kept(2 * time.Minute) }, plainJoin},
-	{"join/kept-no-more", "the flight of the last outcome is known, and its outcome is gone.",
-		func(s *stage) { s.set("latest", another, maxAge) }, plainJoin},
 	{"join/kept-without-outcome", "what was kept has a time, and no outcome.",
-		func(s *stage) {
-			s.set("latest", another, maxAge)
-			s.result(another, "finished", s.at(0))
-		}, plainJoin},
+		func(s *stage) { s.latest("finished", s.at(0)) }, plainJoin},
+	{"join/kept-without-time", "what was kept has an outcome, and no time.",
+		func(s *stage) { s.latest("outcome", "outcome of another") }, plainJoin},
 	{"join/kept-time-is-garbage", "what was kept has an outcome, and a time that is none.",
-		func(s *stage) {
-			s.set("latest", another, maxAge)
-			s.result(another, "finished", "garbage", "outcome", "outcome of another")
-		}, plainJoin},
-	{"join/kept-is-of-a-wrong-type", "a list stands as the kept outcome.",
-		func(s *stage) {
-			s.set("latest", another, maxAge)
-			s.wrongType("result:" + another)
-		}, plainJoin},
-	{"join/latest-is-of-a-wrong-type", "a list stands as the flight of the last outcome.",
-		func(s *stage) { s.wrongType("latest") }, plainJoin},
+		func(s *stage) { s.latest("finished", "garbage", "outcome", "outcome of another") }, plainJoin},
+	{"join/kept-is-of-another-version", "what was kept is the flight that an earlier version wrote. It is of no use.",
+		func(s *stage) { s.set("latest", another, maxAge) }, plainJoin},
 }
 
 var probes = []situation{

@@ -29,10 +29,10 @@ const (
 // The key that every transcript is about.
 const prefix = "fleetcall:products:{p1}"
 
-// counter counts the keys that the fleet has forgotten.
-var counter = protocol.ForgetCounter("fleetcall")
+// The Fleet that leads this flight, and forgets keys.
+const fleet = "fleet-id"
 
-var space = protocol.NewSpace("fleetcall", "products", 0)
+var space = protocol.NewSpace("fleetcall", "products", 0, fleet)
 
 // stage is a Redis on which situations are played, each on an empty database.
 type stage struct {
@@ -51,10 +51,8 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	server := redisrig.Start(t)
 	s := &stage{t: t, server: server, client: server.Client(), scripts: map[string]string{}}
-	if err := protocol.Load(context.Background(), s.client); err != nil {
-		t.Fatal(err)
-	}
 	for _, c := range s.everyCommand() {
+		s.do("SCRIPT", "LOAD", c.CmdWithSource(context.Background()).Args()[1])
 		s.scripts[c.Cmd(context.Background()).Args()[1].(string)] = c.Step()
 	}
 	return s
@@ -65,7 +63,7 @@ func (s *stage) everyCommand() []protocol.Command {
 	names := protocol.NewNames(space, "p1")
 	join := protocol.JoinRequest{Names: names, Settings: &settings}
 	finish := protocol.FinishRequest{Names: names, Settings: &settings}
-	all := recorder{join.Command(), finish.Command(), protocol.ForgetRequest{Names: names}.Command(), protocol.CountRequest{Counter: counter}.Command(), protocol.Probe("fleetcall", "", time.Second)}
+	all := recorder{join.Command(), finish.Command(), protocol.ForgetRequest{Names: names, Settings: &settings}.Command(), protocol.Probe("fleetcall", "", time.Second)}
 	_, _ = protocol.Peek(context.Background(), &all, protocol.PeekRequest{Names: names, Settings: &settings})
 	_ = protocol.Leave(context.Background(), &all, protocol.LeaveRequest{Names: names, Settings: &settings})
 	_, _ = protocol.Renew(context.Background(), &all, protocol.RenewRequest{Names: names, Settings: &settings})
@@ -84,12 +82,12 @@ func (r *recorder) Do(_ context.Context, c protocol.Command) (any, error) {
 // Do makes stage a protocol.Doer.
 func (s *stage) Do(ctx context.Context, c protocol.Command) (any, error) {
 	cmd := c.Cmd(ctx)
-	if s.source != nil {
+	if s.source != nil && c.Scripted() {
 		cmd = c.CmdWithSource(ctx)
 		cmd.Args()[1] = s.source(c.Step(), cmd.Args()[1].(string))
 	}
 	_ = s.client.Process(ctx, cmd)
-	return cmd.Result()
+	return protocol.Reply(cmd)
 }
 
 // begin empties the database for a situation.
@@ -150,41 +148,47 @@ func (s *stage) leaseFor(flight string, joined int, ttl time.Duration) {
 	s.set("lease", fmt.Sprintf("%d%s%04d 1 <start> %d - %s\n", min(joined, 1), flight, joined, leaseTTL.Milliseconds(), replica), ttl)
 }
 
-// forgotten is the counter, which began ten minutes ago. A field that is "" is missing.
-func (s *stage) forgotten(began, n string) {
-	s.t.Helper()
-	for field, value := range map[string]string{"began": began, "n": n} {
-		if value != "" {
-			s.do("HSET", counter, field, s.real(value))
-		}
-	}
-}
-
 // counted is a flight that has no outcome yet, and whose lease is due so long after the
 // situation begins.
-func (s *stage) counted(flight string, due time.Duration) {
+func (s *stage) counted(flight string, due time.Duration) { s.attempt(flight, due, "") }
+
+// forgotten is a flight that runs though its key was forgotten. joined is its mark and how
+// many have joined it.
+func (s *stage) forgotten(flight, joined string, due time.Duration) {
+	s.attempt(flight, due, " "+joined)
+}
+
+func (s *stage) attempt(flight string, due time.Duration, more string) {
 	s.t.Helper()
 	key := s.real(prefix + ":attempts")
-	s.do("HSET", key, s.real(flight), s.at(due)/1000)
+	s.do("HSET", key, s.real(flight), fmt.Sprint(s.at(due)/1000)+more)
 	s.do("PEXPIRE", key, flightTimeout.Milliseconds())
 }
+
+// over is the mark of a flight that was given up, or has left.
+func (s *stage) over(flight string) { s.set("over:"+flight, "-", handoffTTL) }
 
 // died is a flight whose leader has died.
 func (s *stage) died(flight string) { s.counted(flight, -time.Minute) }
 
-// result stores fields of a flight's result, each after its name.
-func (s *stage) result(flight string, fields ...any) {
+// result stores the outcome of a flight.
+func (s *stage) result(flight, outcome string) {
 	s.t.Helper()
-	key := s.real(prefix + ":result:" + flight)
+	s.set("result:"+flight, outcome, handoffTTL)
+}
+
+// latest stores fields of what MaxAge keeps, each after its name.
+func (s *stage) latest(fields ...any) {
+	s.t.Helper()
+	key := prefix + ":latest"
 	s.do(append([]any{"HSET", key}, fields...)...)
-	s.do("PEXPIRE", key, handoffTTL.Milliseconds())
+	s.do("PEXPIRE", key, maxAge.Milliseconds())
 }
 
 // kept is an outcome that MaxAge keeps, which another flight came to.
 func (s *stage) kept(finished time.Duration) {
 	s.t.Helper()
-	s.set("latest", another, maxAge)
-	s.result(another, "finished", s.at(finished), "outcome", "outcome of another")
+	s.latest("finished", s.at(finished), "outcome", "outcome of another", "trace", "")
 }
 
 // stable returns a text without what differs from run to run: the flight's id is
@@ -286,6 +290,7 @@ func (s *stage) monitor() (stop func() string) {
 		const end = "end of the transcript"
 		s.do("ECHO", end)
 		var all strings.Builder
+		var declared []string
 		for {
 			client, command := s.monitored(read())
 			switch {
@@ -293,9 +298,33 @@ func (s *stage) monitor() (stop func() string) {
 				return all.String()
 			case client == "lua":
 				all.WriteString("    " + s.called(command) + "\n")
+				s.demandDeclared(command, declared)
 			case strings.EqualFold(command[0], "evalsha"):
 				all.WriteString(s.evalsha(command))
+				keys, _ := strconv.Atoi(command[2])
+				declared = command[3 : 3+keys]
+			default:
+				all.WriteString("  " + s.called(command) + "\n")
 			}
+		}
+	}
+}
+
+// demandDeclared fails the test when a script called a command with a key that is not among
+// its KEYS: servers may refuse that, and a Redis Cluster could not send it to the key's node.
+func (s *stage) demandDeclared(command, declared []string) {
+	s.t.Helper()
+	keys := command[1:]
+	switch strings.ToLower(command[0]) {
+	case "time", "publish", "spublish":
+		return
+	case "del", "exists", "unlink":
+	default:
+		keys = keys[:1]
+	}
+	for _, key := range keys {
+		if !slices.Contains(declared, key) {
+			s.t.Errorf("%q touches a key that is not declared: %q", command, key)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func tooLarge(s *stage) call {
 var unshared = []situation{
 	{"join/marked", "the key's last outcome was too large to travel. The caller runs its own function, and nothing is written.", marked, plainJoin},
 	{"join/marked-by-itself", "the flight has finished, and its join is repeated. It finds what its finish left.",
-		func(s *stage) { marked(s); s.set("detached:"+this, "-", handoffTTL) }, plainJoin},
+		func(s *stage) { marked(s); s.over(this) }, plainJoin},
 	{"join/marked-for-ever", "the mark has no TTL. It gets one.",
 		func(s *stage) { s.set("lease", "!too large", 0) }, plainJoin},
 	{"join/marked-for-too-long", "the mark lives longer than any is made to: the clock of Redis was set back. It is shortened.",
@@ -45,17 +45,17 @@ var unshared = []situation{
 	{"finish/unshared", "somebody has joined the flight, whose outcome cannot be shared. They hear of it, and the key is marked.", held(1), tooLarge},
 	{"finish/unshared-and-nobody-joined", "nobody has joined the flight, whose outcome cannot be shared. The key is marked.", held(0), tooLarge},
 	{"finish/unshared-after-it-was-shared", "an earlier try shared the outcome, though that took too long to be told. What is stored stays, and nothing more is published.",
-		func(s *stage) { s.result(this, "finished", s.at(0), "outcome", "outcome of this") }, tooLarge},
+		func(s *stage) { s.result(this, "outcome of this") }, tooLarge},
 	{"finish/unshared-again", "the finish ran, and its reply was lost. The mark of the first try stays.",
 		func(s *stage) {
 			marked(s)
-			s.result(this, "finished", s.at(0), "outcome", "too large")
+			s.result(this, "too large")
 		}, tooLarge},
 	{"finish/unshared-and-vacant", "the outcome cannot be shared, and Redis lost the lease. The key is marked.", lost, tooLarge},
 	{"finish/unshared-and-lost-to-another", "the outcome cannot be shared, and another flight has the lease, which stays.",
 		func(s *stage) { lost(s); s.lease(another, 0) }, tooLarge},
 	{"finish/unshared-and-forgotten", "the outcome cannot be shared, and the key was forgotten. It is not marked.",
-		func(s *stage) { s.set("detached:"+this, "10001", leaseTTL) }, tooLarge},
+		func(s *stage) { s.forgotten(this, "10001", leaseTTL) }, tooLarge},
 	{"finish/marked", "the flight lost its lease, and another one's outcome could not be shared. This one is shared with those who joined it, and the mark stays.",
 		func(s *stage) { lost(s); marked(s) }, plainFinish},
 	{"peek/marked", "the flight has ended long ago, and the key is marked.", marked, peek},

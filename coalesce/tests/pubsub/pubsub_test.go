@@ -29,7 +29,7 @@ func open(t *testing.T, client redis.UniversalClient) (*pubsub.Subscriptions, <-
 	connects := make(chan struct{}, 100)
 	s := pubsub.Open(client, pubsub.Config{
 		Control: "control", Beat: 200 * time.Millisecond, Timeout: 200 * time.Millisecond,
-		OnControl: func(string) {}, OnHeard: func(string) {}, OnConnect: func() { connects <- struct{}{} }, OnFailure: func() {}, OnGarbage: func() {},
+		OnControl: func(string) {}, OnHeard: func(string) {}, OnConnect: func() { connects <- struct{}{} }, OnFailure: func() {}, OnDeaf: func(string) {}, OnGarbage: func() {},
 	})
 	t.Cleanup(s.Close)
 	return s, connects
@@ -53,7 +53,7 @@ func wait(t *testing.T, w *pubsub.Waiter, what string, come func(pubsub.News) bo
 
 func confirmed(n pubsub.News) bool { return n.Confirmed }
 func came(n pubsub.News) bool      { return n.Came }
-func lost(n pubsub.News) bool      { return n.Missed && !n.Confirmed }
+func lost(n pubsub.News) bool      { return !n.Confirmed }
 
 // TestARealServersSubscriptionsComeBack ends the connection by CLIENT KILL, and by a
 // server that hangs.

@@ -183,7 +183,7 @@ func TestServerThatGoesAwayDuringTheQueryIsUnavailable(t *testing.T) {
 		result <- err
 	}()
 	for s.Stats().InUse == 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // no event announces it
 	}
 	server.Stop()
 	if err := <-result; !errors.Is(err, product.ErrUnavailable) {

@@ -3,6 +3,8 @@ package chaos
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,11 +25,13 @@ const (
 	Stale Broken = "stale"
 	// Swallow loses the returns of some calls.
 	Swallow Broken = "swallow"
+	// Mix gives keys of a call for many the results of other ones.
+	Mix Broken = "mix"
 )
 
 // wrap breaks the group; the zero Broken leaves it as it is.
 func (b Broken) wrap(group coalesce.Group[string], r *recorder) coalesce.Group[string] {
-	if b != Bypass && b != Stale {
+	if b != Bypass && b != Stale && b != Mix {
 		return group
 	}
 	return &brokenGroup{Group: group, broken: b, recorder: r}
@@ -44,7 +48,7 @@ type brokenGroup struct {
 // Do breaks one call in four.
 func (g *brokenGroup) Do(ctx context.Context, key string, fn func(context.Context) (string, error)) (string, coalesce.Role, error) {
 	n := g.calls.Add(1)
-	if n%4 != 0 {
+	if n%4 != 0 || g.broken == Mix {
 		value, role, err := g.Group.Do(ctx, key, fn)
 		if err == nil {
 			g.old.LoadOrStore(key, value)
@@ -62,6 +66,18 @@ func (g *brokenGroup) Do(ctx context.Context, key string, fn func(context.Contex
 		return value.(string), role, nil
 	}
 	return g.Group.Do(ctx, key, fn)
+}
+
+// DoMany is broken by Mix alone.
+func (g *brokenGroup) DoMany(ctx context.Context, keys []string, fn manyFunc) (map[string]coalesce.Result[string], error) {
+	results, err := askMany(ctx, g.Group, keys, fn)
+	if g.broken == Mix && len(results) > 1 {
+		first := slices.Min(slices.Collect(maps.Keys(results)))
+		for key := range results {
+			results[key], results[first] = results[first], results[key]
+		}
+	}
+	return results, err
 }
 
 func (g *brokenGroup) bypass(ctx context.Context, key, flight string, fn func(context.Context) (string, error)) (value string, role coalesce.Role, err error) {

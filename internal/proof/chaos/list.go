@@ -58,6 +58,10 @@ var redisFaults = []fault{
 		name: "keys evicted", effects: history.Effects{LosesKeys: true}, most: 1.6, calm: leaseTTL / 2,
 		bound: withinLease, inject: evictKeys,
 	},
+	{
+		name: "stored results lost", effects: history.Effects{LosesKeys: true}, most: 1.6, calm: leaseTTL / 2,
+		bound: withinLease, inject: dropResults,
+	},
 	{name: "scripts flushed", most: 1.1, bound: withinTimeout, inject: flushScripts},
 	{
 		name: "SUBSCRIBE refused", effects: history.Effects{LosesMessages: true, Unreliable: true}, most: 2.5, calm: recovering,
@@ -68,11 +72,15 @@ var redisFaults = []fault{
 		bound: withinTimeout, inject: cutConnections("pubsub"),
 	},
 	{
+		name: "subscriptions cut again and again", effects: history.Effects{LosesMessages: true}, most: 1.1, calm: leaseTTL / 2,
+		bound: withinBoth, inject: cutAgainAndAgain,
+	},
+	{
 		name: "connections cut", effects: history.Effects{Unreliable: true}, most: 1.2, calm: recovering,
 		bound: withinTimeout, inject: cutConnections("normal"),
 	},
 	{
-		name: "output buffers full", effects: history.Effects{LosesMessages: true, Unreliable: true, Garbage: true}, most: 1.3, calm: recovering,
+		name: "output buffers full", effects: history.Effects{LosesMessages: true, Unreliable: true, Garbage: true}, most: 2, calm: recovering,
 		bound: withinBoth, inject: fillOutputBuffers,
 	},
 	{

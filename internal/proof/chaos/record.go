@@ -18,6 +18,41 @@ type recorder struct {
 	history    *history.Writer
 	process    string
 	executions atomic.Uint64
+	overs      chan over // written by writeOvers
+}
+
+// over is that functions have returned, of one run.
+type over struct {
+	at      int64
+	records []history.Record
+	flushed chan<- struct{} // closed when all before it is written; nil: it is a run
+}
+
+func newRecorder(writer *history.Writer, process string) *recorder {
+	r := &recorder{history: writer, process: process, overs: make(chan over, 1024)}
+	go r.writeOvers()
+	return r
+}
+
+// writeOvers writes down when functions have returned. Whoever takes that time must not
+// write, too: until the function has returned, callers that come are served.
+func (r *recorder) writeOvers() {
+	for o := range r.overs {
+		for _, record := range o.records {
+			record.Kind, record.Asked = history.Over, o.at
+			r.write(record)
+		}
+		if o.flushed != nil {
+			close(o.flushed)
+		}
+	}
+}
+
+// flush returns when all that functions have ended with is written.
+func (r *recorder) flush() {
+	flushed := make(chan struct{})
+	r.overs <- over{flushed: flushed}
+	<-flushed
 }
 
 var (
@@ -45,6 +80,9 @@ func (r *recorder) Called(ctx context.Context, call distributed.Call) {
 	if flight, ok := ctx.Value(flightKey{}).(*string); ok {
 		*flight = call.Flight
 	}
+	if b := batchOf(ctx); b != nil {
+		b.got(call.Key, call.Flight)
+	}
 }
 
 // Run names the execution and writes down its start and its end.
@@ -54,10 +92,21 @@ func (r *recorder) Run(ctx context.Context, run distributed.Run) (context.Contex
 	started := record
 	started.Role, started.Cause, started.Takeover = run.Role.String(), run.Cause, run.Takeover
 	r.write(started)
+	b := batchOf(ctx)
+	if b != nil {
+		b.begins(run.Key, execution)
+	}
 	return context.WithValue(ctx, executionKey{}, execution), func(err error) {
-		record.Kind = history.Ended
-		record.Outcome, record.Error = ended(err), message(err)
-		r.write(record)
+		ends := record
+		ends.Kind, ends.Outcome, ends.Error = history.Ended, ended(err), message(err)
+		r.write(ends)
+		records := []history.Record{record}
+		if b != nil {
+			if records = b.ends(record); records == nil {
+				return // the function of the others has yet to return
+			}
+		}
+		r.overs <- over{at: history.Now(), records: records}
 	}
 }
 
@@ -81,6 +130,8 @@ func ended(err error) history.Outcome {
 		return history.Value
 	case errors.As(err, &panicked):
 		return history.Panic
+	case errors.Is(err, coalesce.ErrNoResult):
+		return history.NoResult
 	case errors.Is(err, context.Canceled):
 		return history.Cancelled
 	case errors.Is(err, context.DeadlineExceeded):
@@ -91,15 +142,20 @@ func ended(err error) history.Outcome {
 	return history.OtherError
 }
 
-// returned says how a call ended, and whose result it got.
-func returned(ctx context.Context, value string, err error) (outcome history.Outcome, execution string) {
+// returned says how a call for a key ended, and whose result it got.
+func returned(ctx context.Context, key, value string, err error) (outcome history.Outcome, execution string) {
 	if err == nil {
-		execution, _, _ = strings.Cut(value, "|")
+		execution, whole := executionOfValue(value)
+		if !whole {
+			return history.Strange, ""
+		}
 		return history.Value, execution
 	}
-	execution = executionOf(err.Error())
+	execution = executionIn(err.Error(), key)
 	var panicked *coalesce.PanicError
 	switch {
+	case errors.Is(err, coalesce.ErrNoResult):
+		return history.NoResult, ""
 	case errors.As(err, &panicked), errors.Is(err, coalesce.ErrRemotePanic):
 		return history.Panic, execution
 	case execution != "" && errors.Is(err, errKnown):
@@ -131,11 +187,12 @@ func executionOf(text string) string {
 	return ""
 }
 
-// message is an error's first line: a panic's has a stack after it.
+// message is the start of an error's first line: a panic's has a stack after it, and that
+// of a function for many keys names them all.
 func message(err error) string {
 	if err == nil {
 		return ""
 	}
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+	return line[:min(len(line), 200)]
 }

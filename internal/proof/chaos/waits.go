@@ -50,16 +50,16 @@ func (p *past) takeover(i incident) []time.Duration {
 // execution since the fault began.
 func (p *past) wanted(i incident, e execution) bool {
 	return slices.ContainsFunc(p.callsOf[e.began.Key], func(c call) bool {
-		return c.began.Process != i.began.Target && c.began.At < i.began.At && c.ended.At > e.began.At
+		return c.began.Batch == "" && c.began.Process != i.began.Target && c.began.At < i.began.At && c.ended.At > e.began.At
 	})
 }
 
 // waits returns how long those who waited for another replica waited on for
-// nothing.
+// nothing. A call for many keys says nothing: it waits for all of them.
 func (p *past) waits(i incident) []time.Duration {
 	var waits []time.Duration
 	for _, c := range p.calls {
-		if c.began.At > i.began.At || c.ended.At < i.began.At || c.began.Process == i.began.Target && stops(i) {
+		if c.began.Batch != "" || c.began.At > i.began.At || c.ended.At < i.began.At || c.began.Process == i.began.Target && stops(i) {
 			continue
 		}
 		if wait, ok := p.wait(i, c); ok {

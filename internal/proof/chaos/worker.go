@@ -89,7 +89,7 @@ func serve(config workerConfig) error {
 		return err
 	}
 	defer func() { _ = writer.Close() }()
-	w := &worker{config: config, recorder: &recorder{history: writer, process: config.Process}}
+	w := &worker{config: config, recorder: newRecorder(writer, config.Process)}
 	w.recorder.write(history.Record{Kind: history.Begin, Settings: &history.Settings{
 		LeaseTTL: leaseTTL, FlightTimeout: flightTimeout, RedisTimeout: redisTimeout,
 		MaxAge: config.MaxAge, MaxTakeovers: maxTakeovers,
@@ -115,6 +115,7 @@ func serve(config workerConfig) error {
 	if err := client.Close(); err != nil {
 		return err
 	}
+	w.recorder.flush()
 	w.recorder.write(history.Record{Kind: history.Exit})
 	return nil
 }
@@ -150,8 +151,12 @@ func (w *worker) call(ctx context.Context, random *rand.Rand) {
 			return
 		case <-time.After(s.pause):
 		}
-		if s.forget {
+		switch {
+		case s.forget:
 			w.forget(s.key)
+			continue
+		case s.keys != nil:
+			w.doMany(s.keys, s.calls[0])
 			continue
 		}
 		for _, p := range s.calls {
@@ -166,20 +171,9 @@ func (w *worker) do(key string, p plan) {
 	n := w.calls.Add(1)
 	record := history.Record{Kind: history.Called, Key: key, Call: fmt.Sprintf("%s/c%d", w.config.Process, n)}
 	flight := ""
-	ctx := context.WithValue(context.Background(), flightKey{}, &flight)
-	if p.patience > 0 {
-		// The record must not name a moment before the context's.
-		ends := time.Now().Add(p.patience)
-		var cancel context.CancelFunc
-		if p.deadline {
-			ctx, cancel = context.WithDeadline(ctx, ends)
-		} else {
-			ctx, cancel = context.WithCancel(ctx)
-			time.AfterFunc(p.patience, cancel)
-		}
-		defer cancel()
-		record.Deadline = history.At(ends)
-	}
+	ctx, deadline, cancel := p.context(context.WithValue(context.Background(), flightKey{}, &flight))
+	defer cancel()
+	record.Deadline = deadline
 	w.recorder.write(record)
 	value, role, err := w.safely(ctx, key, p.function)
 	if w.config.Broken == Swallow && n%20 == 0 {
@@ -187,7 +181,7 @@ func (w *worker) do(key string, p plan) {
 	}
 	record.Kind, record.Deadline = history.Returned, 0
 	record.Flight, record.Role, record.Error = flight, role.String(), message(err)
-	record.Outcome, record.Execution = returned(ctx, value, err)
+	record.Outcome, record.Execution = returned(ctx, key, value, err)
 	w.recorder.write(record)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,12 +19,14 @@ var errKnown = errors.New("chaos: known error")
 
 func init() { coalesce.RegisterError("chaos.known", errKnown) }
 
-// Results up to inlineLimit travel in the message, up to payloadLimit they are
-// fetched, and larger ones cannot travel. Commands over largeCommand are large ones.
+// Results up to inlineLimit travel in the message, up to payloadLimit they are stored and
+// fetched, in pieces of pieceSize, and larger ones cannot travel. Commands over largeCommand
+// are large ones.
 const (
 	inlineLimit  = 256
 	largeCommand = 16 << 10
-	payloadLimit = 64 << 10
+	pieceSize    = 512 << 10
+	payloadLimit = 3 * pieceSize
 )
 
 // stream returns a source of random numbers that depends on the seed and the
@@ -44,12 +47,14 @@ func between(r *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(r.Int64N(int64(high-low)))
 }
 
-// step is what a caller does next: calls for one key at once, or a Forget.
+// step is what a caller does next: calls for one key at once, a call for many keys, or a
+// Forget.
 type step struct {
 	pause  time.Duration // before it
 	key    string
 	forget bool
 	calls  []plan
+	keys   []string // of a call for many: calls has its one plan
 }
 
 // plan is one call and the function it brings.
@@ -82,6 +87,11 @@ func nextStep(r *rand.Rand, prefix string) step {
 		s.forget = true
 		return s
 	}
+	if r.IntN(8) == 0 {
+		keys, p := randomBatch(r, prefix)
+		s.keys, s.calls = keys, []plan{p}
+		return s
+	}
 	calls := 1
 	if r.IntN(6) == 0 {
 		calls = 2 + r.IntN(7)
@@ -107,12 +117,12 @@ func randomKey(r *rand.Rand) string {
 
 const hotKeys, warmKeys, coldKeys = 4, 20, 1000
 
-// allKeys returns every key that randomKey may return.
+// allKeys returns every key that callers may ask for.
 func allKeys() (keys []string) {
 	for _, of := range []struct {
 		name string
 		keys int
-	}{{"hot", hotKeys}, {"warm", warmKeys}, {"cold", coldKeys}} {
+	}{{"hot", hotKeys}, {"warm", warmKeys}, {"cold", coldKeys}, {"crowd", crowdKeys}} {
 		for i := range of.keys {
 			keys = append(keys, fmt.Sprintf("%s-%d", of.name, i))
 		}
@@ -158,16 +168,18 @@ func randomBehaviour(r *rand.Rand, large bool) behaviour {
 	case n < 5:
 		b.size = inlineLimit + r.IntN(4<<10)
 	case n < 7 && large:
-		b.size = largeCommand + r.IntN(payloadLimit-2*largeCommand)
+		b.size = largeCommand + r.IntN(2*largeCommand)
+	case n < 8 && large && r.IntN(2) == 0:
+		b.size = pieceSize + r.IntN(payloadLimit-pieceSize-largeCommand)
 	case n < 8 && large:
-		b.size = payloadLimit + r.IntN(payloadLimit)
+		b.size = payloadLimit + r.IntN(largeCommand)
 	}
 	return b
 }
 
-// run is the function. The value, error or panic it ends with names the
-// execution.
-func (b behaviour) run(ctx context.Context, execution string) (string, error) {
+// wait takes the function's time. It returns an error where the function obeys its context
+// and that has ended.
+func (b behaviour) wait(ctx context.Context) error {
 	done := (<-chan struct{})(nil)
 	if b.obeys {
 		done = ctx.Done()
@@ -176,8 +188,17 @@ func (b behaviour) run(ctx context.Context, execution string) (string, error) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
 	case <-done:
-		return "", fmt.Errorf("execution %s: %w", execution, ctx.Err())
+		return ctx.Err()
+	}
+}
+
+// run is the function. The value, error or panic it ends with names the
+// execution.
+func (b behaviour) run(ctx context.Context, execution string) (string, error) {
+	if err := b.wait(ctx); err != nil {
+		return "", fmt.Errorf("execution %s: %w", execution, err)
 	}
 	switch b.ending {
 	case returnsKnownError:
@@ -187,5 +208,19 @@ func (b behaviour) run(ctx context.Context, execution string) (string, error) {
 	case panics:
 		panic("execution " + execution)
 	}
-	return execution + "|" + strings.Repeat("x", b.size), nil
+	return valueOf(execution, b.size), nil
+}
+
+// valueOf is what an execution returns: its name, how much is to follow, and that.
+func valueOf(execution string, size int) string {
+	return fmt.Sprintf("%s|%d|%s", execution, size, strings.Repeat("x", size))
+}
+
+// executionOfValue returns the name of the execution that returned the value, and whether
+// the value is whole.
+func executionOfValue(value string) (execution string, whole bool) {
+	execution, rest, _ := strings.Cut(value, "|")
+	text, rest, _ := strings.Cut(rest, "|")
+	size, err := strconv.Atoi(text)
+	return execution, err == nil && len(rest) == size && strings.Trim(rest, "x") == ""
 }

@@ -94,6 +94,7 @@ func (l Limits) Check(records []Record) Report {
 		c.checkPoison(k)
 		c.checkForgets(k)
 		c.checkReruns(k)
+		c.checkStarts(k)
 		c.price(k)
 	}
 	for _, call := range c.calls {

@@ -73,7 +73,7 @@ var logExamples = []example{
 }
 
 func TestCheckDecidesThePromises(t *testing.T) {
-	for _, example := range slices.Concat(logExamples, leaseExamples, callerExamples, resultExamples) {
+	for _, example := range slices.Concat(logExamples, leaseExamples, callerExamples, resultExamples, batchExamples) {
 		t.Run(strings.ReplaceAll(example.name, " ", "_"), func(t *testing.T) {
 			report := history.Check(parse(example.history, settings))
 			expect(t, report, example.breaks)

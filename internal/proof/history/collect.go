@@ -23,7 +23,7 @@ var (
 // No fault excuses a violation, because a process writes each record before it goes on.
 func (c *checker) collect(records []Record) {
 	g := collector{
-		checker: c, calls: map[[2]string]*call{}, executions: map[string]*execution{},
+		checker: c, calls: map[[2]string]*call{}, batches: map[[2]string][]*call{}, executions: map[string]*execution{},
 		leases: map[string]*lease{}, forgets: map[[2]string]*forget{}, faults: map[[2]string][]*fault{},
 	}
 	for i := range records {
@@ -36,6 +36,7 @@ func (c *checker) collect(records []Record) {
 type collector struct {
 	*checker
 	calls      map[[2]string]*call // by process and name
+	batches    map[[2]string][]*call
 	executions map[string]*execution
 	leases     map[string]*lease // by flight
 	forgets    map[[2]string]*forget
@@ -75,6 +76,8 @@ func (g *collector) add(r *Record) {
 		g.started(r, p)
 	case Ended:
 		g.ended(r, p)
+	case Over:
+		g.over(r, p)
 	case LeaseIs:
 		g.leaseRecord(r, p)
 	case Forget:
@@ -133,6 +136,10 @@ func (g *collector) called(r *Record, p *process) {
 	g.calls[id] = c
 	k.calls = append(k.calls, c)
 	g.facts.calls = append(g.facts.calls, c)
+	if r.Batch != "" {
+		of := [2]string{r.Process, r.Batch}
+		g.batches[of] = append(g.batches[of], c)
+	}
 }
 
 func (g *collector) returned(r *Record, p *process) {
@@ -143,7 +150,7 @@ func (g *collector) returned(r *Record, p *process) {
 	}
 	c.returned = r
 	g.report.Outcomes[r.Outcome]++
-	if r.Execution == "" {
+	if r.Execution == "" && r.Outcome != NoResult {
 		l := c.key.in(p.name)
 		l.left = append(l.left, r.At)
 	}
@@ -170,6 +177,19 @@ func (g *collector) ended(r *Record, p *process) {
 		return
 	}
 	e.end = r
+}
+
+// over moves the end of an execution to when its function returned: the record of its end
+// is made before that, and who comes meanwhile is served with good reason.
+func (g *collector) over(r *Record, p *process) {
+	e := g.executions[r.Execution]
+	if e == nil || e.end == nil || e.start.Key != r.Key || e.process != p || r.Asked < e.end.At || r.Asked > r.At {
+		g.violation("log", []*Record{r}, "an execution is over that had not ended, or ended later")
+		return
+	}
+	end := *e.end
+	end.At = r.Asked
+	e.end = &end
 }
 
 func (g *collector) forgetBegin(r *Record, p *process) {
@@ -243,12 +263,18 @@ func (g *collector) finish() {
 			g.result(c)
 		}
 	}
+	for _, calls := range g.batches {
+		g.batch(calls)
+	}
 }
 
 // result connects a call to the execution whose result it got.
 func (g *collector) result(c *call) {
 	r := c.returned
 	e := g.executions[r.Execution]
+	if l := g.leases[r.Flight]; r.Outcome == NoResult && l != nil {
+		e = l.execution
+	}
 	if e == nil {
 		named := r.Execution != "" || r.Outcome == Value || r.Outcome == KnownError || r.Outcome == Panic
 		if named {

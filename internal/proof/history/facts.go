@@ -55,6 +55,7 @@ type localKey struct {
 type call struct {
 	called   *Record
 	returned *Record // nil: it never returned
+	batch    []*call // the calls of all keys, where it is of one key of many; nil: it is not
 	process  *process
 	key      *key
 	got      *execution // the execution whose result it got; nil: none, or one that had not ended

@@ -21,6 +21,10 @@ type Record struct {
 	Flight string `json:"flight,omitempty"`
 	// Call names a call within its process. It is empty in a Started record.
 	Call string `json:"call,omitempty"`
+	// Batch names, within its process, the call for many keys of which this is one key. A
+	// call for many keys has a Called and a Returned record of each key, and its function
+	// an execution of each key that it was run for.
+	Batch string `json:"batch,omitempty"`
 	// Execution names one run of a function and is unique in the history. The function
 	// returns this name as its value, or within its error or panic. So a Returned
 	// record says whose result the caller got.
@@ -33,7 +37,7 @@ type Record struct {
 	Cause    string        `json:"cause,omitempty"`    // Started: why it is a fallback
 	Takeover bool          `json:"takeover,omitempty"` // Started
 	State    string        `json:"state,omitempty"`    // LeaseIs: taken, renewed, lost or released
-	Asked    int64         `json:"asked,omitempty"`    // LeaseIs: when Redis was asked, as At
+	Asked    int64         `json:"asked,omitempty"`    // LeaseIs: when Redis was asked, as At; Over: when the function ended
 	Fault    string        `json:"fault,omitempty"`    // FaultBegin, FaultEnd: its name in the table
 	Target   string        `json:"target,omitempty"`   // FaultBegin, FaultEnd: the process that it hits; empty: all
 	Keys     []string      `json:"keys,omitempty"`     // FaultBegin: those that it hits; empty: all
@@ -48,10 +52,11 @@ type Kind string
 // The kinds of events, and the fields that their records have.
 const (
 	Begin      Kind = "begin"      // Settings; the first record of a process
-	Called     Kind = "call"       // Key, Call, Deadline
+	Called     Kind = "call"       // Key, Call, Batch, Deadline
 	Returned   Kind = "return"     // Key, Call, Role, Flight, Outcome, Execution
 	Started    Kind = "start"      // Key, Flight, Execution, Role, Cause, Takeover
-	Ended      Kind = "end"        // Key, Flight, Execution, Outcome
+	Ended      Kind = "end"        // Key, Flight, Execution, Outcome: it is about to end
+	Over       Kind = "over"       // Key, Flight, Execution, Asked: it ended then; not known if the process was killed
 	LeaseIs    Kind = "lease"      // Key, Flight, State, Asked
 	Forget     Kind = "forget"     // Key, Call: Forget was called; Call connects it with its end
 	Forgotten  Kind = "forgotten"  // Key, Call, Error: Forget has returned
@@ -64,18 +69,21 @@ const (
 // Outcome is how a call or an execution ended.
 type Outcome string
 
-// The outcomes. The last four exist only for calls. If the outcome of a call is not the
-// function's, its record names no execution.
+// The outcomes. The last five exist only for calls. If the outcome of a call is not the
+// function's, its record names no execution; nor does that of NoResult, which is known by
+// its flight.
 const (
 	Value         Outcome = "value"
 	KnownError    Outcome = "error"          // a registered error; for a call, errors.Is recognises it
 	OtherError    Outcome = "other error"    // an error of the function that is not registered
+	NoResult      Outcome = "no result"      // a function for many keys returned none for this one
 	Panic         Outcome = "panic"          // for a call, a PanicError or ErrRemotePanic
 	Cancelled     Outcome = "cancelled"      // for a call, its own context ended; for an execution, it returned when its context was cancelled
 	FlightTimeout Outcome = "flight timeout" // for an execution, it returned at its context's deadline
 	Poisoned      Outcome = "poisoned"
 	Closed        Outcome = "closed"
 	Unavailable   Outcome = "unavailable"
+	Unwound       Outcome = "unwound" // the call was for many keys and panicked, so that what came of this key is not known
 	Strange       Outcome = "strange" // none of the others, which is always a violation
 )
 

@@ -69,7 +69,9 @@ func (c *checker) checkReruns(k *key) {
 	}
 }
 
-func failure(o Outcome) bool { return o == Panic || o == KnownError || o == OtherError }
+func failure(o Outcome) bool {
+	return o == Panic || o == KnownError || o == OtherError || o == NoResult
+}
 
 // checkPoison checks that at most MaxTakeovers + 1 leaders of a key were killed one
 // after another while they ran its function.

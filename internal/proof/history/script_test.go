@@ -21,10 +21,11 @@ var settings = history.Settings{
 //
 // The kinds are
 //
-//	call <call> [by=<ms>]
-//	return <call> <role> <outcome> [<execution>]
+//	call <call> [by=<ms>] [of=<batch>]
+//	return <call> <role> <outcome> [<execution>] [flight=<execution>]
 //	start <execution> <role> [cause=<cause>] [takeover=yes]
 //	end <execution> <outcome>
+//	over <execution> [asked=<ms>]
 //	taken|renewed|lost|released <execution> [asked=<ms>]
 //	forget <name>
 //	forgotten <name> [error=<text>]
@@ -86,7 +87,7 @@ func parseLine(words []string) history.Record {
 	}
 	switch args[0] {
 	case "call":
-		r.Kind, r.Call = history.Called, args[1]
+		r.Kind, r.Call, r.Batch = history.Called, args[1], named["of"]
 		if by := named["by"]; by != "" {
 			r.Deadline = millis(by)
 		}
@@ -95,10 +96,18 @@ func parseLine(words []string) history.Record {
 		if len(args) > 4 {
 			r.Execution, r.Flight = args[4], "f-"+args[4]
 		}
+		if flight := named["flight"]; flight != "" {
+			r.Flight = "f-" + flight
+		}
 	case "start":
 		r.Kind, r.Execution, r.Flight, r.Role = history.Started, args[1], "f-"+args[1], args[2]
 	case "end":
 		r.Kind, r.Execution, r.Flight, r.Outcome = history.Ended, args[1], "f-"+args[1], history.Outcome(args[2])
+	case "over":
+		r.Kind, r.Execution, r.Flight, r.Asked = history.Over, args[1], "f-"+args[1], r.At
+		if asked := named["asked"]; asked != "" {
+			r.Asked = millis(asked)
+		}
 	case "taken", "renewed", "lost", "released":
 		r.Kind, r.State, r.Flight, r.Asked = history.LeaseIs, args[0], "f-"+args[1], r.At-int64(time.Millisecond)
 		if asked := named["asked"]; asked != "" {

@@ -77,6 +77,9 @@ func (c *checker) checkFailOpen(x *call) {
 			until = later(max(x.called.At, fault.begin), patience(p.settings))
 		}
 		until = later(until, c.limits.Slack)
+		if x.batch != nil && c.waitsForOthers(x, until) {
+			continue
+		}
 		if later(until, c.limits.Slack) >= fault.end || until >= x.endAt() || until >= min(p.killed, p.exit, c.last) ||
 			c.faultTouched(p.name, x.called.At, until, c.limits.Slack, stops) {
 			continue
@@ -137,6 +140,14 @@ func (c *checker) checkOutcome(x *call) {
 		case c.missed(x):
 			wrong = "a call timed out though it could have had a result"
 		}
+	case NoResult:
+		if x.got == nil && !noResult(x) {
+			wrong = "a call got no result though no function for its key had returned none"
+		}
+	case Unwound:
+		if !unwound(x) {
+			wrong = "what came of a key is not known though its call has not panicked"
+		}
 	case Poisoned:
 		if !c.poisonDeserved(x) {
 			wrong = "a key was poisoned though not that many leaders had died of it"
@@ -152,7 +163,7 @@ func (c *checker) checkOutcome(x *call) {
 }
 
 func (c *checker) timeoutDeserved(x *call) bool {
-	p, at := x.process, x.returned.At
+	p, at := x.process, min(x.returned.At, x.answered())
 	if c.faultTouched(p.name, x.called.At, at, c.limits.Slack, stops) {
 		return true
 	}
@@ -171,7 +182,7 @@ func (c *checker) timeoutDeserved(x *call) bool {
 //
 // A fault that keeps the outcome from its process is an excuse.
 func (c *checker) missed(x *call) bool {
-	p, at := x.process, x.returned.At
+	p, at := x.process, min(x.returned.At, x.answered())
 	set := p.settings
 	hides := func(e Effects) bool { return fails(e) || e.Garbage || e.Stops || e.LosesMessages }
 	if c.faultTouched(p.name, x.called.At, at, set.LeaseTTL+c.limits.Held, hides) {

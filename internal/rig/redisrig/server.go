@@ -158,7 +158,12 @@ func (r *Server) Restart() {
 }
 
 // Freeze suspends the server: it keeps its connections but answers nothing.
-func (r *Server) Freeze() { r.signal(syscall.SIGSTOP) }
+func (r *Server) Freeze() {
+	r.t.Helper()
+	if err := r.proc.Freeze(); err != nil {
+		r.t.Fatal(err)
+	}
+}
 
 // Thaw resumes a frozen server.
 func (r *Server) Thaw() { r.signal(syscall.SIGCONT) }

@@ -1,6 +1,6 @@
 -- join: take the key's lease, or learn who holds it.
--- KEYS  lease, attempts, latest, detached lease of the flight
--- ARGV  flight, replica, lease TTL (ms), how long a death is counted (ms), most attempts, MaxAge (µs), prefix of result keys,
+-- KEYS  lease, attempts, latest, whether the flight is over
+-- ARGV  flight, replica, lease TTL (ms), how long a death is counted (ms), most attempts, MaxAge (µs),
 --       '' when nobody observes the flight, else '+' and its trace, tag, for how long an outcome that cannot be shared is remembered (ms)
 -- reply {'lead', attempt, now (µs)} · {'follow', flight, remaining TTL (ms), now (µs)} · {'done', outcome, age (µs), trace of its flight} · {'poisoned', deaths} · {'over'} ·
 --       {'alone', why}
@@ -10,50 +10,57 @@
 -- may have line feeds, a trace has none.
 -- In its place may stand '!' and why the key's last outcome could not be shared. The tag says who can read an outcome:
 -- those with the same one; '-' is not known.
--- The attempts are a hash: the flights that had no outcome yet, each with when its lease is due (ms).
-local time = redis.call('TIME')
+-- What MaxAge keeps is a hash: the last outcome, or a notice that it is stored, when it finished, and its trace.
+-- The attempts are a hash: the flights that had no outcome yet, each with when its lease is due (ms). After that and a space
+-- stand, if the key was forgotten meanwhile, joined and how many, as in a lease; and 'l' if the flight has lost its lease.
+-- Most joins follow: what these do is written to cost the server little. A local name is found
+-- faster than a field, and where others have joined already only their count is written.
+local redis, string, key = redis, string, KEYS[1]
+local call, sub = redis.call, string.sub
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
 
 local max_age = tonumber(ARGV[6])
 if max_age > 0 then
-  local latest = redis.pcall('GET', KEYS[3])
-  if type(latest) == 'string' then
-    local stored = redis.pcall('HMGET', ARGV[7] .. latest, 'finished', 'outcome', 'trace')
-    if stored.err == nil and stored[1] and stored[2] then
-      local age = now - (tonumber(stored[1]) or 0)
-      if age >= 0 and age <= max_age then
-        return {'done', stored[2], age, stored[3] or ''}
-      end
+  local latest = redis.pcall('HMGET', KEYS[3], 'finished', 'outcome', 'trace')
+  if latest.err == nil and latest[1] and latest[2] then
+    local age = now - (tonumber(latest[1]) or 0)
+    if age >= 0 and age <= max_age then
+      return {'done', latest[2], age, latest[3] or ''}
     end
   end
 end
 
-local lease = redis.pcall('GET', KEYS[1])
+local lease = redis.pcall('GET', key)
 local lasts, tag
 if type(lease) == 'string' then
   lasts, tag = string.match(lease, '^%d%d%d%d %d+ %d+ (%d+) (%S+) ', 24)
 end
 if lasts then
   lasts = tonumber(lasts)
-  local holder = string.sub(lease, 2, 23)
+  local holder = sub(lease, 2, 23)
   if holder == ARGV[1] then
     redis.call('PEXPIRE', KEYS[1], ARGV[3])
     redis.pcall('HSET', KEYS[2], ARGV[1], string.format('%.0f', now / 1000 + ARGV[3]))
     return {'lead', tonumber(string.match(lease, '%d+', 29)), now}
   end
   -- It is not marked as joined: its outcome would be of no use here.
-  if tag ~= '-' and tag ~= ARGV[9] then
+  if tag ~= '-' and tag ~= ARGV[8] then
     return {'alone', 'incompatible'}
   end
-  local ttl = redis.call('PTTL', KEYS[1])
+  local ttl = call('PTTL', key)
   -- No lease lives for longer than its leader asked for, even if the server's clock was set back.
   if ttl < 0 or ttl > lasts then
     ttl = lasts
-    redis.call('PEXPIRE', KEYS[1], ttl)
+    call('PEXPIRE', key, ttl)
   end
-  local count = math.min(string.sub(lease, 24, 27) + 1, 9999)
-  redis.call('SETRANGE', KEYS[1], 0, '1' .. holder .. string.format('%04d', count))
-  if ARGV[8] == '' then
+  local count = sub(lease, 24, 27) + 1
+  if count == 1 then
+    call('SETRANGE', key, 0, '1' .. holder .. '0001')
+  elseif count < 10000 then
+    call('SETRANGE', key, 23, string.format('%04d', count))
+  end
+  if ARGV[7] == '' then
     return {'follow', holder, ttl, now}
   end
   return {'follow', holder, ttl, now, string.match(lease, '\n([!-~]*)$') or ''}
@@ -62,8 +69,8 @@ end
 if type(lease) == 'string' and string.sub(lease, 1, 1) == '!' then
   local ttl = redis.call('PTTL', KEYS[1])
   -- No mark lives for longer than it was made for, either.
-  if ttl < 0 or ttl > tonumber(ARGV[10]) then
-    redis.call('PEXPIRE', KEYS[1], ARGV[10])
+  if ttl < 0 or ttl > tonumber(ARGV[9]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[9])
   end
   return {'alone', string.sub(lease, 2)}
 end
@@ -80,14 +87,18 @@ if strikes.err then
   strikes = {}
 end
 -- A leader that lives moves the time when its lease is due. So one that is past is a death,
--- and one that is to come a lease that Redis lost. A lease may go some ms before it is due:
--- Redis takes another reading of its clock for that.
+-- and one that is to come a lease that Redis lost. A flight that was forgotten counts no more.
+-- A lease may go some ms before it is due: Redis takes another reading of its clock for that.
 local early = 10
 local deaths = 0
 for i = 1, #strikes, 2 do
-  local ends = tonumber(strikes[i + 1])
+  local ends = tonumber(string.match(strikes[i + 1], '^(%d+)[ l]*$'))
   if ends and ends <= now / 1000 + early and strikes[i] ~= ARGV[1] then
     deaths = deaths + 1
+  end
+  -- A join that comes a second time, late, may find that its flight was forgotten meanwhile.
+  if strikes[i] == ARGV[1] and string.find(strikes[i + 1], '^%d+ %d') then
+    return {'over'}
   end
 end
 if deaths >= tonumber(ARGV[5]) then
@@ -100,5 +111,5 @@ if deaths >= tonumber(ARGV[5]) then
 end
 redis.call('HSET', KEYS[2], ARGV[1], string.format('%.0f', now / 1000 + ARGV[3]))
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
-redis.call('SET', KEYS[1], string.format('0%s0000 %d %.0f %d %s ', ARGV[1], deaths + 1, now, ARGV[3], ARGV[9]) .. ARGV[2] .. '\n' .. string.sub(ARGV[8], 2), 'PX', ARGV[3])
+redis.call('SET', KEYS[1], string.format('0%s0000 %d %.0f %d %s ', ARGV[1], deaths + 1, now, ARGV[3], ARGV[8]) .. ARGV[2] .. '\n' .. string.sub(ARGV[7], 2), 'PX', ARGV[3])
 return {'lead', deaths + 1, now}

@@ -47,7 +47,7 @@ func run(ctx context.Context, out io.Writer) (ok bool, err error) {
 	databases := flag.Int("databases", 3, "how often the database of a fleet of the program is killed")
 	flag.IntVar(&config.Clusters, "clusters", 2, "how often a master of a Cluster is killed, and frozen")
 	keep := flag.Bool("keep", false, "keep the history")
-	broken := flag.String("broken", "", "break the first replica on purpose: bypass, stale or swallow")
+	broken := flag.String("broken", "", "break the first replica on purpose: bypass, stale, swallow or mix")
 	flag.Parse()
 	if config.Seed == 0 {
 		config.Seed = uint64(rand.Uint32())
