@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -38,6 +39,31 @@ func (s *store) Product(ctx context.Context, id int32) (product.Product, error) 
 		return all[id-1], nil
 	}
 	return product.Product{}, product.ErrNotFound
+}
+
+// Products is one query, or those of Product if the test has one.
+func (s *store) Products(ctx context.Context, ids []int32) (found []product.Product, err error) {
+	if s.query == nil {
+		s.Sent(ctx)
+	}
+	for _, id := range ids {
+		var p product.Product
+		err = nil
+		if s.query != nil {
+			p, err = s.query(ctx, id)
+		} else if all := product.Catalogue(); int(id) <= len(all) {
+			p = all[id-1]
+		} else {
+			err = product.ErrNotFound
+		}
+		switch {
+		case err == nil:
+			found = append(found, p)
+		case !errors.Is(err, product.ErrNotFound):
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 func (s *store) Ping(ctx context.Context) error {
@@ -78,7 +104,8 @@ func start(t *testing.T, s *store, change func(*api.Config)) *fixture {
 		Replica: "test:1",
 		Tiers: func() api.Tiers {
 			st := group.Stats()
-			return api.Tiers{Local: &api.LocalTier{Requests: st.Requests, Leaders: st.Leaders, Followers: st.Followers, Waiting: st.Waiting}}
+			return api.Tiers{Local: &api.LocalTier{Requests: st.Requests, Leaders: st.Leaders, Followers: st.Followers, Waiting: st.Waiting,
+				Batches: st.Batches, BatchRuns: st.BatchRuns, BatchKeys: st.BatchKeys}}
 		},
 		ResetTiers: group.ResetStats,
 		Logger:     slog.New(api.RequestLog{Handler: slog.NewTextHandler(log, nil)}),

@@ -44,6 +44,7 @@ var endpoints = []Endpoint{
 	{"GET", "/health", "database, Redis, mode and replica; 503 without a database", "/health"},
 	{"GET", "/product/normal/{id}", "a product; every request runs its own query", "/product/normal/1"},
 	{"GET", "/product/coalesced/{id}", "a product; requests at the same time share one query", "/product/coalesced/1"},
+	{"GET", "/products", "up to 200 products; one query for those that nobody is fetching; ?ids=1,2,3", "/products?ids=1,2,3"},
 	{"GET", "/stats", "what coalescing saved on this replica; ?scope=fleet: on all", "/stats?scope=fleet"},
 	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", ""},
 	{"GET", "/metrics", "metrics of this replica, for Prometheus; the balancer hides them", "/metrics"},

@@ -220,7 +220,7 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 			f.send(t, method, path, header)
 		}
 	}
-	products := []string{"/product/normal/1", "/product/coalesced/1"}
+	products := []string{"/product/normal/1", "/product/coalesced/1", "/products?ids=1,5000"}
 	all := append([]string{"/health", "/livez", "/readyz", "/stats", "/metrics", "/docs", "/openapi.json", "/", "/assets/page.js"}, products...)
 	ask(&store{}, nil, http.MethodGet, nil, all...)
 	ask(&store{}, nil, http.MethodGet, nil, "/assets/page.css", "/assets/icon.svg", "/assets/uPlot.LICENSE.txt", "/assets/nothing")
@@ -228,7 +228,7 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	openEveryStream(t)
 	sendEveryBurst(t)
 	ask(&store{}, nil, http.MethodGet, http.Header{"Accept": {"text/html"}}, "/")
-	ask(&store{}, nil, http.MethodGet, nil, "/product/normal/0", "/product/coalesced/x", "/stats?scope=x", "/stats?scope=fleet",
+	ask(&store{}, nil, http.MethodGet, nil, "/product/normal/0", "/product/coalesced/x", "/products?ids=x", "/stats?scope=x", "/stats?scope=fleet",
 		"/product/normal/1001", "/product/coalesced/1001", "/nothing", "/stats/reset")
 	ask(failing(product.ErrBusy), nil, http.MethodGet, nil, products...)
 	ask(failing(coalesce.ErrFlightTimeout), nil, http.MethodGet, nil, products...)

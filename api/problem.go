@@ -35,6 +35,8 @@ var (
 		Status: http.StatusNotFound, Detail: "There is no product with this id."}
 	problemBadID = &Problem{Type: problemType + "bad-id", Title: "Bad product id",
 		Status: http.StatusUnprocessableEntity, Detail: "A product id is a whole number from 1 to 2147483647, in decimal digits."}
+	problemBadIDs = &Problem{Type: problemType + "bad-ids", Title: "Bad list of product ids",
+		Status: http.StatusUnprocessableEntity, Detail: "Give the ids as ids=1,2,3, once: from 1 to 200 of them."}
 	problemBadScope = &Problem{Type: problemType + "bad-scope", Title: "Bad scope",
 		Status: http.StatusUnprocessableEntity, Detail: "The scope is replica or fleet."}
 	problemUnauthorized = &Problem{Type: problemType + "unauthorized", Title: "Token required",

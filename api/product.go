@@ -36,7 +36,7 @@ func (s *Server) normal(c echo.Context) error {
 	ctx := contextOf(c)
 	p, err := s.config.Store.Product(ctx, id)
 	s.latency.normal.add(time.Since(start))
-	s.logDatabaseState(ctx, id, err)
+	s.logDatabaseState(ctx, err, slog.Int("product", int(id)))
 	if err != nil {
 		return loggedError{err}
 	}
@@ -117,7 +117,7 @@ func (s *Server) query(ctx context.Context, c *call, id int32) (product.Product,
 		s.counts.misses.Add(1)
 		product.QuerySent(ctx) // counts the query for a burst, if this request is part of one
 	}), id)
-	s.logDatabaseState(ctx, id, err)
+	s.logDatabaseState(ctx, err, slog.Int("product", int(id)))
 	return p, err
 }
 
@@ -138,8 +138,8 @@ func keyOf(id int32) string { return "product:" + strconv.Itoa(int(id)) }
 func (s *Server) writeProduct(c echo.Context, p product.Product, start time.Time, endpoint string) error {
 	now := time.Now()
 	body, err := s.products.encode(ProductResponse{
-		QueryTimeMS:  math.Round(float64(now.Sub(start))/float64(time.Millisecond)*100) / 100,
-		Timestamp:    float64(now.UnixMilli()) / 1000,
+		QueryTimeMS:  queryTime(now.Sub(start)),
+		Timestamp:    timestamp(now),
 		Product:      p,
 		EndpointType: endpoint,
 	})
@@ -148,6 +148,14 @@ func (s *Server) writeProduct(c echo.Context, p product.Product, start time.Time
 	}
 	return c.Blob(http.StatusOK, echo.MIMEApplicationJSON, body)
 }
+
+// queryTime returns milliseconds with two decimals.
+func queryTime(took time.Duration) float64 {
+	return math.Round(float64(took)/float64(time.Millisecond)*100) / 100
+}
+
+// timestamp returns Unix seconds with three decimals.
+func timestamp(now time.Time) float64 { return float64(now.UnixMilli()) / 1000 }
 
 // parseID accepts a positive 32-bit number in decimal digits without a sign, a leading
 // zero or anything else, so that each product has one path.
@@ -162,7 +170,7 @@ func parseID(text string) (int32, error) {
 // logDatabaseState logs when the database becomes unavailable, when it is back, and
 // each error of a query that is an internal one. It logs nothing if ctx, under which
 // the query ran, has ended: then the error is the caller's doing.
-func (s *Server) logDatabaseState(ctx context.Context, id int32, err error) {
+func (s *Server) logDatabaseState(ctx context.Context, err error, query slog.Attr) {
 	switch {
 	case err == nil, errors.Is(err, product.ErrNotFound):
 		if s.dbDown.Load() && s.dbDown.CompareAndSwap(true, false) {
@@ -174,6 +182,6 @@ func (s *Server) logDatabaseState(ctx context.Context, id int32, err error) {
 			s.log.WarnContext(ctx, "the database is unavailable", slog.Any("error", err))
 		}
 	case problemOf(err) == problemInternal:
-		s.log.ErrorContext(ctx, "a query failed", slog.Any("error", err), slog.Int("product", int(id)))
+		s.log.ErrorContext(ctx, "a query failed", slog.Any("error", err), query)
 	}
 }

@@ -43,6 +43,9 @@ type Store interface {
 	// only that it happened. Product calls product.QuerySent once for each query that
 	// it sends, before the result arrives.
 	Product(ctx context.Context, id int32) (product.Product, error)
+	// Products is Product for many ids, with one query. It returns those that there are,
+	// in any order; an id without a product is no error.
+	Products(ctx context.Context, ids []int32) ([]product.Product, error)
 	// Ping checks the connection to the database. A Server never runs two pings at a
 	// time.
 	Ping(ctx context.Context) error
@@ -121,6 +124,7 @@ type Server struct {
 	echo          *echo.Echo
 	http          *http.Server
 	counts        counts
+	batches       batchCounts
 	commonHeaders http.Header // on every response
 	products      encoder
 	started       time.Time
@@ -209,6 +213,7 @@ func (s *Server) routes() {
 	get("/health", s.health)
 	get("/product/normal/:id", s.normal)
 	get("/product/coalesced/:id", s.coalesced)
+	get("/products", s.many)
 	get("/stats", s.stats)
 	get("/metrics", s.metrics)
 	get("/events", s.events)

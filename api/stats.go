@@ -33,6 +33,7 @@ type Stats struct {
 	TotalRequests    uint64        `json:"total_requests"`    // of the coalesced endpoint
 	QueriesPrevented uint64        `json:"queries_prevented"` // the same as hits
 	Database         DatabaseStats `json:"database"`
+	Batches          BatchStats    `json:"batches"`
 	Tiers            Tiers         `json:"tiers"`
 
 	// The fields below are set only over a fleet.
@@ -44,7 +45,7 @@ type Stats struct {
 
 // DatabaseStats describes the pool of database connections of a replica.
 type DatabaseStats struct {
-	Queries uint64 `json:"queries"` // queries sent, by both endpoints
+	Queries uint64 `json:"queries"` // queries sent, by all product endpoints
 	Errors  uint64 `json:"errors"`
 	InUse   int    `json:"in_use"`
 	Idle    int    `json:"idle"`
@@ -65,6 +66,9 @@ type LocalTier struct {
 	Errors        uint64 `json:"errors"`
 	ActiveFlights int64  `json:"active_flights"`
 	Waiting       int64  `json:"waiting"`
+	Batches       uint64 `json:"batches,omitempty"`    // calls for many keys
+	BatchRuns     uint64 `json:"batch_runs,omitempty"` // calls of their functions
+	BatchKeys     uint64 `json:"batch_keys,omitempty"` // keys that those were given
 	HitRate       string `json:"hit_rate"`
 }
 
@@ -83,6 +87,9 @@ type DistributedTier struct {
 	RedisErrorsBy map[string]uint64 `json:"redis_errors_by,omitempty"` // by kind
 	Garbage       uint64            `json:"garbage,omitempty"`
 	ActiveFlights int64             `json:"active_flights"`
+	Batches       uint64            `json:"batches,omitempty"`    // calls for many keys
+	BatchRuns     uint64            `json:"batch_runs,omitempty"` // calls of their functions
+	BatchKeys     uint64            `json:"batch_keys,omitempty"` // keys that those were given
 	HitRate       string            `json:"hit_rate"`
 	RedisServers  []RedisServer     `json:"redis_servers"` // sorted by address
 }
@@ -91,6 +98,7 @@ type DistributedTier struct {
 func (s *Stats) setHitRates() {
 	s.HitRate = hitRate(s.Hits, s.Hits+s.Misses)
 	s.QueriesPrevented = s.Hits
+	s.Batches.setKeysPerQuery()
 	if t := s.Tiers.Local; t != nil {
 		t.HitRate = hitRate(t.Followers, t.Requests)
 	}
@@ -128,6 +136,7 @@ func (s *Server) Stats() Stats {
 		ActiveCalls:   s.counts.active.Load(),
 		TotalRequests: s.counts.total.Load(),
 		Database:      DatabaseStats{Queries: db.Queries, Errors: db.Errors, InUse: db.InUse, Idle: db.Idle, Max: db.Max},
+		Batches:       s.batches.stats(),
 		Tiers:         s.config.Tiers(),
 	}
 	if t := st.Tiers.Distributed; t != nil && t.RedisServers == nil {
@@ -144,6 +153,7 @@ func (s *Server) ResetStats() {
 	s.counts.hits.Store(0)
 	s.counts.misses.Store(0)
 	s.counts.errors.Store(0)
+	s.batches.reset()
 	s.config.Store.ResetStats()
 	s.config.ResetTiers()
 	s.latency.reset()
@@ -241,6 +251,7 @@ func (sum *Stats) add(r Stats) {
 	sum.Errors += r.Errors
 	sum.ActiveCalls += r.ActiveCalls
 	sum.TotalRequests += r.TotalRequests
+	sum.Batches.add(r.Batches)
 	sum.Database.Queries += r.Database.Queries
 	sum.Database.Errors += r.Database.Errors
 	sum.Database.InUse += r.Database.InUse
@@ -267,6 +278,9 @@ func (sum *LocalTier) add(t LocalTier) {
 	sum.Errors += t.Errors
 	sum.ActiveFlights += t.ActiveFlights
 	sum.Waiting += t.Waiting
+	sum.Batches += t.Batches
+	sum.BatchRuns += t.BatchRuns
+	sum.BatchKeys += t.BatchKeys
 }
 
 func (sum *DistributedTier) add(t DistributedTier) {
@@ -288,6 +302,9 @@ func (sum *DistributedTier) add(t DistributedTier) {
 	}
 	sum.Garbage += t.Garbage
 	sum.ActiveFlights += t.ActiveFlights
+	sum.Batches += t.Batches
+	sum.BatchRuns += t.BatchRuns
+	sum.BatchKeys += t.BatchKeys
 }
 
 // ResetResponse is the body that POST /stats/reset returns.

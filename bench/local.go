@@ -174,6 +174,7 @@ func measureLocal(b *bench) {
 	}
 	s.limit("allocations of a follower", followerAllocations(), 0)
 	s.Tables = append(s.Tables, t, burstTable)
+	measureLocalBatches(b, s)
 }
 
 func contend(groups map[string]doLocal, round func(doLocal) float64) []contender {

@@ -99,3 +99,34 @@ func ExampleRaw() {
 	fmt.Printf("%q %v %v\n", data, err, &data[0] == &page[0]) // not copied
 	// Output: "<p>caf\xe9</p>" <nil> true
 }
+
+// Some keys of a batch fail, and the others have their values.
+func ExampleBatchError() {
+	results, err := coalesce.Off[string]{}.DoMany(context.Background(), []string{"7", "8"}, func(context.Context, []string) (map[string]string, error) {
+		return map[string]string{"8": "Mouse"}, coalesce.BatchError{"7": ErrSoldOut}
+	})
+	fmt.Println(results["7"].Err, results["8"].Val, err)
+	// Output: sold out Mouse <nil>
+}
+
+// The resolvers of a request ask for one product each, and share a query.
+func ExampleLoader() {
+	query := func(_ context.Context, ids []string) (map[string]string, error) {
+		fmt.Println("SELECT … WHERE id = ANY", ids)
+		return map[string]string{"7": "Keyboard", "8": "Mouse"}, nil
+	}
+	request := context.Background()
+	loader, err := coalesce.NewLoader(request, coalesce.Off[string]{}, query, coalesce.CollectUntilFlush())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	keyboard, mouse := loader.Ask("7"), loader.Ask("8")
+	loader.Flush()
+	fmt.Println(keyboard(request))
+	fmt.Println(mouse(request))
+	// Output:
+	// SELECT … WHERE id = ANY [7 8]
+	// Keyboard leader <nil>
+	// Mouse leader <nil>
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"strconv"
@@ -15,13 +16,18 @@ import (
 	"github.com/fleetcall/fleetcall/internal/report"
 )
 
-const maxIDs = 100_000
+const (
+	maxIDs = 100_000
+	// maxBatch is how many products the server takes in one request.
+	maxBatch = 200
+)
 
 type loadCmd struct {
 	Server      string `arg:"" optional:"" name:"server" placeholder:"URL" help:"Base URL of the server, instead of --url."`
 	URL         string `name:"url" env:"LOAD_URL" default:"http://localhost:8000" help:"Base URL of the server."`
 	Endpoint    string `env:"LOAD_ENDPOINT" enum:"normal,coalesced" default:"coalesced" help:"Endpoint to ask: normal or coalesced."`
 	IDs         string `name:"ids" aliases:"id" env:"LOAD_IDS" default:"1" placeholder:"1-100,7" help:"Product ids and ranges of them, asked in turn."`
+	Batch       int    `env:"LOAD_BATCH" placeholder:"N" help:"Ask for N products, 1 to 200, in each request."`
 	Requests    int    `short:"n" env:"LOAD_REQUESTS" default:"1000" help:"How many requests to send."`
 	Concurrency int    `short:"c" env:"LOAD_CONCURRENCY" default:"100" help:"How many to have under way at once."`
 	Format      string `env:"LOAD_FORMAT" enum:"text,json" default:"text" help:"Form of the report: text or json."`
@@ -37,16 +43,9 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Requests < 1 || c.Concurrency < 1 {
-		return errors.New("fleetcall: --requests and --concurrency have to be at least 1")
-	}
-	if c.Server != "" {
-		c.URL = c.Server
-	}
-	base, err := url.Parse(c.URL)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.ContainsAny(c.URL, "?#") {
-		// The error does not quote the URL, which may have a password.
-		return errors.New("fleetcall: the server (the argument or --url) is not a URL like http://localhost:8000, without a query")
+	base, err := c.check()
+	if err != nil {
+		return err
 	}
 	target := load.Target{Base: strings.TrimRight(c.URL, "/"), AdminToken: c.AdminToken}
 	file, err := createReport(c.Report)
@@ -66,10 +65,7 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	}
 	before, unknown := target.FleetStats(ctx)
 
-	urls := make([]string, len(ids))
-	for i, id := range ids {
-		urls[i] = fmt.Sprintf("%s/product/%s/%d", target.Base, c.Endpoint, id)
-	}
+	urls := c.urls(target.Base, ids)
 	answered, finish := requestProgress(c.Requests, c.Endpoint)
 	begun := time.Now()
 	result, err := load.Run(ctx, load.Config{URLs: urls, Requests: c.Requests, Concurrency: c.Concurrency, Answered: answered})
@@ -77,7 +73,7 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	if result == nil {
 		return err
 	}
-	out := loadReport{URL: publicURL(base), Endpoint: c.Endpoint, BrokenOff: err != nil, Result: result, requests: c.Requests}
+	out := loadReport{URL: publicURL(base), Endpoint: c.Endpoint, BrokenOff: err != nil, Result: result, requests: c.Requests, batch: c.Batch}
 	out.count(ctx, target, before, unknown)
 	err = errors.Join(err, out.print(c.Format))
 	if file != nil {
@@ -92,6 +88,40 @@ func (c *loadCmd) Run(ctx context.Context) error {
 	return err
 }
 
+// check refuses what cannot be, and returns the server's base URL.
+func (c *loadCmd) check() (base *url.URL, err error) {
+	if c.Requests < 1 || c.Concurrency < 1 {
+		return nil, errors.New("fleetcall: --requests and --concurrency have to be at least 1")
+	}
+	if c.Batch < 0 || c.Batch > maxBatch {
+		return nil, fmt.Errorf("fleetcall: --batch has to be from 1 to %d products", maxBatch)
+	}
+	if c.Batch > 0 && c.Endpoint != "coalesced" {
+		return nil, errors.New("fleetcall: --batch asks the coalesced endpoint for many products; there is no normal one")
+	}
+	if c.Server != "" {
+		c.URL = c.Server
+	}
+	base, err = url.Parse(c.URL)
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || strings.ContainsAny(c.URL, "?#") {
+		// The error does not quote the URL, which may have a password.
+		return nil, errors.New("fleetcall: the server (the argument or --url) is not a URL like http://localhost:8000, without a query")
+	}
+	return base, nil
+}
+
+// urls returns what is asked for in turn.
+func (c *loadCmd) urls(base string, ids []int) []string {
+	if c.Batch > 0 {
+		return load.Batches(base, ids, c.Batch, c.Requests)
+	}
+	urls := make([]string, len(ids))
+	for i, id := range ids {
+		urls[i] = fmt.Sprintf("%s/product/%s/%d", base, c.Endpoint, id)
+	}
+	return urls
+}
+
 // count adds what the replicas counted, or the reason why that is not known. before has
 // their statistics from before the load, unless unknown says why they could not be read.
 func (out *loadReport) count(ctx context.Context, target load.Target, before load.Stats, unknown error) {
@@ -102,7 +132,10 @@ func (out *loadReport) count(ctx context.Context, target load.Target, before loa
 	switch {
 	case unknown == nil:
 		out.counted = &counted
-		if out.Endpoint == "coalesced" {
+		switch {
+		case out.batch > 0:
+			out.Batches = newBatchImpact(counted.Batches)
+		case out.Endpoint == "coalesced":
 			out.Impact = newImpact(counted)
 		}
 		return
@@ -118,6 +151,9 @@ func (out *loadReport) count(ctx context.Context, target load.Target, before loa
 func (c *loadCmd) page(out loadReport, begun time.Time) *report.Report {
 	run := report.Run{Name: c.Endpoint, Result: out.Result, Fleet: out.counted, NotKnown: out.NotKnown}
 	setup := []report.Fact{{Name: "Server", Value: out.URL}, {Name: "Endpoint", Value: c.Endpoint}, {Name: "Product ids", Value: c.IDs}}
+	if c.Batch > 0 {
+		setup = append(setup, report.Fact{Name: "Products a request", Value: strconv.Itoa(c.Batch)})
+	}
 	if out.BrokenOff {
 		setup = append(setup, report.Fact{Name: "Broken off", Value: out.ended()})
 	}
@@ -139,6 +175,9 @@ func (c *loadCmd) page(out loadReport, begun time.Time) *report.Report {
 func (c *loadCmd) commandLine(address string) string {
 	words := []string{"fleetcall", "load", "--url=" + address, "--endpoint=" + c.Endpoint, "--ids=" + c.IDs,
 		"--requests=" + strconv.Itoa(c.Requests), "--concurrency=" + strconv.Itoa(c.Concurrency), "--format=" + c.Format}
+	if c.Batch > 0 {
+		words = append(words, "--batch="+strconv.Itoa(c.Batch))
+	}
 	if c.Reset {
 		words = append(words, "--reset")
 	}
@@ -151,10 +190,12 @@ type loadReport struct {
 	BrokenOff bool         `json:"broken_off,omitempty"` // before all requests were sent
 	Result    *load.Result `json:"result"`
 	Impact    *impact      `json:"impact,omitempty"`
+	Batches   *batchImpact `json:"batches,omitempty"`
 	NotKnown  string       `json:"counts_not_known,omitempty"` // why what the replicas counted is not
 
 	counted  *load.Stats // nil: not known
 	requests int         // that were to be sent
+	batch    int         // products a request; zero: requests for one
 }
 
 // ended says how many requests were sent when the load was broken off.
@@ -174,6 +215,24 @@ func newImpact(s load.Stats) *impact {
 	return &impact{Without: s.Hits + s.Misses, With: s.Misses, Prevented: s.Hits, HitRate: percent(s.Hits, s.Hits+s.Misses)}
 }
 
+// batchImpact is what coalescing saved during a load of requests for many products.
+type batchImpact struct {
+	Keys         int64   `json:"products_without_coalescing"`
+	QueriedKeys  int64   `json:"products_with_coalescing"`
+	KeysSaved    int64   `json:"products_saved"`
+	HitRate      string  `json:"hit_rate"`
+	Queries      int64   `json:"queries"`
+	KeysPerQuery float64 `json:"products_per_query"`
+}
+
+func newBatchImpact(s load.BatchStats) *batchImpact {
+	b := &batchImpact{Keys: s.Keys, QueriedKeys: s.QueriedKeys, KeysSaved: s.KeysSaved, HitRate: percent(s.KeysSaved, s.Keys), Queries: s.Queries}
+	if s.Queries > 0 {
+		b.KeysPerQuery = math.Round(float64(s.QueriedKeys)/float64(s.Queries)*10) / 10
+	}
+	return b
+}
+
 func (r loadReport) print(format string) error {
 	if format == "json" {
 		encoder := json.NewEncoder(os.Stdout)
@@ -191,6 +250,16 @@ func (r loadReport) print(format string) error {
 		b.add("Hit rate", r.Impact.HitRate)
 		boxes = append(boxes, b)
 	}
+	if r.Batches != nil {
+		b := box{title: "what coalescing did"}
+		b.add("Products asked for", thousands(r.Batches.Keys))
+		b.add("Products queried", thousands(r.Batches.QueriedKeys))
+		b.add("Products saved", thousands(r.Batches.KeysSaved))
+		b.add("Hit rate", r.Batches.HitRate)
+		b.add("Queries", thousands(r.Batches.Queries))
+		b.add("Products a query", fmt.Sprintf("%.1f", r.Batches.KeysPerQuery))
+		boxes = append(boxes, b)
+	}
 	for _, b := range boxes {
 		for _, line := range b.lines(min(max(columns(), 24), 48)) {
 			fmt.Println(line)
@@ -205,7 +274,7 @@ func (r loadReport) print(format string) error {
 	for _, counts := range []struct {
 		title string
 		of    map[string]int
-	}{{"Replicas", r.Result.Replicas}, {"Roles", r.Result.Roles}, {"Failures", r.Result.Errors}} {
+	}{{"Replicas", r.Result.Replicas}, {"Roles", r.Result.Roles}, {"Roles of products", r.Result.KeyRoles}, {"Failures", r.Result.Errors}} {
 		if len(counts.of) > 0 {
 			fmt.Println(wrap(counts.title+": "+listCounts(counts.of), columns()))
 		}

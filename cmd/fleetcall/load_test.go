@@ -110,6 +110,34 @@ func TestOneReplicaWithoutRedisIsCounted(t *testing.T) {
 	}
 }
 
+func TestALoadOfBatchesSaysWhatTheySaved(t *testing.T) {
+	r := start(t, "--replica-id=r1", "--query-delay=50ms")
+	path := filepath.Join(t.TempDir(), "out.html")
+	out, stderr, err := runLoad(t, "-n 20 -c 20 --batch 100 --ids 1-150 --url "+r.url+" --report "+path)
+	if err != nil || !strings.Contains(words(out), "Products asked for 2,000") || !strings.Contains(out, "Products saved") ||
+		!strings.Contains(out, "Roles of products:") || strings.Contains(out, "Queries prevented") {
+		t.Errorf("%v\n%s%s", err, out, stderr)
+	}
+	expectPlain(t, out)
+	content, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(content), `id="batches"`) || !strings.Contains(string(content), `id="key-roles"`) || !strings.Contains(string(content), "--batch=100") {
+		t.Errorf("%v: the report does not tell of batches", err)
+	}
+	asJSON, _, err := runLoad(t, "-n 4 -c 1 --batch 100 --ids 1-150 --format json --url "+r.url)
+	var printed struct {
+		Impact  *impact
+		Batches *batchImpact
+		Result  struct{ KeyRoles map[string]int }
+	}
+	if jsonErr := json.Unmarshal([]byte(asJSON), &printed); err != nil || jsonErr != nil || printed.Impact != nil || printed.Batches == nil {
+		t.Fatalf("%v, %v: %s", err, jsonErr, asJSON)
+	}
+	want := batchImpact{Keys: 400, QueriedKeys: 400, HitRate: "0.0%", Queries: 4, KeysPerQuery: 100}
+	if *printed.Batches != want { // one after the other, they have nothing to share
+		t.Errorf("%+v", *printed.Batches)
+	}
+}
+
 func TestALoadThatIsBrokenOffReportsWhatItMeasured(t *testing.T) {
 	var passed atomic.Int64
 	balancer := roundRobin(t, &passed, start(t, "--query-delay=100ms"))
@@ -213,6 +241,9 @@ func TestLoadAndDemoRefuseWhatCannotBe(t *testing.T) {
 		"load -n 0":                                      "--requests",
 		"load -c -1":                                     "--concurrency",
 		"load --ids 5-1":                                 "--ids",
+		"load --batch 201":                               "--batch",
+		"load --batch -1":                                "--batch",
+		"load --batch 10 --endpoint normal":              "--batch",
 		"demo --replicas 0":                              "--replicas",
 		"demo --replicas -1":                             "--replicas",
 		"demo -n 0":                                      "--requests",

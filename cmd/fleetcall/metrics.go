@@ -55,7 +55,7 @@ func newMetrics(replica, mode string) *metrics {
 	m.registry.MustRegister(m.calls, m.requests, build, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// The first increment of a series that was not there is invisible to rate.
-	for _, route := range []string{"/product/normal/:id", "/product/coalesced/:id"} {
+	for _, route := range []string{"/product/normal/:id", "/product/coalesced/:id", "/products"} {
 		for _, code := range []string{"2xx", "4xx", "5xx", canceled} {
 			m.requests.WithLabelValues(route, code)
 		}
@@ -104,7 +104,7 @@ func databaseDesc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	databaseQueries     = databaseDesc("queries_total", "Queries sent to the database, by both product endpoints.")
+	databaseQueries     = databaseDesc("queries_total", "Queries sent to the database, by all product endpoints.")
 	databaseErrors      = databaseDesc("query_errors_total", "Queries that failed, by stage: connection (they never got one, and were not sent) or query.", "stage")
 	databaseConnections = databaseDesc("connections", "Connections of the pool, by state.", "state")
 	databaseMax         = databaseDesc("connections_max", "Connections that the pool may have.")

@@ -102,6 +102,23 @@ func (r *running) agree(t *testing.T, st api.Stats) {
 	}
 }
 
+// agreeOnBatches fails the test unless the metrics say what the statistics say of one
+// request for four products.
+func (r *running) agreeOnBatches(t *testing.T, st api.BatchStats) {
+	t.Helper()
+	if st.Requests != 1 || st.Keys != 4 || st.QueriedKeys != 4 || st.Queries == 0 || st.Errors != 0 {
+		t.Errorf("%+v", st)
+	}
+	families := r.scrape(t)
+	for name, want := range map[string]uint64{
+		"requests": st.Requests, "request_errors": st.Errors, "keys": st.Keys, "queries": st.Queries, "queried_keys": st.QueriedKeys, "keys_saved": st.KeysSaved,
+	} {
+		if got, ok := value(families, "fleetcall_http_batch_"+name+"_total"); !ok || got != float64(want) {
+			t.Errorf("%s: %v, want %d", name, got, want)
+		}
+	}
+}
+
 // burst asks every replica for one product at once, n times each.
 func burst(t *testing.T, n int, replicas ...*running) {
 	t.Helper()
@@ -175,6 +192,9 @@ func TestMetricsAgreeWithStatsInEveryMode(t *testing.T) {
 						t.Errorf("%v requests for nothing, %v refused", none, refused)
 					}
 				}
+				r.expect(t, "/products?ids=1,2,3,1001,1", http.StatusOK)
+				st = get[api.Stats](t, r, "/stats")
+				r.agreeOnBatches(t, st.Batches)
 				r.reset(t, st, families)
 			}
 		})

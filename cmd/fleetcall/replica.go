@@ -92,6 +92,7 @@ func newReplica(ctx context.Context, set *serveCmd, log *slog.Logger) (r *replic
 	if r.server, err = api.New(r.config(group)); err != nil {
 		return r, err
 	}
+	r.metrics.registry.MustRegister(batches(r.server.BatchTotals))
 	if r.rollcall != nil {
 		r.rollcall.Start(r.server.Answer)
 	}

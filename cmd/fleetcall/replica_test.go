@@ -301,7 +301,8 @@ func TestFlightTimeoutIs504InBothTiers(t *testing.T) {
 			all.Go(func() { r.expect(t, "/product/coalesced/1", http.StatusGatewayTimeout) })
 		}
 		all.Wait()
-		if st := get[api.Stats](t, r, "/stats"); st.Errors != 5 || st.Misses != 0 || st.ActiveCalls != 0 {
+		r.expect(t, "/products?ids=1,2,3", http.StatusGatewayTimeout)
+		if st := get[api.Stats](t, r, "/stats"); st.Errors != 5 || st.Misses != 0 || st.ActiveCalls != 0 || st.Batches.Errors != 1 || st.Batches.Queries != 0 {
 			t.Errorf("%s: %+v", mode, st)
 		}
 	}

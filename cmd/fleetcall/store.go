@@ -16,6 +16,7 @@ import (
 // store is what both kinds of database are.
 type store interface {
 	Product(ctx context.Context, id int32) (product.Product, error)
+	Products(ctx context.Context, ids []int32) ([]product.Product, error)
 	Ping(ctx context.Context) error
 	Check(ctx context.Context) error
 	Stats() product.Stats

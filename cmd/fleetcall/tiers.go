@@ -120,6 +120,9 @@ func localTier(st local.Stats) *api.LocalTier {
 		Errors:        st.Errors,
 		ActiveFlights: st.ActiveFlights,
 		Waiting:       st.Waiting,
+		Batches:       st.Batches,
+		BatchRuns:     st.BatchRuns,
+		BatchKeys:     st.BatchKeys,
 	}
 }
 
@@ -138,6 +141,9 @@ func distributedTier(st distributed.TierStats, redis distributed.RedisStats) *ap
 		RedisErrorsBy: redis.ErrorsBy,
 		Garbage:       redis.Garbage,
 		ActiveFlights: st.ActiveFlights,
+		Batches:       st.Batches,
+		BatchRuns:     st.BatchRuns,
+		BatchKeys:     st.BatchKeys,
 		RedisServers:  redisServers(redis.Servers),
 	}
 }

@@ -32,3 +32,16 @@ func (t timed[V]) Do(ctx context.Context, key string, fn func(context.Context) (
 		return v, err
 	})
 }
+
+// DoMany is Do for many keys: the function has the flight timeout for all of them.
+func (t timed[V]) DoMany(ctx context.Context, keys []string, fn func(context.Context, []string) (map[string]V, error)) (map[string]coalesce.Result[V], error) {
+	return t.Group.DoMany(ctx, keys, func(ctx context.Context, keys []string) (map[string]V, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, coalesce.ErrFlightTimeout)
+		defer cancel()
+		vals, err := fn(ctx, keys)
+		if err != nil && errors.Is(err, ctx.Err()) && errors.Is(context.Cause(ctx), coalesce.ErrFlightTimeout) {
+			err = coalesce.ErrFlightTimeout
+		}
+		return vals, err
+	})
+}

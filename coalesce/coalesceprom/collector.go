@@ -17,6 +17,9 @@ var (
 	localRequests = desc("local", "requests_total", "Calls that reached the local tier, by role: leader started a flight, local-follower joined one.", "group", "role")
 	localErrors   = desc("local", "flight_errors_total", "Flights of the local tier that ended with an error, or panicked.", "group")
 	localActive   = desc("local", "active_flights", "Flights of the local tier under way.", "group")
+	localBatches  = desc("local", "batches_total", "Calls for many keys that reached the local tier alone.", "group")
+	localRuns     = desc("local", "batch_runs_total", "Calls of the functions of batches.", "group")
+	localKeys     = desc("local", "batch_keys_total", "Keys that the functions of batches were given: divided by their calls, the keys per call.", "group")
 	localWaiting  = desc("local", "waiting_callers", "Callers that wait in the local tier, those that lead included.", "group")
 
 	flights      = desc("distributed", "flights_total", "Flights that the local tier handed to the distributed one and that have ended, by role; none: ended before it had one.", "group", "role")
@@ -24,6 +27,9 @@ var (
 	takeovers    = desc("distributed", "takeovers_total", "Flights led here because the one they followed had gone without an outcome.", "group")
 	leasesLost   = desc("distributed", "leases_lost_total", "Leases that ran out or were taken while the function ran here.", "group")
 	incompatible = desc("distributed", "incompatible_total", "Outcomes of another type or codec, which were not decoded: their followers ran their own function.", "group")
+	batches      = desc("distributed", "batches_total", "Calls for many keys.", "group")
+	batchRuns    = desc("distributed", "batch_runs_total", "Calls of the functions of batches.", "group")
+	batchKeys    = desc("distributed", "batch_keys_total", "Keys that the functions of batches were given: divided by their calls, the keys per call.", "group")
 	active       = desc("distributed", "active_flights", "Flights of the distributed tier under way.", "group")
 
 	redisFailures = desc("distributed", "redis_failures_total", "Commands and connections to Redis that failed, by kind.", "kind")
@@ -43,8 +49,8 @@ func NewCollector(totals func() distributed.FleetStats) prometheus.Collector {
 // Describe makes collector a prometheus.Collector.
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		localRequests, localErrors, localActive, localWaiting,
-		flights, flightErrors, takeovers, leasesLost, incompatible, active, redisFailures, garbage, serverUp,
+		localRequests, localErrors, localActive, localWaiting, localBatches, localRuns, localKeys,
+		flights, flightErrors, takeovers, leasesLost, incompatible, active, batches, batchRuns, batchKeys, redisFailures, garbage, serverUp,
 	} {
 		descs <- d
 	}
@@ -96,6 +102,9 @@ func collectLocal(metrics chan<- prometheus.Metric, group string, st local.Stats
 	counter(metrics, localErrors, st.Errors, group)
 	gauge(metrics, localActive, float64(st.ActiveFlights), group)
 	gauge(metrics, localWaiting, float64(st.Waiting), group)
+	counter(metrics, localBatches, st.Batches, group)
+	counter(metrics, localRuns, st.BatchRuns, group)
+	counter(metrics, localKeys, st.BatchKeys, group)
 }
 
 func collectDistributed(metrics chan<- prometheus.Metric, group string, st distributed.TierStats) {
@@ -109,6 +118,9 @@ func collectDistributed(metrics chan<- prometheus.Metric, group string, st distr
 	counter(metrics, leasesLost, st.LeaseLost, group)
 	counter(metrics, incompatible, st.Incompatible, group)
 	gauge(metrics, active, float64(st.ActiveFlights), group)
+	counter(metrics, batches, st.Batches, group)
+	counter(metrics, batchRuns, st.BatchRuns, group)
+	counter(metrics, batchKeys, st.BatchKeys, group)
 }
 
 func collectRedis(metrics chan<- prometheus.Metric, st distributed.RedisStats) {

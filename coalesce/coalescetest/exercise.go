@@ -28,7 +28,7 @@ type Harness struct {
 	// gets that flight's result even if the function returns right then. On
 	// another replica than the leader's, that is when the replica has joined the
 	// flight, not when it has set out to. A caller that has left or returned
-	// does not count. The suite asks again and again until the number is what it
+	// does not count. A caller of DoMany counts once for each of its keys. The suite asks again and again until the number is what it
 	// should be, for a few seconds.
 	//
 	// Leave it nil for Groups that live in one process and use no network: each
@@ -68,14 +68,17 @@ type behaviour struct {
 }
 
 func exerciseAll(t *testing.T, h Harness, forever bool) {
-	chapters := [][]behaviour{callBehaviours, keyBehaviours}
+	chapters := [][]behaviour{callBehaviours, keyBehaviours, manyBehaviours}
 	if h.Merges {
-		chapters = append(chapters, mergeBehaviours, leaveBehaviours, forgetBehaviours)
+		chapters = append(chapters, mergeBehaviours, leaveBehaviours, forgetBehaviours, manyMergeBehaviours, manyLeaveBehaviours)
 	} else {
 		chapters = append(chapters, separateBehaviours)
 	}
+	if h.Merges && !h.Fleet {
+		chapters = append(chapters, manyProcessBehaviours)
+	}
 	if h.Fleet {
-		chapters = append(chapters, fleetBehaviours, fleetErrorBehaviours, fleetLeaveBehaviours)
+		chapters = append(chapters, fleetBehaviours, fleetErrorBehaviours, fleetLeaveBehaviours, manyFleetBehaviours)
 	}
 	for _, chapter := range chapters {
 		for _, b := range chapter {

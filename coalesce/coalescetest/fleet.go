@@ -73,6 +73,15 @@ type joined struct {
 func (f *Fleet) join(ctx context.Context, p place) joined {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	j := f.joinLocked(nil, p)
+	if j.leads {
+		j.flight.ctx = &detached.Context{First: ctx}
+	}
+	return j
+}
+
+// joinLocked is join for a key of a batch, if there is a run: its function's.
+func (f *Fleet) joinLocked(r *run, p place) joined {
 	if f.down {
 		return joined{kept: outcome{fate: noRedis}}
 	}
@@ -88,7 +97,9 @@ func (f *Fleet) join(ctx context.Context, p place) joined {
 		return joined{flight: running}
 	}
 	led := f.startLocked(p)
-	led.ctx = &detached.Context{First: ctx}
+	if r != nil {
+		led.ctx, led.run = &r.ctx, r
+	}
 	return joined{flight: led, leads: true}
 }
 

@@ -18,11 +18,13 @@ type flight struct {
 	// ctx is what the function runs under. It is nil when the flight is led by
 	// LeadElsewhere, which has no function.
 	ctx *detached.Context
+	run *run // of a batch's function, whose context ctx is; nil for a function of its own
 
 	// Guarded by the fleet's mu.
-	followers  int  // replicas that wait
-	leaderLeft bool // no caller of the leader's replica waits any more
-	ended      bool // done is closed
+	followers  int      // replicas that wait
+	leaderLeft bool     // no caller of the leader's replica waits any more
+	ended      bool     // done is closed
+	batches    []func() // of batches that follow: told under mu that it has ended
 
 	done    chan struct{}
 	outcome outcome // written before done is closed, read only after
@@ -92,6 +94,10 @@ func (f *flight) endLocked(o outcome) {
 	delete(f.fleet.running, f)
 	f.outcome, f.ended, f.followers = o, true, 0
 	close(f.done)
+	for _, tell := range f.batches {
+		tell()
+	}
+	f.batches = nil
 	f.fleet.changed.Broadcast()
 }
 
@@ -133,6 +139,10 @@ func (f *flight) leave() {
 func (f *flight) cancelIfLeft() {
 	if f.leaderLeft && f.followers == 0 && f.ctx != nil {
 		f.removeLocked()
-		f.ctx.End(context.Canceled)
+		if f.run != nil {
+			f.run.leftLocked()
+		} else {
+			f.ctx.End(context.Canceled)
+		}
 	}
 }

@@ -85,6 +85,11 @@ func (c *call[V]) deliver(d *delivery) {
 		}
 		f.workers.Run(func() { c.proceed(beside[V](func() { c.delivered(sent, d) })) })
 	}
+	if run := c.running.of(); run != nil {
+		run.add(sent)
+		asked = true
+		return
+	}
 	here := f.link.SendHere(sent)
 	asked = true
 	if here {

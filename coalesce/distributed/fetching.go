@@ -16,6 +16,7 @@ type fetching[V any] struct {
 }
 
 func (s *fetching[V]) run(c *call[V]) state[V] {
+	c.batch.settle()
 	g := c.g
 	if s.stored.Kind == wire.KindValue && !g.reads(s.stored.Outcome) {
 		return &s.receiving

@@ -79,6 +79,9 @@ func (c *call[V]) encodeInTime() {
 		c.renewAfter(ended.at)
 	default:
 		c.deliverOnce(wire.Outcome{Kind: wire.KindTooLarge, Flight: c.flight()}, ended)
+		if run := e.of(); run != nil {
+			run.send()
+		}
 	}
 }
 

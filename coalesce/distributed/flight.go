@@ -44,6 +44,7 @@ type call[V any] struct {
 	fn      func(context.Context) (V, error)
 	callers local.Joined[string, result[V]] // of the local flight; running.mu guards it from its end on
 	key     string
+	batch   *part[V]       // of a DoMany; nil: its caller asked for this key alone
 	names   protocol.Names // of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
 	deadline detached.Timed
@@ -100,13 +101,10 @@ type state[V any] interface {
 // before it costs as much as the join itself.
 func (g *Group[V]) fly(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time, fn func(context.Context) (V, error)) (c *call[V], goOn func()) {
 	f := g.fleet
-	flight := joined.Start(ctx).(*detached.Context)
-	if err := f.inflight.enter(); err != nil {
-		joined.End(result[V]{}, err, true).Tell()
+	if c = g.newCall(ctx, joined, key, arrived); c == nil {
 		return nil, nil
 	}
-	g.active.Add(1)
-	c = &call[V]{g: g, local: flight, ctx: flight, fn: fn, callers: joined, key: key, started: arrived, told: told{lag: protocol.UnknownLag}}
+	c.fn = fn
 	next := state[V](starting[V]{})
 	if deadline, ok := ctx.Deadline(); f.link.Prompt() && (!ok || time.Until(deadline) > f.set.redisTimeout) {
 		for range 2 { // starting and joining
@@ -116,6 +114,18 @@ func (g *Group[V]) fly(ctx context.Context, joined local.Joined[string, result[V
 		}
 	}
 	return c, func() { c.proceed(next) }
+}
+
+// newCall returns the call of a local flight that starts, or nil when the Fleet is closed:
+// then the flight has ended.
+func (g *Group[V]) newCall(ctx context.Context, joined local.Joined[string, result[V]], key string, arrived time.Time) *call[V] {
+	flight := joined.Start(ctx).(*detached.Context)
+	if err := g.fleet.inflight.enter(); err != nil {
+		joined.End(result[V]{}, err, true).Tell()
+		return nil
+	}
+	g.active.Add(1)
+	return &call[V]{g: g, local: flight, ctx: flight, callers: joined, key: key, started: arrived, told: told{lag: protocol.UnknownLag}}
 }
 
 // starting is the first state.
@@ -149,6 +159,10 @@ func (c *call[V]) OnExpire(t *timers.Timer) {
 		return
 	}
 	c.deadline.End(context.DeadlineExceeded)
+	if run := c.running.of(); run != nil {
+		run.ctx.End(context.DeadlineExceeded)
+	}
+	c.batch.hasten()
 	c.handle(late)
 }
 
@@ -237,7 +251,9 @@ func (c *call[V]) complete(r result[V], err error, returned bool) (ended local.E
 	f := c.g.fleet
 	f.expiries.Stop(&c.expiry)
 	c.deadline.End(context.Canceled)
-	r.trace, r.timeout = c.told.trace, c.g.set.flightTimeout
+	c.running.leaveRun()
+	c.batch.settle()
+	r.trace, r.timeout, r.lost = c.told.trace, c.g.set.flightTimeout, !returned
 	if c.waiter != nil {
 		c.waiter.Close()
 	}
@@ -245,7 +261,7 @@ func (c *call[V]) complete(r result[V], err error, returned bool) (ended local.E
 		func() {
 			defer func() {
 				if value := recover(); value != nil {
-					err, returned = lost.Error(value), false
+					err, returned, r.lost = lost.Error(value), false, true
 				}
 			}()
 			c.told.ended(c.summary(r, err))

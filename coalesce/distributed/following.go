@@ -31,7 +31,7 @@ func (s *following[V]) run(c *call[V]) state[V] {
 	w := c.waiter
 	look := time.NewTimer(f.set.redisTimeout)
 	defer look.Stop()
-	for down := false; ; {
+	for atOnce := false; ; {
 		news := w.Take(s.leader)
 		if news.Refused {
 			return s.leave(c).withoutRedis(redislink.ErrUnconfirmed)
@@ -41,19 +41,22 @@ func (s *following[V]) run(c *call[V]) state[V] {
 		}
 		now := time.Now()
 		s.heed(c, news, now)
-		if down || !s.looks.next().After(now) {
+		if atOnce || !s.looks.next().After(now) {
 			next, running := s.look(c, news, now)
 			if !running {
 				return next
 			}
 		}
-		down = false
+		atOnce = false
+		c.batch.comes(s.looks.due)
 		look.Reset(time.Until(s.looks.next()))
 		select {
 		case <-w.Wake:
 		case <-look.C:
 		case <-f.link.Down(c.names.Channel()):
-			down = true // it looks at once: the key's server may be another by now
+			atOnce = true // the key's server may be another by now
+		case <-c.batch.looks():
+			atOnce = true
 		case <-c.local.Done():
 			return s.leave(c).end(result[V]{}, c.local.Err())
 		case <-c.deadline.Done():
@@ -244,6 +247,7 @@ type receiving[V any] struct {
 }
 
 func (s *receiving[V]) run(c *call[V]) state[V] {
+	c.batch.settle()
 	r := result[V]{role: s.role, flight: s.flight, finished: s.finished}
 	switch s.outcome.Kind {
 	case wire.KindValue:

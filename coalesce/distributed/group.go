@@ -69,6 +69,7 @@ type core[V any] struct {
 type counters struct {
 	leaders, followers, cached, fallbacks, noRole atomic.Uint64
 	takeovers, leaseLost, errors, incompatible    atomic.Uint64
+	batches, batchRuns, batchKeys                 atomic.Uint64
 	active                                        atomic.Int64
 }
 
@@ -94,6 +95,7 @@ type result[V any] struct {
 	abandoned bool          // the function gave up though its flight lived: others lead
 	late      bool          // the flight timeout has passed
 	refused   bool          // Redis cannot be used, and the flight's first caller fails closed
+	lost      bool          // the function panicked or exited
 }
 
 // maxNameLen is how many bytes the name of a Group may have.

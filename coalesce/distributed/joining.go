@@ -20,12 +20,33 @@ type joining[V any] struct {
 }
 
 func (s joining[V]) run(c *call[V]) state[V] {
+	if c.batch != nil {
+		c.batch.join(s)
+		return nil
+	}
+	a := s.request(c)
+	if a == nil {
+		return nil
+	}
+	f := c.g.fleet
+	a.sent.Then = func() { f.workers.Run(func() { c.proceed(a) }) }
+	if !f.link.SendHere(a.sent) {
+		return nil
+	}
+	return a.run(c)
+}
+
+// request returns the state of a call whose join is about to be sent, or nil when the call
+// has ended.
+func (s joining[V]) request(c *call[V]) *joined[V] {
 	g, f := c.g, c.g.fleet
 	if err := c.local.Err(); err != nil {
-		return c.end(result[V]{}, err)
+		c.end(result[V]{}, err)
+		return nil
 	}
 	if c.deadline.Err() != nil {
-		return c.endLate()
+		c.endLate()
+		return nil
 	}
 	if c.waiter == nil {
 		if c.waiter = f.subs.Existing(c.names.Channel()); c.waiter != nil {
@@ -38,19 +59,16 @@ func (s joining[V]) run(c *call[V]) state[V] {
 	}
 	a := &joined[V]{ended: g.finishing.on(c.names.Channel())}
 	a.sent = f.link.NewRequest(c.ctx, request.Command())
-	a.sent.Then = func() { f.workers.Run(func() { c.proceed(a) }) }
 	c.mayHold = true
 	c.asking.Store(true)
-	if !f.link.SendHere(a.sent) {
-		return nil
-	}
-	return a.run(c)
+	return a
 }
 
 // joined goes on when the join has been answered.
 type joined[V any] struct {
 	sent  *redislink.Request
 	ended []*endedFlight // of this replica, when it was sent
+	c     *call[V]       // of a batch, whose answers wait to be read
 }
 
 func (s *joined[V]) run(c *call[V]) state[V] {
@@ -145,6 +163,7 @@ func (s *joined[V]) keep(c *call[V], reply protocol.Kept) state[V] {
 type awaiting[V any] struct{ own *endedFlight }
 
 func (s awaiting[V]) run(c *call[V]) state[V] {
+	c.batch.comes(time.Now())
 	wanted, released := c.g.finishing.wait(s.own)
 	select {
 	case wanted <- struct{}{}:

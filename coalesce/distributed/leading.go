@@ -94,9 +94,11 @@ type execution[V any] struct {
 	broken   error // a *coalesce.PanicError of what panicked beside it
 	deciding bool  // a goroutine is acting on what happened
 	over     bool
-	renewed  time.Time // the lease was taken or, for all that is known, renewed by then
-	lost     bool      // Redis has told that it had it no more
-	wanted   bool      // Redis has told that another replica waits; only decide uses it
+	run      *batchRun[V] // of the function, with other calls of a batch; nil: it runs for this call alone
+	leftRun  bool         // the run knows that the call is over
+	renewed  time.Time    // the lease was taken or, for all that is known, renewed by then
+	lost     bool         // Redis has told that it had it no more
+	wanted   bool         // Redis has told that another replica waits; only decide uses it
 
 	encoding *endedFlight // whose outcome is being encoded, and then sent
 	storing  bool         // its payload is being stored, and the lease renewed
@@ -114,11 +116,11 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 	if c.asking.Store(false); role == coalesce.Leader && c.unheard.Load() {
 		c.background(c.look)
 	}
-	c.local.Notify(&e.watching, c)
-	if c.local.Err() != nil {
-		c.handle(left) // before the function begins: no caller here wants it
+	if c.batch != nil {
+		c.batch.ready()
+		return nil
 	}
-	if c.handle(begins) {
+	if c.begin() {
 		return nil
 	}
 
@@ -135,11 +137,55 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 		c.handle(back)
 	}()
 	g := c.g
-	fn := wrap(g.hooks, Run{Group: g.name, Key: c.key, Flight: c.flight(), Role: role, Cause: c.told.cause, Takeover: c.vanished != ""}, c.fn)
+	fn := wrap(g.hooks, c.asRun(), c.fn)
 	c.fn = nil
 	r.val, r.err = fn(&c.deadline)
 	did = true
 	return nil
+}
+
+// begin is called before the function runs. It says whether the call is over.
+func (c *call[V]) begin() (over bool) {
+	c.local.Notify(&c.running.watching, c)
+	if c.local.Err() != nil {
+		c.handle(left) // before the function begins: no caller here wants it
+	}
+	return c.handle(begins)
+}
+
+// asRun is what the hooks are told of the function's run.
+func (c *call[V]) asRun() Run {
+	return Run{Group: c.g.name, Key: c.key, Flight: c.flight(), Role: c.running.role, Cause: c.told.cause, Takeover: c.vanished != ""}
+}
+
+// of returns what the function runs in, with other calls of a batch; nil: it runs for this
+// call alone.
+func (e *execution[V]) of() *batchRun[V] {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.run
+}
+
+// leaveRun tells the run, if there is one, that the call is over.
+func (e *execution[V]) leaveRun() {
+	e.mu.Lock()
+	run := e.run
+	if e.leftRun {
+		run = nil
+	}
+	e.leftRun = run != nil || e.leftRun
+	e.mu.Unlock()
+	if run != nil {
+		run.leave()
+	}
+}
+
+// functionCtx is the context that the function runs under.
+func (c *call[V]) functionCtx() context.Context {
+	if run := c.running.of(); run != nil {
+		return &run.ctx
+	}
+	return &c.deadline
 }
 
 // ContextEnded makes call a detached.Ender: its last local caller has left.
@@ -273,7 +319,7 @@ func (c *call[V]) decide(happened event) func() {
 // passed, before that was told.
 func (c *call[V]) obeyedTimeout() bool {
 	e := &c.running
-	return c.deadline.Err() == context.DeadlineExceeded && !e.back.lost && errtree.Is(e.back.err, context.DeadlineExceeded)
+	return c.functionCtx().Err() == context.DeadlineExceeded && !e.back.lost && errtree.Is(e.back.err, context.DeadlineExceeded)
 }
 
 // cameBack takes what the function returned. A value beside an error does not travel:
@@ -284,11 +330,19 @@ func (c *call[V]) cameBack() {
 	if r.err != nil {
 		r.val = *new(V)
 	}
-	if !r.lost && detached.Abandoned(r.err, &c.deadline) {
+	if !r.lost && detached.Abandoned(r.err, c.functionCtx()) {
 		c.gaveUp(r)
 		return
 	}
 	c.returned(r)
+}
+
+// cameBackWith says what the function of a batch has come to for this call.
+func (c *call[V]) cameBackWith(r returned[V]) {
+	c.running.mu.Lock()
+	c.running.back = r
+	c.running.mu.Unlock()
+	c.handle(back)
 }
 
 // gaveUp ends a flight whose function returned a cancellation though its own context has
@@ -319,6 +373,14 @@ func (c *call[V]) returned(r returned[V]) {
 		g.local.Forget(c.key) // callers that come from now on must not join the follower
 	}
 	g.fleet.inflight.add()
+	if run := c.running.of(); run != nil {
+		c.running.mu.Lock()
+		c.running.encoding = ended
+		c.running.mu.Unlock()
+		c.endWith(result, r.err, !r.lost)
+		run.finishLater(func() { c.finish(r, ended) }, c)
+		return
+	}
 	told, _ := c.complete(result, r.err, !r.lost)
 	if told.Callers > fewCallers {
 		g.fleet.workers.Run(func() { c.proceed(beside[V](func() { c.finish(r, ended) })) })

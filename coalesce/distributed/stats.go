@@ -26,6 +26,9 @@ type TierStats struct {
 	LeaseLost     uint64 // leases that ran out or were taken before the function ended, as far as Redis can tell
 	Errors        uint64 // requests that ended with an error
 	Incompatible  uint64 // outcomes of another type or codec, which were not decoded
+	Batches       uint64 // calls of DoMany
+	BatchRuns     uint64 // calls of the functions that DoMany was given
+	BatchKeys     uint64 // keys that these were given, each of which counts as a request, too
 	ActiveFlights int64  // requests in progress
 }
 
@@ -67,6 +70,9 @@ func (s TierStats) since(before TierStats) TierStats {
 	s.LeaseLost -= before.LeaseLost
 	s.Errors -= before.Errors
 	s.Incompatible -= before.Incompatible
+	s.Batches -= before.Batches
+	s.BatchRuns -= before.BatchRuns
+	s.BatchKeys -= before.BatchKeys
 	return s
 }
 
@@ -81,6 +87,9 @@ func (s *TierStats) add(other TierStats) {
 	s.LeaseLost += other.LeaseLost
 	s.Errors += other.Errors
 	s.Incompatible += other.Incompatible
+	s.Batches += other.Batches
+	s.BatchRuns += other.BatchRuns
+	s.BatchKeys += other.BatchKeys
 	s.ActiveFlights += other.ActiveFlights
 }
 
@@ -92,6 +101,9 @@ func (s *Stats) add(other Stats) {
 	l.Errors += o.Errors
 	l.ActiveFlights += o.ActiveFlights
 	l.Waiting += o.Waiting
+	l.Batches += o.Batches
+	l.BatchRuns += o.BatchRuns
+	l.BatchKeys += o.BatchKeys
 	s.Distributed.add(other.Distributed)
 }
 
@@ -127,6 +139,9 @@ func (c *core[V]) totals() Stats {
 			LeaseLost:     c.leaseLost.Load(),
 			Errors:        errs,
 			Incompatible:  c.incompatible.Load(),
+			Batches:       c.batches.Load(),
+			BatchRuns:     c.batchRuns.Load(),
+			BatchKeys:     c.batchKeys.Load(),
 			ActiveFlights: c.active.Load(),
 		},
 	}

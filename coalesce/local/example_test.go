@@ -115,3 +115,16 @@ func ExampleTier() {
 	fmt.Println(name, role, err)
 	// Output: Keyboard leader <nil>
 }
+
+// A hundred keys are one call of the function for those that nobody else is fetching.
+func ExampleGroup_DoMany() {
+	var products local.Group[int, string]
+	results, err := products.DoMany(context.Background(), []int{7, 8, 5000}, func(ctx context.Context, ids []int) (map[int]string, error) {
+		fmt.Println("SELECT … WHERE id = ANY", ids)
+		return map[int]string{7: "Keyboard", 8: "Mouse"}, nil
+	})
+	fmt.Println(results[7].Val, results[8].Role, results[5000].Err, err)
+	// Output:
+	// SELECT … WHERE id = ANY [7 8 5000]
+	// Keyboard leader fleetcall: the function returned no result for this key <nil>
+}

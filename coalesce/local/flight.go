@@ -36,8 +36,11 @@ type flight[K comparable, V any] struct {
 	fn    func(context.Context) (V, error)
 	shard *shard[K, V]
 
+	run *run[K, V] // of a batch's function; nil for a flight of its own
+
 	// Guarded by the shard's mu.
 	done     chan struct{} // closed at the end; made by the first caller that must wait
+	batches  *follow[K, V] // those that follow, and what OnEnd was given
 	waiters  int32         // callers that have not left
 	followed bool          // somebody has joined
 	finished bool
@@ -97,8 +100,8 @@ func (s *shard[K, V]) run(ctx context.Context, f *flight[K, V], fn func(context.
 	returned = true
 }
 
-// run has a goroutine call fn, for callers that can leave.
-func (f *flight[K, V]) run(s *shard[K, V], ctx *detached.Context, fn func(context.Context) (V, error)) {
+// start has a goroutine call fn, for callers that can leave.
+func (f *flight[K, V]) start(s *shard[K, V], ctx *detached.Context, fn func(context.Context) (V, error)) {
 	f.ctx, f.fn, f.shard = ctx, fn, s
 	if f.goRun == nil {
 		f.goRun = func() {
@@ -144,7 +147,10 @@ func (s *shard[K, V]) finish(f *flight[K, V], val V, err error, returned bool) E
 	}
 	f.val, f.err, f.abandoned = val, err, abandoned
 	f.finished = true
-	ended := Ended{int(f.waiters), f.done, f.ctx}
+	ended := Ended{Callers: int(f.waiters), done: f.done, ctx: f.ctx}
+	if f.batches != nil {
+		ended.batches = f.batches
+	}
 	s.mu.Unlock()
 	return ended
 }
@@ -212,15 +218,31 @@ func (s *shard[K, V]) wait(ctx context.Context, f *flight[K, V], done <-chan str
 		s.mu.Unlock()
 		return nil
 	}
-	f.waiters--
-	s.waiting--
-	last := f.waiters == 0
-	if last {
-		s.flights.remove(f)
-	}
+	last := s.leave(f)
 	s.mu.Unlock()
 	if last {
-		f.ctx.End(context.Canceled)
+		f.cancel()
 	}
 	return ctx.Err()
+}
+
+// leave says that a caller has left f, which has not ended. It returns true when that was
+// the last one: then f is gone, and is to be cancelled once mu, which the caller holds, is
+// released.
+func (s *shard[K, V]) leave(f *flight[K, V]) (last bool) {
+	f.waiters--
+	s.waiting--
+	if f.waiters > 0 {
+		return false
+	}
+	s.flights.remove(f)
+	return true
+}
+
+// cancel ends the context of the function, unless that runs for other flights too that
+// somebody waits for.
+func (f *flight[K, V]) cancel() {
+	if f.run == nil || f.run.waited.Add(-1) == 0 {
+		f.ctx.End(context.Canceled)
+	}
 }

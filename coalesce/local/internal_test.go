@@ -153,3 +153,30 @@ func TestTableThatWasLargeLetsItsMemoryGo(t *testing.T) {
 		t.Errorf("an empty table keeps %d buckets", len(*tab.buckets))
 	}
 }
+
+// A flight may run for long, and be followed and left by many batches meanwhile: it keeps
+// nothing of them.
+func TestFlightKeepsNothingOfBatchesThatHaveLeft(t *testing.T) {
+	var g Group[string, int]
+	release := make(chan struct{})
+	leader := g.DoChan(context.Background(), "key", func(context.Context) (int, error) { <-release; return 1, nil })
+	ctx, leave := context.WithCancel(context.Background())
+	one := g.DoManyChan(ctx, []string{"key"}, nil)
+	stays := g.DoManyChan(context.Background(), []string{"key"}, nil)
+	other := g.DoManyChan(ctx, []string{"key"}, nil)
+	leave()
+	<-one
+	<-other
+	s, hash := g.shard("key")
+	s.mu.Lock()
+	f := s.flights.find("key", hash)
+	if f.batches == nil || f.batches.next != nil || f.batches.prev != nil {
+		t.Error("the flight has other batches than the one that stays")
+	}
+	s.mu.Unlock()
+	close(release)
+	<-leader
+	if b := <-stays; b.Err != nil || b.Results["key"].Val != 1 {
+		t.Errorf("the batch that stays got %+v", b)
+	}
+}

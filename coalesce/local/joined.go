@@ -52,30 +52,63 @@ func (j Joined[K, V]) Forget() {
 type Ended struct {
 	Callers int
 
-	done chan struct{}
-	ctx  *detached.Context
+	done    chan struct{}
+	batches interface{ tellAll() } // nil: no batch follows
+	ctx     *detached.Context
 }
 
 // Tell lets the callers return. With many of them, that takes its time.
 func (e Ended) Tell() {
+	e.tellFollowers()
+	if e.ctx != nil {
+		e.ctx.End(context.Canceled)
+	}
+}
+
+func (e Ended) tellFollowers() {
 	if e.done != nil {
 		close(e.done)
 	}
-	if e.ctx != nil {
-		e.ctx.End(context.Canceled)
+	if e.batches != nil {
+		e.batches.tellAll()
 	}
 }
 
 // Wait returns the flight's result, which all of its callers share, or nil and
 // ctx.Err() when ctx ends first.
 func (j Joined[K, V]) Wait(ctx context.Context) (*V, error) {
+	val, err := j.Outcome(ctx)
+	if val != nil {
+		j.f.unwind()
+	}
+	return val, err
+}
+
+// Outcome is Wait for a caller of many keys, whose stack one of them must not unwind: of a
+// flight that panicked or exited, it returns the *coalesce.PanicError or
+// coalesce.ErrGoexit.
+func (j Joined[K, V]) Outcome(ctx context.Context) (*V, error) {
 	if j.done != nil && ctx.Done() == nil {
 		<-j.done
 	} else if err := j.s.wait(ctx, j.f, j.done); err != nil {
 		return nil, err
 	}
-	j.f.unwind()
 	return &j.f.val, j.f.err
+}
+
+// OnEnd has told called once when the flight has ended, at once if it has: for a caller
+// that waits for many keys, and would see only one after the other with Wait, which then
+// returns immediately. told may be called after the caller has left, on any goroutine; it
+// must not block.
+func (j Joined[K, V]) OnEnd(told func()) {
+	j.s.mu.Lock()
+	if !j.f.finished {
+		j.f.follow(&follow[K, V]{told: told})
+		j.s.mu.Unlock()
+		return
+	}
+	j.s.mu.Unlock()
+	told()
 }
 
 // Abandoned says whether the caller must join anew, because the flight was

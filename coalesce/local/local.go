@@ -28,6 +28,7 @@ import (
 	"hash/maphash"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/internal/detached"
@@ -46,6 +47,9 @@ var seed = maphash.MakeSeed()
 type Group[K comparable, V any] struct {
 	shards [shardCount]shard[K, V]
 	spare  sync.Pool // of *flight[K, V] that nobody holds any more
+
+	spareRuns                     sync.Pool // of *run[K, V] likewise
+	batches, batchRuns, batchKeys atomic.Uint64
 
 	resetMu sync.Mutex
 	before  Stats // the counts at the last ResetStats; guarded by resetMu
@@ -104,7 +108,7 @@ func (g *Group[K, V]) lead(ctx context.Context, s *shard[K, V], f *flight[K, V],
 		// its own context.
 		s.run(ctx, f, fn, true)
 	} else {
-		f.run(s, &detached.Context{First: ctx}, fn)
+		f.start(s, &detached.Context{First: ctx}, fn)
 		// A function that does little has ended when this goroutine gets its
 		// turn again. Then nobody needs to be woken.
 		runtime.Gosched()
@@ -155,7 +159,7 @@ func (g *Group[K, V]) startOrJoin(ctx context.Context, key K, fn func(context.Co
 	s, hash := g.shard(key)
 	f, done := g.join(s, key, hash)
 	if done == nil {
-		f.run(s, &detached.Context{First: ctx}, fn)
+		f.start(s, &detached.Context{First: ctx}, fn)
 	}
 	return s, f, done
 }
@@ -205,9 +209,11 @@ func (g *Group[K, V]) ForgetAll() {
 }
 
 func (g *Group[K, V]) shard(key K) (s *shard[K, V], hash uint64) {
-	hash = maphash.Comparable(seed, key)
+	hash = hashOf(key)
 	return &g.shards[hash%shardCount], hash
 }
+
+func hashOf[K comparable](key K) uint64 { return maphash.Comparable(seed, key) }
 
 // Tier makes g a coalesce.Group, so that a program can choose it by
 // configuration.

@@ -4,12 +4,16 @@ package local
 // that joins anew, because its flight was abandoned, is counted once for each
 // flight.
 type Stats struct {
-	Requests      uint64 // calls of Do and DoChan whose context had not ended before
+	Requests      uint64 // calls of Do and DoChan, and keys of DoMany, whose context had not ended before
 	Leaders       uint64 // calls that started a flight
 	Followers     uint64 // calls that joined one
 	Errors        uint64 // flights whose function returned an error, panicked or exited
-	ActiveFlights int64  // functions running now
-	Waiting       int64  // callers waiting now, leaders included
+	ActiveFlights int64  // flights whose functions run now
+	Waiting       int64  // callers waiting now, leaders included: one of DoMany once for each key
+
+	Batches   uint64 // calls of DoMany and DoManyChan
+	BatchRuns uint64 // calls of their functions
+	BatchKeys uint64 // keys that those were given
 }
 
 // HitRate returns Followers / Requests, 0 to 1; 0 when there were none.
@@ -30,6 +34,9 @@ func (g *Group[K, V]) Stats() Stats {
 	st.Leaders -= g.before.Leaders
 	st.Followers -= g.before.Followers
 	st.Errors -= g.before.Errors
+	st.Batches -= g.before.Batches
+	st.BatchRuns -= g.before.BatchRuns
+	st.BatchKeys -= g.before.BatchKeys
 	return st
 }
 
@@ -48,6 +55,8 @@ func (g *Group[K, V]) Totals() Stats {
 		s.mu.Unlock()
 	}
 	st.Leaders = st.Requests - st.Followers
+	st.BatchRuns, st.BatchKeys = g.batchRuns.Load(), g.batchKeys.Load()
+	st.Batches = g.batches.Load()
 	return st
 }
 

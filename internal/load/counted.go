@@ -116,13 +116,14 @@ func (s Stats) since(before Stats, run *Result) (Stats, error) {
 	s.Prevented -= before.Prevented
 	s.Database.Queries -= before.Database.Queries
 	s.Database.Errors -= before.Database.Errors
+	s.Batches = s.Batches.since(before.Batches)
 	s.Tiers.Local = s.Tiers.Local.since(before.Tiers.Local)
 	s.Tiers.Distributed = s.Tiers.Distributed.since(before.Tiers.Distributed)
 	s.Replicas = nil
 
 	// After a reset, the counts may have grown beyond what they were before, so
 	// comparing them is not enough. But each response with a role is a request that was
-	// counted, and each successful response of the normal endpoint, which has no role,
+	// counted, each key of a response for many is a key that was, and each successful response of the normal endpoint, which has no role,
 	// is a query. Fewer of them in the counts show the reset.
 	none := coalesce.Role(0).String()
 	var coalesced int64
@@ -132,10 +133,11 @@ func (s Stats) since(before Stats, run *Result) (Stats, error) {
 		}
 	}
 	normal := int64(0)
+	keys := run.keyCount()
 	if coalesced == 0 && run.Roles[none] > 0 {
 		normal = int64(run.Statuses[200])
 	}
-	if s.Total < coalesced || s.Database.Queries < normal {
+	if s.Total < coalesced || s.Batches.Keys < keys || s.Database.Queries < normal {
 		return Stats{}, errors.New("fleetcall: the replicas counted fewer requests than they answered: their statistics were reset during the load")
 	}
 	return s, nil
@@ -162,7 +164,7 @@ func (s Stats) decreased(before Stats) bool {
 }
 
 func (s Stats) counts() []int64 {
-	counts := []int64{s.Hits, s.Misses, s.Errors, s.Total, s.Database.Queries, s.Database.Errors}
+	counts := append([]int64{s.Hits, s.Misses, s.Errors, s.Total, s.Database.Queries, s.Database.Errors}, s.Batches.counts()...)
 	for _, tier := range []*TierStats{s.Tiers.Local, s.Tiers.Distributed} {
 		if tier == nil {
 			tier = &TierStats{}

@@ -62,6 +62,7 @@ type Result struct {
 	Errors   map[string]int // failures by cause
 	Replicas map[string]int // responses by X-Replica
 	Roles    map[string]int // responses by X-Coalesce-Role
+	KeyRoles map[string]int // keys of the responses for many, by X-Coalesce-Roles
 
 	Histogram     []Bucket   // latencies of the responses
 	Timeline      []Interval // requests by the time of their end
@@ -109,7 +110,7 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 		// from a microsecond to the time limit, with three significant digits
 		histogram: hdrhistogram.New(1, max(config.Timeout.Microseconds(), 10), 3),
 		timeline:  newTimeline(),
-		result:    Result{Statuses: map[int]int{}, Errors: map[string]int{}, Replicas: map[string]int{}, Roles: map[string]int{}},
+		result:    Result{Statuses: map[int]int{}, Errors: map[string]int{}, Replicas: map[string]int{}, Roles: map[string]int{}, KeyRoles: map[string]int{}},
 	}
 	r.sendAll(ctx, workers)
 	r.summarize()
@@ -220,6 +221,7 @@ func (r *run) send(ctx context.Context, url string) {
 		r.result.Statuses[resp.StatusCode]++
 		count(r.result.Replicas, resp.Header.Get("X-Replica"))
 		count(r.result.Roles, resp.Header.Get("X-Coalesce-Role"))
+		countKeys(r.result.KeyRoles, resp.Header)
 	}
 	if err == nil {
 		r.result.OK++
@@ -249,7 +251,9 @@ func (r *run) get(ctx context.Context, url string) (*http.Response, []byte, erro
 
 // count counts a label. When there are maxLabels already, it counts a new one as
 // others.
-func count(counts map[string]int, text string) {
+func count(counts map[string]int, text string) { countMany(counts, text, 1) }
+
+func countMany(counts map[string]int, text string, n int) {
 	if text == "" {
 		return
 	}
@@ -257,7 +261,7 @@ func count(counts map[string]int, text string) {
 	if _, known := counts[label]; !known && len(counts) >= maxLabels {
 		label = others
 	}
-	counts[label]++
+	counts[label] += n
 }
 
 // printable makes a text from the server short and safe to print.

@@ -44,7 +44,8 @@ type Stats struct {
 		Queries int64 `json:"queries"`
 		Errors  int64 `json:"errors"`
 	} `json:"database"`
-	Tiers struct {
+	Batches BatchStats `json:"batches"`
+	Tiers   struct {
 		Local       *TierStats `json:"local,omitempty"`
 		Distributed *TierStats `json:"distributed,omitempty"`
 	} `json:"tiers"`

@@ -12,13 +12,15 @@ var sources embed.FS
 
 // Arguments and replies stand at the top of each file.
 var (
-	joinScript    = newScript("join")
-	peekScript    = newScript("peek")
-	renewScript   = newScript("renew")
-	finishScript  = newScript("finish")
-	abandonScript = newScript("abandon")
-	leaveScript   = newScript("leave")
-	forgetScript  = newScript("forget")
+	manySource = readScript("many") // around a step, for many keys
+
+	joinScript    = newScript("join").forMany()
+	peekScript    = newScript("peek").forMany()
+	renewScript   = newScript("renew").forMany()
+	finishScript  = newScript("finish").forMany()
+	abandonScript = newScript("abandon").forMany()
+	leaveScript   = newScript("leave").forMany()
+	forgetScript  = newScript("forget").forMany()
 	probeScript   = newScript("probe")
 )
 
@@ -27,16 +29,29 @@ type script struct {
 	*redis.Script
 	step   string
 	source string
-	hash   any // of source
+	hash   any     // of source
+	many   *script // takes the step for many keys; nil: there is none
 }
 
-func newScript(step string) *script {
-	source, err := sources.ReadFile("lua/" + step + ".lua")
+func newScript(step string) *script { return makeScript(step, readScript(step)) }
+
+func makeScript(step, source string) *script {
+	s := redis.NewScript(source)
+	return &script{Script: s, step: step, source: source, hash: s.Hash()}
+}
+
+// forMany lets commands of the step be sent Together.
+func (s *script) forMany() *script {
+	s.many = manyOf(s)
+	return s
+}
+
+func readScript(name string) string {
+	source, err := sources.ReadFile("lua/" + name + ".lua")
 	if err != nil {
-		panic(fmt.Sprintf("fleetcall: script %s: %v", step, err)) // it is compiled in
+		panic(fmt.Sprintf("fleetcall: script %s: %v", name, err)) // it is compiled in
 	}
-	s := redis.NewScript(string(source))
-	return &script{s, step, string(source), s.Hash()}
+	return string(source)
 }
 
 // firstKey is the place of the first key among the arguments of EVALSHA: before

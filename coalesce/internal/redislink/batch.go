@@ -41,39 +41,22 @@ func (s *server) run(b *batch) (gaveWay bool) {
 	}
 	ctx, cancel := context.WithTimeout(&detached.Context{First: b.requests[0].ctx}, patience*s.link.config.Timeout)
 	defer cancel()
-	commands := make([]redis.Cmder, len(b.requests))
-	err := process(func() {
-		pipe := s.link.client.Pipeline()
-		for i, r := range b.requests {
-			commands[i] = r.command.Cmd(ctx)
-			_ = pipe.Process(ctx, commands[i])
-		}
-		_, _ = pipe.Exec(ctx) // each command has its own error
-	})
-	replies, errs := make([]any, len(commands)), make([]error, len(commands))
-	if err == nil {
-		s.loadTogether(ctx, b.requests, commands)
-	}
-	for i, r := range b.requests {
-		if errs[i] = err; err == nil {
-			replies[i], errs[i] = s.loaded(ctx, r, commands[i])
-		}
-	}
-	heard, sign, err := worst(errs)
+	answers := s.send(ctx, s.pieces(b.requests))
+	heard, sign, err := worst(answers)
 	gaveWay = s.landed(b, heard, sign, err)
-	for i, r := range b.requests {
-		r.answer(replies[i], errs[i])
+	for _, a := range answers {
+		a.request.answer(a.reply, a.err)
 	}
 	return gaveWay
 }
 
 // worst returns whether anything came, and the error that says most of the server.
-func worst(errs []error) (heard bool, most sign, err error) {
-	for _, other := range errs {
-		answered, sign := signOf(other)
+func worst(answers []answer) (heard bool, most sign, err error) {
+	for _, a := range answers {
+		answered, sign := signOf(a.err)
 		heard = heard || answered
 		if sign > most {
-			most, err = sign, other
+			most, err = sign, a.err
 		}
 	}
 	return heard, most, err
@@ -86,7 +69,7 @@ func (s *server) runAlone(b *batch, r *Request, limit time.Duration) (any, error
 	if err := process(func() { _ = s.link.client.Process(&b.ctx, cmd) }); err != nil { // the command has its own
 		return nil, err
 	}
-	return s.loaded(&b.ctx, r, cmd)
+	return s.loaded(&b.ctx, r.command, cmd)
 }
 
 // process calls do, which uses the client, and returns its panic as an error: a hook
@@ -101,48 +84,20 @@ func process(do func()) (err error) {
 	return nil
 }
 
-// loadTogether sends those commands again whose script Redis does not have, in one round
-// trip: the first of each script with its source, which loads it for the others.
-func (s *server) loadTogether(ctx context.Context, requests []*Request, commands []redis.Cmder) {
-	var again []int
-	steps := map[string]bool{}
-	for i, cmd := range commands {
-		if lacksScript(cmd.Err()) {
-			again = append(again, i)
-			steps[requests[i].command.Step()] = true
-		}
-	}
-	if len(again) == len(steps) {
-		return // loaded does it
-	}
-	s.heard.Add(1)
-	_ = process(func() {
-		pipe := s.link.client.Pipeline()
-		for _, i := range again {
-			command := requests[i].command
-			if commands[i] = command.Cmd(ctx); steps[command.Step()] {
-				commands[i] = command.CmdWithSource(ctx)
-			}
-			delete(steps, command.Step())
-			_ = pipe.Process(ctx, commands[i])
-		}
-		_, _ = pipe.Exec(ctx)
-	})
-}
-
 func lacksScript(err error) bool { return err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") }
 
-// loaded returns the result of r's command. If Redis does not have the script, it
-// sends the command again with the script's source.
-func (s *server) loaded(ctx context.Context, r *Request, cmd redis.Cmder) (any, error) {
+// loaded returns the result of a command that was sent as cmd. If Redis does not have the
+// script, it sends the command again with the script's source.
+func (s *server) loaded(ctx context.Context, command protocol.Command, cmd redis.Cmder) (any, error) {
 	reply, err := protocol.Reply(cmd)
 	if !lacksScript(err) {
-		return reply, err
+		return reply, ofScript(err)
 	}
 	s.heard.Add(1)
-	cmd = r.command.CmdWithSource(ctx)
+	cmd = command.CmdWithSource(ctx)
 	if err := process(func() { _ = s.link.client.Process(ctx, cmd) }); err != nil {
 		return nil, err
 	}
-	return protocol.Reply(cmd)
+	reply, err = protocol.Reply(cmd)
+	return reply, ofScript(err)
 }

@@ -238,7 +238,6 @@ func (redisError) RedisError() {}
 func TestAPipelineThatLacksAScriptBringsItOnce(t *testing.T) {
 	answer, begun, release := hold()
 	has := map[string]bool{}
-	var sources int
 	l, fake := newLink(t, Config{}, func(trip []*redis.Cmd) {
 		if trip[0].Args()[3] == lease("busy") {
 			answer(trip)
@@ -247,7 +246,6 @@ func TestAPipelineThatLacksAScriptBringsItOnce(t *testing.T) {
 		for _, cmd := range trip {
 			script := cmd.Args()[1].(string)
 			if cmd.Args()[0] == "eval" {
-				sources++
 				has[redis.NewScript(script).Hash()] = true
 			}
 			if cmd.Args()[0] == "eval" || has[script] {
@@ -273,8 +271,8 @@ func TestAPipelineThatLacksAScriptBringsItOnce(t *testing.T) {
 			t.Fatalf("command %d: %v, %v", i, reply, err)
 		}
 	}
-	if sources != 2 {
-		t.Errorf("%d sources were sent for two scripts", sources)
+	if fake.evals != 2 {
+		t.Errorf("%d sources were sent for two scripts", fake.evals)
 	}
 	if got := fake.sizes(); !slices.Equal(got, []int{1, 1, 100, 100}) {
 		t.Errorf("the round trips had %v commands", got)

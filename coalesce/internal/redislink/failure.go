@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -75,6 +76,29 @@ func FailureKind(err error) string {
 		return "reply"
 	}
 	return "connection"
+}
+
+// refused is what Redis answered to a command of a script.
+type refused string
+
+func (r refused) Error() string { return string(r) }
+
+// RedisError makes refused a redis.Error.
+func (refused) RedisError() {}
+
+// ofScript returns the error of the command that a script called, as every version of Redis
+// gives it from 7.0 on. Before, it stood at the end of another one, so that a Redis that is
+// full could not be told from a script with a fault:
+//
+//	ERR Error running script (call to f_…): @user_script:112: @user_script: 112: -OOM command …
+func ofScript(err error) error {
+	if err == nil || !redis.HasErrorPrefix(err, "Error running script") {
+		return err
+	}
+	if _, own, found := strings.Cut(err.Error(), ": -"); found {
+		return refused(own)
+	}
+	return err
 }
 
 func isReply(err error) bool {

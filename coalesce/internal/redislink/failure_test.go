@@ -240,3 +240,21 @@ func TestACommandsOwnFaultIsNotItsServersOrItsClients(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAScriptsCommandIsAnsweredIsTheScriptsError(t *testing.T) {
+	const before = "ERR Error running script (call to f_0fbd19fe19b6cfe2bd052f1897bcd8158f2dc189): @user_script:112: "
+	for _, c := range []struct{ reply, want, kind string }{
+		{before + "@user_script: 112: -OOM command not allowed when used memory > 'maxmemory'.", "OOM command not allowed when used memory > 'maxmemory'.", "oom"},
+		{before + "@user_script: 112: -MISCONF Redis is configured to save RDB snapshots.", "MISCONF Redis is configured to save RDB snapshots.", "misconf"},
+		{before + "attempt to index a nil value", before + "attempt to index a nil value", "reply"},
+		{"OOM command not allowed: - not even this", "OOM command not allowed: - not even this", "oom"},
+	} {
+		err := ofScript(replied(t, c.reply))
+		if err == nil || err.Error() != c.want || FailureKind(err) != c.kind || !isReply(err) {
+			t.Errorf("%q: %v, of kind %s", c.reply, err, FailureKind(err))
+		}
+	}
+	if err := ofScript(nil); err != nil {
+		t.Error(err)
+	}
+}

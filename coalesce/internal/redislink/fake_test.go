@@ -15,12 +15,16 @@ import (
 )
 
 // fakeRedis is a hook that answers instead of a server. Answer gets the commands of
-// one round trip, and sets what each has for a reply.
+// one round trip, and sets what each has for a reply. Instead of a command of many keys, it
+// gets a command for each.
 type fakeRedis struct {
 	answer func(trip []*redis.Cmd)
+	refuse error // the reply to each command of many keys; nil: its parts are answered
 
 	mu    sync.Mutex
 	trips [][]*redis.Cmd
+	sent  int             // commands, those of many keys among them
+	evals int             // those of them that brought their source
 	ctx   context.Context // of the last one
 }
 
@@ -46,14 +50,75 @@ func (f *fakeRedis) ProcessPipelineHook(redis.ProcessPipelineHook) redis.Process
 }
 
 func (f *fakeRedis) take(ctx context.Context, cmds ...redis.Cmder) {
-	trip := make([]*redis.Cmd, len(cmds))
+	var trip []*redis.Cmd
+	parts := make([][]*redis.Cmd, len(cmds))
 	for i, cmd := range cmds {
-		trip[i] = cmd.(*redis.Cmd)
+		parts[i] = apart(ctx, cmd.(*redis.Cmd))
+		trip = append(trip, parts[i]...)
 	}
 	f.mu.Lock()
 	f.trips, f.ctx = append(f.trips, trip), ctx
+	f.sent += len(cmds)
+	for _, cmd := range cmds {
+		if cmd.Args()[0] == "eval" {
+			f.evals++
+		}
+	}
 	f.mu.Unlock()
 	f.answer(trip)
+	for i, cmd := range cmds {
+		switch {
+		case len(parts[i]) < 2:
+		case f.refuse != nil:
+			cmd.SetErr(f.refuse)
+		default:
+			assemble(cmd.(*redis.Cmd), parts[i])
+		}
+	}
+}
+
+// apart returns a command for each of a command's callers' keys: what many.lua makes of it.
+func apart(ctx context.Context, cmd *redis.Cmd) (all []*redis.Cmd) {
+	args := cmd.Args()
+	n, scripted := args[2].(int)
+	if !scripted || n == 0 || len(args) <= 3+n {
+		return []*redis.Cmd{cmd}
+	}
+	keys, args := args[3:3+n], args[3+n:]
+	each, many := args[0].(int)
+	if !many {
+		return []*redis.Cmd{cmd}
+	}
+	differing := args[3 : 3+args[2].(int)]
+	common := args[3+len(differing):]
+	own := common[args[1].(int):]
+	for ; len(keys) > 0; keys = keys[each:] {
+		one := append([]any{cmd.Args()[0], cmd.Args()[1], each}, keys[:each]...)
+		one = append(one, common[:args[1].(int)]...)
+		for _, place := range differing {
+			one[2+each+place.(int)], own = own[0], own[1:]
+		}
+		all = append(all, redis.NewCmd(ctx, one...))
+	}
+	return all
+}
+
+// assemble gives a command of many keys the replies to its parts. If a script is missing,
+// that is the reply to all.
+func assemble(cmd *redis.Cmd, parts []*redis.Cmd) {
+	list := make([]any, len(parts))
+	for i, part := range parts {
+		switch err := part.Err(); {
+		case err == nil:
+			list[i] = part.Val()
+		case redis.HasErrorPrefix(err, "NOSCRIPT"), !isReply(err):
+			cmd.SetErr(err)
+			return
+		default:
+			list[i] = err
+		}
+	}
+	cmd.SetVal(list)
 }
 
 // sizes returns how many commands each round trip had so far.

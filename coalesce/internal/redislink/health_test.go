@@ -236,7 +236,7 @@ func TestAQueueOfOnesOwnIsNoSilence(t *testing.T) {
 		})
 		began := time.Now()
 		var sent []request
-		for range 8000 {
+		for range 30 * maxBatch {
 			sent = append(sent, send(l, join("k")))
 		}
 		for _, r := range sent {
@@ -245,7 +245,7 @@ func TestAQueueOfOnesOwnIsNoSilence(t *testing.T) {
 				t.Fatalf("after %v: %v", time.Since(began), err)
 			}
 		}
-		if took := time.Since(began); took < 2*time.Second {
+		if took := time.Since(began); took < time.Second {
 			t.Errorf("it took %v: nothing waited", took)
 		}
 		wantUp(t, l, true)

@@ -12,8 +12,9 @@ const (
 	// own. Those that find none wait, and the next goroutine that is free sends them
 	// together. A batch that takes long gives its room away at its first look.
 	maxInFlight = 2
-	// maxBatch is how many commands are sent together at most.
-	maxBatch = 128
+	// maxBatch is how many requests are sent together at most: eight commands of many
+	// keys, or, on a Cluster, as many single ones.
+	maxBatch = 8 * maxCombined
 	// maxBatchedBytes is the largest outcome, in bytes, that is sent in a batch. A
 	// larger one would hold up the small commands beside it, so it is sent alone, and
 	// needs no room.
@@ -31,6 +32,7 @@ type server struct {
 	address string
 	heard   atomic.Uint64 // how often anything came from it
 	moving  chan struct{} // has one for each piece of a large outcome that is under way
+	apart   atomic.Bool   // it refuses commands with the keys of several callers
 
 	mu     sync.Mutex
 	work   sync.Cond // queue, free or closed has changed
@@ -85,19 +87,25 @@ func (s *server) admit(r *Request, here bool) (b *batch, up bool) {
 	case s.why != nil:
 		return nil, false
 	case r.large():
-		b = &batch{}
+		return s.alone(r), true
 	case !here || s.free == 0 || len(s.queue) > 0:
 		s.queue = append(s.queue, r)
 		s.wake()
 		return nil, true
-	default:
-		b = &batch{placed: true}
-		s.free--
 	}
+	b = s.alone(r)
+	b.placed = true
+	s.free--
+	return b, true
+}
+
+// alone returns a batch of r that is sent now. It wants s.mu held.
+func (s *server) alone(r *Request) *batch {
+	b := &batch{}
 	b.one[0] = r
 	b.requests = b.one[:]
 	s.launch(b)
-	return b, true
+	return b
 }
 
 // launch notes that b is sent now. It wants s.mu held.

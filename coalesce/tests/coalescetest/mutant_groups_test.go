@@ -20,6 +20,7 @@ type mutant struct {
 	replica int
 	shared  *sync.Map // of the fleet
 
+	many   func(m *mutant, ctx context.Context, keys []string, fn manyFunction) (manyResults, error)
 	do     func(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error)
 	forget func(m *mutant, ctx context.Context, keys ...string) error
 }
@@ -236,4 +237,84 @@ func untilBrace(key string) string {
 		return key[:i]
 	}
 	return key
+}
+
+// silent is an error without a message.
+type silent struct{ error }
+
+func (silent) Error() string   { return "" }
+func (s silent) Unwrap() error { return s.error }
+
+// elsewhere cuts keys off on other replicas than the first.
+func elsewhere(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
+	if m.replica > 0 {
+		key = untilBrace(key)
+	}
+	return m.Group.Do(ctx, key, fn)
+}
+
+func localRoles(v string, role coalesce.Role, err error) (string, coalesce.Role, error) {
+	if role == coalesce.RemoteFollower {
+		role = coalesce.LocalFollower
+	}
+	return v, role, err
+}
+
+func noRoleWithError(v string, role coalesce.Role, err error) (string, coalesce.Role, error) {
+	if err != nil {
+		role = 0
+	}
+	return v, role, err
+}
+
+func errorUnlessRan(e *coalesce.PanicError, ran bool) error {
+	if ran {
+		panic(e)
+	}
+	return e
+}
+
+func exitAsError(_, flight context.Context, fn function) (val string, err error) {
+	ended := make(chan struct{})
+	returned := false
+	go func() {
+		defer close(ended)
+		val, err = fn(flight)
+		returned = true
+	}()
+	<-ended
+	if !returned {
+		err = coalesce.ErrGoexit
+	}
+	return val, err
+}
+
+func refuseNil(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
+	if fn == nil {
+		return "", 0, errWrong
+	}
+	return m.Group.Do(ctx, key, fn)
+}
+
+func ignoreEnd(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	return m.Group.Do(ctx, key, fn)
+}
+
+func returnCause(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
+	val, role, err := m.Group.Do(ctx, key, fn)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return val, role, err
+}
+
+func keepCallers(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
+	return m.Group.Do(context.WithoutCancel(ctx), key, fn)
+}
+
+func forgetFirst(m *mutant, ctx context.Context, keys ...string) error {
+	return m.Group.Forget(ctx, keys[:min(len(keys), 1)]...)
 }

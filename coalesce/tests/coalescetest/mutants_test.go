@@ -99,6 +99,33 @@ var mutants = map[string]func() mutant{
 	"Forget needs a flight":         func() mutant { return forgets(func(*mutant, context.Context, ...string) error { return errWrong }) },
 	"ends forget newer flights":     func() mutant { return calls(forgetsAtTheEnd) },
 
+	"batches call for each key":           func() mutant { return manys(eachKey) },
+	"batches sort their keys":             func() mutant { return manyCalls(slices.Sort) },
+	"batches repeat keys":                 func() mutant { return manys(repeatKeys) },
+	"batches run without keys":            func() mutant { return manys(runWithoutKeys) },
+	"batches leave out what has failed":   func() mutant { return manyReturns(leaveOut) },
+	"batches have a zero for no result":   func() mutant { return manyReturns(zeroForNone) },
+	"a batch's error is the call's":       func() mutant { return manys(errorOfAll) },
+	"BatchErrors fail all keys":           func() mutant { return manyRuns(failAll) },
+	"values beside a batch's error":       func() mutant { return manyRuns(ignoreErrors) },
+	"batches' panics are errors":          func() mutant { return manys(panicsAsErrors) },
+	"batches' panics have no stack":       func() mutant { return manys(panicsWithoutStack) },
+	"followed panics are the batch's":     func() mutant { return manys(panicsOfOthers) },
+	"batches survive Goexit":              func() mutant { return manyRuns(survivesExit) },
+	"batches run with an ended context":   func() mutant { return manys(manyIgnoreEnd) },
+	"batches have no values":              func() mutant { return manyRuns(manyNoValues) },
+	"batches lead everything":             func() mutant { return manys(manyLeads) },
+	"batches follow nothing":              func() mutant { return manys(manyAlone) },
+	"batches return when all are there":   func() mutant { return manys(waitsWithItsFunction) },
+	"batches cannot leave":                func() mutant { return manys(manyStay) },
+	"a batch's end is everyone's":         func() mutant { return manys(manyCallersContext) },
+	"batches are never cancelled":         func() mutant { return manyRuns(manyNeverCancelled) },
+	"batches hand out cancellations":      func() mutant { return manyRuns(manyHidesCancellations) },
+	"batches do not take over":            func() mutant { return manys(takesNothingOver) },
+	"batches forget each other":           func() mutant { return manys(forgetsFirst) },
+	"batches of other replicas are alone": func() mutant { return manys(aloneElsewhere) },
+	"other replicas' batches lose errors": func() mutant { return manyReturns(losesErrors) },
+
 	"other replicas' errors lose their identity": func() mutant {
 		return remoteErrors(func(err error) error { return errors.New(err.Error()) })
 	},
@@ -110,86 +137,6 @@ var mutants = map[string]func() mutant{
 			return errors.Is(err, coalesce.ErrRemotePanic) || errors.Is(err, coalesce.ErrGoexit)
 		})
 	},
-}
-
-// silent is an error without a message.
-type silent struct{ error }
-
-func (silent) Error() string   { return "" }
-func (s silent) Unwrap() error { return s.error }
-
-// elsewhere cuts keys off on other replicas than the first.
-func elsewhere(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
-	if m.replica > 0 {
-		key = untilBrace(key)
-	}
-	return m.Group.Do(ctx, key, fn)
-}
-
-func localRoles(v string, role coalesce.Role, err error) (string, coalesce.Role, error) {
-	if role == coalesce.RemoteFollower {
-		role = coalesce.LocalFollower
-	}
-	return v, role, err
-}
-
-func noRoleWithError(v string, role coalesce.Role, err error) (string, coalesce.Role, error) {
-	if err != nil {
-		role = 0
-	}
-	return v, role, err
-}
-
-func errorUnlessRan(e *coalesce.PanicError, ran bool) error {
-	if ran {
-		panic(e)
-	}
-	return e
-}
-
-func exitAsError(_, flight context.Context, fn function) (val string, err error) {
-	ended := make(chan struct{})
-	returned := false
-	go func() {
-		defer close(ended)
-		val, err = fn(flight)
-		returned = true
-	}()
-	<-ended
-	if !returned {
-		err = coalesce.ErrGoexit
-	}
-	return val, err
-}
-
-func refuseNil(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
-	if fn == nil {
-		return "", 0, errWrong
-	}
-	return m.Group.Do(ctx, key, fn)
-}
-
-func ignoreEnd(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
-	if ctx.Err() != nil {
-		ctx = context.WithoutCancel(ctx)
-	}
-	return m.Group.Do(ctx, key, fn)
-}
-
-func returnCause(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
-	val, role, err := m.Group.Do(ctx, key, fn)
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return val, role, err
-}
-
-func keepCallers(m *mutant, ctx context.Context, key string, fn function) (string, coalesce.Role, error) {
-	return m.Group.Do(context.WithoutCancel(ctx), key, fn)
-}
-
-func forgetFirst(m *mutant, ctx context.Context, keys ...string) error {
-	return m.Group.Forget(ctx, keys[:min(len(keys), 1)]...)
 }
 
 const (
@@ -239,6 +186,32 @@ var caught = []struct {
 	{"the end of a forgotten flight leaves the new one in place", merging, []string{"ends forget newer flights"}},
 	{"Forget forgets each of several keys", merging, []string{"Forget takes one key", "Forget does nothing"}},
 	{"Forget of one key leaves the others alone", merging, []string{"Forget forgets all"}},
+
+	{"a batch runs its function once for all keys in their order", merging, []string{"batches call for each key", "batches sort their keys", "batches repeat keys", "batches follow nothing"}},
+	{"a batch of no keys runs nothing", merging, []string{"batches run without keys"}},
+	{"a key that a batch's function has no result for gets ErrNoResult", merging, []string{"batches leave out what has failed", "batches have a zero for no result"}},
+	{"an error of a batch's function is every key's", merging, []string{"a batch's error is the call's", "values beside a batch's error", "batches leave out what has failed"}},
+	{"a BatchError fails its keys alone", merging, []string{"BatchErrors fail all keys", "values beside a batch's error"}},
+	{"a panic of a batch's function reaches its caller as a PanicError with the original stack", merging, []string{"batches' panics are errors", "batches' panics have no stack"}},
+	{"Goexit in a batch's function exits the caller's goroutine", merging, []string{"batches survive Goexit"}},
+	{"a batch whose context has ended before the call runs nothing", merging, []string{"batches run with an ended context"}},
+	{"a batch's function sees the values of its caller's context", merging, []string{"batches have no values"}},
+	{"a batch follows the keys that others run and runs its function for the others", merging, []string{"batches lead everything", "batches follow nothing"}},
+	{"a batch's function does not wait for keys that the batch follows", merging, []string{"batches return when all are there"}},
+	{"single calls and batches follow a batch's keys", merging, []string{"batches follow nothing", "batches lead everything"}},
+	{"another function's error or panic is its key's alone", merging, []string{"followed panics are the batch's"}},
+	{"keys of abandoned flights are led by a batch that followed", merging, []string{"batches do not take over"}},
+	{"a batch's key that is abandoned is led by another and the rest is not", merging, []string{"batches hand out cancellations"}},
+	{"after Forget of a batch's key a new flight starts and the others are followed", merging, []string{"batches forget each other", "Forget does nothing"}},
+	{"a batch that leaves returns at once and leaves its keys to those who follow", merging, []string{"batches cannot leave", "a batch's end is everyone's"}},
+	{"a batch's function is cancelled when nobody waits for any of its keys", merging, []string{"batches are never cancelled", "a batch's end is everyone's"}},
+	{"a key of a batch that nobody waits for is not joined", merging, []string{"batches cannot leave"}},
+
+	{"batches on several replicas share their keys' executions", overAFleet, []string{"batches of other replicas are alone", "batches follow nothing"}},
+	{"each key's error reaches the batches of other replicas", overAFleet, []string{"other replicas' batches lose errors", "BatchErrors fail all keys"}},
+	{"a batch's panic is ErrRemotePanic for each of its keys on other replicas", overAFleet, []string{"other replicas' batches lose errors"}},
+	{"a batch that leaves hurts nobody on other replicas", overAFleet, []string{"a batch's end is everyone's", "batches cannot leave"}},
+	{"batches on several replicas share their keys' executions", overANetwork, []string{"batches of other replicas are alone"}},
 
 	{"overlapping callers in the fleet share one execution", overAFleet, []string{"each replica is alone", "followers are all local", "everyone leads"}},
 	{"a call after the end of a fleet's flight starts a new one", overAFleet, []string{"caches"}},

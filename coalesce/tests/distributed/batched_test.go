@@ -21,7 +21,7 @@ type batches struct {
 	mu      sync.Mutex
 	release chan struct{} // closed: nobody is kept
 	kept    int
-	largest int   // number of scripts that were sent together
+	largest int   // number of keys whose scripts were sent together
 	first   []any // a command that goes before the first of them
 }
 
@@ -49,7 +49,11 @@ func (b *batches) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 			return next(ctx, cmds)
 		}
 		b.mu.Lock()
-		b.largest = max(b.largest, len(cmds))
+		n := 0
+		for _, cmd := range cmds {
+			n += callersKeys(cmd)
+		}
+		b.largest = max(b.largest, n)
 		if b.first != nil {
 			cmds = append([]redis.Cmder{redis.NewCmd(ctx, b.first...)}, cmds...)
 			b.first = nil

@@ -76,7 +76,7 @@ func (f *fleet[V]) fails(cmd redis.Cmder) bool {
 
 func (f *fleet[V]) count(cmd redis.Cmder) {
 	if cmd.Err() == nil && scriptOf(cmd) == "join" {
-		f.joins.Add(1)
+		f.joins.Add(int64(callersKeys(cmd)))
 	}
 }
 

@@ -111,23 +111,38 @@ func scriptOf(cmd redis.Cmder) string {
 	return scriptNames()[source]
 }
 
+// callersKeys returns how many callers' keys a script is for.
+func callersKeys(cmd redis.Cmder) int {
+	keys, args := cmd.Args()[2].(int), cmd.Args()[3:]
+	if each, many := args[keys].(int); many {
+		return keys / each
+	}
+	return 1
+}
+
 // luaDir is where the scripts are.
 const luaDir = "../../internal/protocol/lua"
 
-// scriptNames has the name of each script by its source and by its SHA.
+// scriptNames has the name of each step by its script's source and SHA, and by those of the
+// script that takes the step for many keys.
 var scriptNames = sync.OnceValue(func() map[string]string {
 	names := map[string]string{}
 	files, err := os.ReadDir(luaDir)
 	if err != nil {
 		panic(err)
 	}
+	sources := map[string]string{}
 	for _, file := range files {
 		source, err := os.ReadFile(luaDir + "/" + file.Name())
 		if err != nil {
 			panic(err)
 		}
-		name := strings.TrimSuffix(file.Name(), ".lua")
-		names[string(source)], names[redis.NewScript(string(source)).Hash()] = name, name
+		sources[strings.TrimSuffix(file.Name(), ".lua")] = string(source)
+	}
+	for name, source := range sources {
+		for _, source := range []string{source, strings.Replace(sources["many"], "--[[step]]\n", source, 1)} {
+			names[source], names[redis.NewScript(source).Hash()] = name, name
+		}
 	}
 	return names
 })

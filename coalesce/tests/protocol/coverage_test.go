@@ -56,6 +56,10 @@ var (
 
 // instrumented returns a script that notes what each operand of its conditions is.
 func instrumented(step, source string, operands map[string]bool) string {
+	if strings.HasPrefix(source, "-- many:") { // around a step, which situations of its own cover
+		inner, own, _ := strings.Cut(source, manyBegins)
+		return note + inner + manyBegins + strings.TrimPrefix(instrumented("many", own, operands), note)
+	}
 	lines := strings.Split(source, "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(strings.TrimSpace(line), "--") {
@@ -69,6 +73,9 @@ func instrumented(step, source string, operands map[string]bool) string {
 	}
 	return note + strings.Join(lines, "\n")
 }
+
+// manyBegins is where many.lua goes on after the step.
+const manyBegins = "local keys_each, args_each"
 
 // noted has each operand of an expression noted. A literal can only be what it is.
 func noted(where, expression string, operands map[string]bool) string {

@@ -54,7 +54,7 @@ type call struct {
 }
 
 func situations() (all []situation) {
-	for _, some := range [][]situation{joins, deaths, keeps, peeks, renews, finishes, lateFinishes, abandons, leaves, forgets, unshared, pieces, probes} {
+	for _, some := range [][]situation{joins, deaths, keeps, peeks, renews, finishes, lateFinishes, abandons, leaves, forgets, unshared, pieces, probes, manies} {
 		all = append(all, some...)
 	}
 	return all
@@ -169,28 +169,32 @@ func join(change func(*protocol.JoinRequest)) func(*stage) call {
 			change(&r)
 		}
 		return call{r, func() string {
-			reply, err := protocol.ParseJoin(s.Do(context.Background(), r.Command()))
-			if err != nil {
-				return "error: " + err.Error()
-			}
-			switch reply.Answer {
-			case protocol.Leads:
-				return fmt.Sprintf("Leads %+v", reply.Lead)
-			case protocol.Follows:
-				f := reply.Follow
-				return fmt.Sprintf("Follows {Flight:%s TTL:%s Now:%d Trace:%s}", f.Flight, lifetime(f.TTL), f.Now, f.Trace)
-			case protocol.TakesKept:
-				return fmt.Sprintf("TakesKept {Outcome:%s Age:%s Trace:%s}", reply.Kept.Outcome, lifetime(reply.Kept.Age), reply.Kept.Trace)
-			case protocol.RunsAlone:
-				return fmt.Sprintf("RunsAlone {Why:%s}", reply.Why)
-			case protocol.IsPoisoned:
-				return fmt.Sprintf("IsPoisoned {Poisoned:%d}", reply.Poisoned)
-			case protocol.IsOver:
-				return "IsOver"
-			}
-			return fmt.Sprintf("%+v", reply)
+			return joinReply(s.Do(context.Background(), r.Command()))
 		}}
 	}
+}
+
+func joinReply(raw any, err error) string {
+	reply, err := protocol.ParseJoin(raw, err)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	switch reply.Answer {
+	case protocol.Leads:
+		return fmt.Sprintf("Leads %+v", reply.Lead)
+	case protocol.Follows:
+		f := reply.Follow
+		return fmt.Sprintf("Follows {Flight:%s TTL:%s Now:%d Trace:%s}", f.Flight, lifetime(f.TTL), f.Now, f.Trace)
+	case protocol.TakesKept:
+		return fmt.Sprintf("TakesKept {Outcome:%s Age:%s Trace:%s}", reply.Kept.Outcome, lifetime(reply.Kept.Age), reply.Kept.Trace)
+	case protocol.RunsAlone:
+		return fmt.Sprintf("RunsAlone {Why:%s}", reply.Why)
+	case protocol.IsPoisoned:
+		return fmt.Sprintf("IsPoisoned {Poisoned:%d}", reply.Poisoned)
+	case protocol.IsOver:
+		return "IsOver"
+	}
+	return fmt.Sprintf("%+v", reply)
 }
 
 // plainJoin asks for the lease, and nothing else.
@@ -243,15 +247,18 @@ func finish(change func(*stage, *protocol.FinishRequest)) func(*stage) call {
 			change(s, &r)
 		}
 		return call{r, func() string {
-			reply, err := s.Do(context.Background(), r.Command())
-			if err != nil {
-				return "error: " + err.Error()
-			}
-			return map[protocol.FinishReply]string{
-				protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld", protocol.FinishWanted: "FinishWanted",
-			}[protocol.ParseFinish(reply)]
+			return finishReply(s.Do(context.Background(), r.Command()))
 		}}
 	}
+}
+
+func finishReply(reply any, err error) string {
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return map[protocol.FinishReply]string{
+		protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld", protocol.FinishWanted: "FinishWanted",
+	}[protocol.ParseFinish(reply)]
 }
 
 func plainFinish(s *stage) call { return finish(nil)(s) }

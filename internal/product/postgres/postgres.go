@@ -87,6 +87,42 @@ func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) 
 	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w", id, classify(err))
 }
 
+const selectProducts = `SELECT id, name, price, COALESCE(description, '') FROM products WHERE id = ANY($1)`
+
+// Products is Product for many ids with one statement. It returns those that there are, in
+// any order.
+func (s *Store) Products(ctx context.Context, ids []int32) ([]product.Product, error) {
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.counters.Failed(false)
+		}
+		return nil, fmt.Errorf("fleetcall: taking a database connection: %w", err)
+	}
+	defer conn.Release()
+	if err := product.Hold(ctx, s.config.Delay); err != nil {
+		return nil, err
+	}
+	s.counters.Sent(ctx)
+	rows, err := conn.Query(ctx, selectProducts, pgx.QueryExecModeSimpleProtocol, ids)
+	if err == nil {
+		found := make([]product.Product, 0, len(ids))
+		var p product.Product
+		_, err = pgx.ForEachRow(rows, []any{&p.ID, &p.Name, &p.Price, &p.Description}, func() error {
+			found = append(found, p)
+			return nil
+		})
+		if err == nil {
+			return found, nil
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	s.counters.Failed(true)
+	return nil, fmt.Errorf("fleetcall: reading %d products: %w", len(ids), classify(err))
+}
+
 func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	waiting, cancel := context.WithTimeout(ctx, s.config.Wait)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -123,6 +124,53 @@ func (s *Store) Product(ctx context.Context, id int32) (product.Product, error) 
 	}
 	s.counters.Failed(true)
 	return product.Product{}, fmt.Errorf("fleetcall: reading product %d: %w: %w", id, product.ErrUnavailable, err)
+}
+
+// Products is Product for many ids with one statement. It returns those that there are, in
+// any order.
+func (s *Store) Products(ctx context.Context, ids []int32) ([]product.Product, error) {
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.counters.Failed(false)
+		}
+		return nil, fmt.Errorf("fleetcall: taking a database connection: %w", err)
+	}
+	defer s.release(conn)
+	if err := product.Hold(ctx, s.config.Delay); err != nil {
+		return nil, err
+	}
+	s.counters.Sent(ctx)
+	found, err := readAll(ctx, conn, ids)
+	switch {
+	case err == nil:
+		return found, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	s.counters.Failed(true)
+	return nil, fmt.Errorf("fleetcall: reading %d products: %w: %w", len(ids), product.ErrUnavailable, err)
+}
+
+// readAll passes the ids as a list in JSON, because SQLite has no arrays.
+func readAll(ctx context.Context, conn *sql.Conn, ids []int32) (found []product.Product, err error) {
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := conn.QueryContext(ctx, `SELECT id, name, price, description FROM products WHERE id IN (SELECT value FROM json_each(?))`, string(list))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var p product.Product
+		if err := rows.Scan(&p.ID, &p.Name, &p.Price, &p.Description); err != nil {
+			return nil, err
+		}
+		found = append(found, p)
+	}
+	return found, rows.Err()
 }
 
 // acquire waits for a slot before it asks the pool for a connection, because the pool

@@ -230,7 +230,7 @@ func (w *worker) safelyMany(ctx context.Context, keys []string, b *batch) (resul
 			results, err = nil, panicked
 		}
 	}()
-	return askMany(ctx, w.group, keys, b.run)
+	return w.group.DoMany(ctx, keys, b.run)
 }
 
 // context returns the context of a call, and when it ends, as a record says it.

@@ -70,7 +70,7 @@ func (g *brokenGroup) Do(ctx context.Context, key string, fn func(context.Contex
 
 // DoMany is broken by Mix alone.
 func (g *brokenGroup) DoMany(ctx context.Context, keys []string, fn manyFunc) (map[string]coalesce.Result[string], error) {
-	results, err := askMany(ctx, g.Group, keys, fn)
+	results, err := g.Group.DoMany(ctx, keys, fn)
 	if g.broken == Mix && len(results) > 1 {
 		first := slices.Min(slices.Collect(maps.Keys(results)))
 		for key := range results {

@@ -4,6 +4,7 @@ package storerig
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 // Store is a store of products, as the packages postgres and sqlite have one.
 type Store interface {
 	Product(ctx context.Context, id int32) (product.Product, error)
+	Products(ctx context.Context, ids []int32) ([]product.Product, error)
 	Ping(ctx context.Context) error
 	Check(ctx context.Context) error
 	Stats() product.Stats
@@ -34,6 +36,7 @@ func Exercise(t *testing.T, start func(t *testing.T) Database) {
 	for name, test := range map[string]func(*testing.T, Database){
 		"every product is as in the catalogue and counted": everyProductIsAsInTheCatalogue,
 		"an unknown product is not found and no error":     anUnknownProductIsNotFound,
+		"many products are one query":                      manyProductsAreOneQuery,
 		"a full pool is busy after the wait":               aFullPoolIsBusyAfterTheWait,
 		"a database without the table refuses":             aDatabaseWithoutTheTableRefuses,
 		"seeding repairs its rows and keeps others":        seedingRepairsItsRowsAndKeepsOthers,
@@ -74,6 +77,40 @@ func anUnknownProductIsNotFound(t *testing.T, db Database) {
 	}
 	if st := s.Stats(); st.Queries != 1 || st.Errors != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+func manyProductsAreOneQuery(t *testing.T, db Database) {
+	s := db.Open(product.PoolConfig{Min: 1, Max: 1, Wait: time.Minute})
+	sent := 0
+	ctx := product.OnQuery(t.Context(), func() { sent++ })
+	ids := []int32{1001, 7, 2147483647}
+	for _, p := range product.Catalogue()[100:300] {
+		ids = append(ids, p.ID)
+	}
+	got, err := s.Products(ctx, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b product.Product) int { return int(a.ID - b.ID) })
+	want := append([]product.Product{product.Catalogue()[6]}, product.Catalogue()[100:300]...)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %d products, want %d", len(got), len(want))
+	}
+	if st := s.Stats(); st.Queries != 1 || st.Errors != 0 || sent != 1 {
+		t.Errorf("the hook was called %d times: %+v", sent, st)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Products(gone, ids); !errors.Is(err, context.Canceled) {
+		t.Errorf("for a caller that has gone: %v", err)
+	}
+	db.Exec(`ALTER TABLE products RENAME TO others`)
+	if _, err := s.Products(t.Context(), ids); err == nil || !strings.Contains(err.Error(), "203 products") {
+		t.Errorf("without the table: %v", err)
+	}
+	if st := s.Stats(); st.Errors != 1 {
+		t.Errorf("after a query that failed: %+v", st)
 	}
 }
 

@@ -21,6 +21,16 @@ type Product struct {
 
 func queryProduct(context.Context, string) (Product, error) { return Product{"Keyboard", 49}, nil }
 
+func queryProducts(_ context.Context, ids []string) (map[string]Product, error) {
+	found := map[string]Product{}
+	for _, id := range ids {
+		if id != "5000" {
+			found[id] = Product{"Keyboard", 49}
+		}
+	}
+	return found, nil
+}
+
 func updateProduct(context.Context, string, float64) error { return nil }
 
 var (
