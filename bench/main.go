@@ -76,6 +76,7 @@ var parts = []struct {
 	{name: "large", measure: measureLarge},
 	{name: "lone", measure: measureLone},
 	{name: "keys", measure: measureKeys},
+	{name: "batch", measure: measureBatch},
 	{name: "growth", measure: measureGrowth},
 	{name: "trouble", measure: measureTrouble},
 	{name: "program", measure: measureProgram},
@@ -85,6 +86,7 @@ var parts = []struct {
 // options are the command line's.
 type options struct {
 	binary, docs, only, profile string
+	pings                       string
 	quick, json                 bool
 	replicas                    int
 }
@@ -93,10 +95,11 @@ func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/fleetcall", "path of the program, as make build makes it")
 	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and its plots into this directory")
-	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, growth, trouble, program, scale")
+	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, batch, growth, trouble, program, scale")
 	flag.IntVar(&o.replicas, "replicas", 20, "the size of the fleet of -only scale")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the only part to this file")
 	flag.BoolVar(&o.quick, "quick", false, "short rounds: to see that it works, not for figures")
+	flag.StringVar(&o.pings, "pings", "", "only send PINGs to the Redis at this address, and answer each line of the standard input with the longest since, in ns")
 	flag.BoolVar(&o.json, "json", false, "print the only part's findings as JSON")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -109,6 +112,9 @@ func main() {
 // such as the runtime's memory of a hundred thousand goroutines, slows what is
 // measured after it.
 func run(o options) error {
+	if o.pings != "" {
+		return ping(o.pings, os.Stdin, os.Stdout)
+	}
 	names, err := o.parts()
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -55,8 +56,8 @@ const (
 	DefaultMaxBatch = 1000
 )
 
-// CollectFor makes a Loader wait so long for more calls after the first. Without it, that
-// is DefaultMoment.
+// CollectFor makes a Loader wait so long for more calls after the first; moment has to be
+// over zero. Without it, that is DefaultMoment.
 func CollectFor(moment time.Duration) LoaderOption {
 	return func(s *loaderSettings) error {
 		if moment <= 0 {
@@ -77,7 +78,7 @@ func CollectUntilFlush() LoaderOption {
 }
 
 // MaxBatch bounds the keys of one batch, which is called for when it is full, whatever the
-// moment. Without it, that is DefaultMaxBatch.
+// moment; keys has to be at least 1. Without it, that is DefaultMaxBatch.
 func MaxBatch(keys int) LoaderOption {
 	return func(s *loaderSettings) error {
 		if keys < 1 {
@@ -90,7 +91,9 @@ func MaxBatch(keys int) LoaderOption {
 
 // NewLoader returns a Loader for one request, whose context is ctx: when it ends, all
 // callers leave. fn is what DoMany is called with. Without options, a Loader collects for
-// DefaultMoment.
+// DefaultMoment. NewLoader refuses a nil group, function or option, and options that make no
+// sense, with an error that says what to do. Of CollectFor and CollectUntilFlush, the later
+// one holds.
 func NewLoader[V any](ctx context.Context, group Group[V], fn func(ctx context.Context, keys []string) (map[string]V, error), opts ...LoaderOption) (*Loader[V], error) {
 	if group == nil || fn == nil {
 		return nil, errors.New("fleetcall: NewLoader needs a Group and a function")
@@ -202,8 +205,8 @@ func (b *loading[V]) call(l *Loader[V]) {
 				b.results = failAll[V](b.keys, ErrGoexit)
 			case *PanicError:
 				b.panicked = value
-			default:
-				panic(value) // of a Group that breaks its promise
+			default: // of a hook; this goroutine has no caller who could recover it
+				b.panicked = &PanicError{Value: value, Stack: debug.Stack()}
 			}
 		}
 		close(b.done)

@@ -220,3 +220,26 @@ func TestLoaderRefusesWhatMakesNoSense(t *testing.T) {
 		t.Error("a Loader without a Group")
 	}
 }
+
+// hooked is a Group with a hook that panics.
+type hooked struct{ coalesce.Group[string] }
+
+func (hooked) DoMany(context.Context, []string, func(context.Context, []string) (map[string]string, error)) (map[string]coalesce.Result[string], error) {
+	panic("hook")
+}
+
+// TestLoaderHandsOnAPanicBesideTheFunction has it reach the callers, who can recover it: on the
+// Loader's own goroutine it would end the program.
+func TestLoaderHandsOnAPanicBesideTheFunction(t *testing.T) {
+	l, err := coalesce.NewLoader(t.Context(), coalesce.Group[string](hooked{}), new(loaded).read)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if panicked, ok := recover().(*coalesce.PanicError); !ok || panicked.Value != "hook" {
+			t.Errorf("panic %v", panicked)
+		}
+	}()
+	_, _, _ = l.Do(t.Context(), "a")
+	t.Error("no panic")
+}

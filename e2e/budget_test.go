@@ -157,6 +157,7 @@ func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
 	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{quickQuery, "COALESCE_LEASE_TTL=3m"}})
 	m := startMonitor(t, redis)
 
+	runFlight(t, m, f, pg, 2) // it brings the scripts along
 	cold := runFlight(t, m, f, pg, 1)
 	// The leader sends join and finish. Each of two followers sends join, subscribe and
 	// peek.

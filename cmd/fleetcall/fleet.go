@@ -20,6 +20,16 @@ type fleetCmd struct {
 	RedisURL    string `name:"redis-url" env:"REDIS_URL" help:"Redis; empty: an embedded one."`
 }
 
+// environment is what the replicas have beside the environment. The embedded Redis takes a
+// script for many keys a hundred times as long as a real one, and is not to be taken for one
+// that does not answer.
+func (c *fleetCmd) environment() []string {
+	if c.RedisURL != "" || os.Getenv("COALESCE_REDIS_TIMEOUT") != "" || os.Getenv("COALESCE_LEASE_TTL") != "" {
+		return nil
+	}
+	return []string{"COALESCE_REDIS_TIMEOUT=1s"}
+}
+
 // Run runs the fleet until ctx ends.
 func (c *fleetCmd) Run(ctx context.Context) error {
 	f, err := fleet.Start(ctx, fleet.Config{
@@ -29,6 +39,7 @@ func (c *fleetCmd) Run(ctx context.Context) error {
 		DatabaseURL: c.DatabaseURL,
 		RedisURL:    c.RedisURL,
 		Balancer:    c.Balancer,
+		Env:         c.environment(),
 		Logs:        os.Stderr,
 		Report:      reportFleet,
 	})

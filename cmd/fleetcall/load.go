@@ -26,7 +26,7 @@ type loadCmd struct {
 	Server      string `arg:"" optional:"" name:"server" placeholder:"URL" help:"Base URL of the server, instead of --url."`
 	URL         string `name:"url" env:"LOAD_URL" default:"http://localhost:8000" help:"Base URL of the server."`
 	Endpoint    string `env:"LOAD_ENDPOINT" enum:"normal,coalesced" default:"coalesced" help:"Endpoint to ask: normal or coalesced."`
-	IDs         string `name:"ids" aliases:"id" env:"LOAD_IDS" default:"1" placeholder:"1-100,7" help:"Product ids and ranges of them, asked in turn."`
+	IDs         string `name:"ids" aliases:"id" env:"LOAD_IDS" default:"1" placeholder:"IDS" help:"Product ids and ranges of them, as in 1-100,7, asked in turn; by default 1."`
 	Batch       int    `env:"LOAD_BATCH" placeholder:"N" help:"Ask for N products, 1 to 200, in each request."`
 	Requests    int    `short:"n" env:"LOAD_REQUESTS" default:"1000" help:"How many requests to send."`
 	Concurrency int    `short:"c" env:"LOAD_CONCURRENCY" default:"100" help:"How many to have under way at once."`

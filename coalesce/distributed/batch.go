@@ -24,10 +24,10 @@ import (
 // outcome. When a leader dies, the leases of its flights run out about the same time, and
 // each call notices it by itself. A call that is about to join again waits for the others:
 //
-//	leases of a, b run out, b's 5 ms later
+//	leases of a, b run out, b's 5 ms later; that of c has another leader, which lives
 //	call of a: peek → gone, opens a wave
-//	call of b: is due within the wave's patience: looks at once → runs for 5 ms more, and is waited for
-//	call of c: looks at once → runs for 2 s more: another leader, or one that lives; is not waited for
+//	call of b: has heard nothing of its leader for so long that it is due soon: is waited for
+//	call of c: has heard of its leader: is not waited for
 //	call of b: peek → gone, joins the wave: it is complete, and leaves
 type batch[V any] struct {
 	g  *Group[V]
@@ -42,12 +42,12 @@ type batch[V any] struct {
 type part[V any] struct {
 	b     *batch[V]
 	c     *call[V]
-	index int           // of its key among those of DoMany
-	look  chan struct{} // capacity one: it is to look what became of the flight that it follows
+	index int // of its key among those of DoMany
 
 	// Guarded by b.mu.
 	wave    *wave[V] // that waits for it, because its join may yet lead; nil: none
 	due     time.Time
+	own     bool // it awaits the finish of this replica's own flight, which a codec may hold up
 	awaited bool // the open wave waits for it
 }
 
@@ -58,6 +58,7 @@ type wave[V any] struct {
 	leads   []*part[V] // for which the function is to run
 	awaited int        // calls that may come before the wave leaves
 	early   bool       // it must not leave yet, though it waits for none
+	falls   bool       // a call that falls back opened it: it waits for no finish
 	pending int        // joins that may yet lead, and one until all have been sent
 	timer   *time.Timer
 	limit   time.Time // calls that are due later are not awaited
@@ -77,6 +78,8 @@ const (
 	// many flights is told in as many messages.
 	lingers = 5 * time.Millisecond
 	// patienceShare is what part of the lease TTL a wave waits at most for calls that are due.
+	// A leader that lives is heard of at each third, so that its followers are never due as
+	// soon as that.
 	patienceShare = 3
 )
 
@@ -86,7 +89,7 @@ func (g *Group[V]) newBatch(fn func(context.Context, []string) (map[string]V, er
 
 // add makes a call that has not begun a part of the batch.
 func (b *batch[V]) add(c *call[V], index int) {
-	c.batch = &part[V]{b: b, c: c, index: index, look: make(chan struct{}, 1)}
+	c.batch = &part[V]{b: b, c: c, index: index}
 }
 
 // begin has calls that are of the batch join together.
@@ -98,12 +101,27 @@ func (b *batch[V]) begin(calls []*call[V]) {
 	for _, c := range calls {
 		c.batch.wave = w
 	}
-	for _, c := range calls {
+	defer func() { b.send(w) }()
+	each(calls, func(c *call[V]) {
 		if next, ok := c.step(starting[V]{}).(joining[V]); ok {
 			w.joins = append(w.joins, joins[V]{c.batch, next})
 		}
+	})
+}
+
+// each calls do for all of them, though a hook or a log handler ends the goroutine for one:
+// then the others have their turn while that exits.
+func each[T any](all []T, do func(T)) {
+	next := 0
+	defer func() {
+		if next < len(all) {
+			each(all[next:], do)
+		}
+	}()
+	for next < len(all) {
+		next++
+		do(all[next-1])
 	}
-	b.send(w)
 }
 
 // join has the call join with others that do so now. It is told by its next state.
@@ -111,7 +129,8 @@ func (p *part[V]) join(how joining[V]) {
 	b := p.b
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w := b.gather()
+	b.settle(p) // what it was told leads to another join: nobody waits for that
+	w := b.gather(false)
 	w.joins = append(w.joins, joins[V]{p, how})
 	p.wave = w
 	w.pending++
@@ -128,13 +147,14 @@ func (p *part[V]) ready() {
 		b.settle(p)
 		return
 	}
-	w := b.gather()
+	w := b.gather(true)
 	w.leads = append(w.leads, p)
 	b.came(p)
 }
 
-// comes says that the call follows a flight, of whose end it will know when it is due.
-func (p *part[V]) comes(due time.Time) {
+// comes says that the call follows a flight, of whose end it will know when it is due, or
+// awaits the finish of its replica's own.
+func (p *part[V]) comes(due time.Time, own bool) {
 	if p == nil {
 		return
 	}
@@ -142,12 +162,12 @@ func (p *part[V]) comes(due time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.settle(p)
-	p.due = due
+	p.due, p.own = due, own
 	b.coming[p] = struct{}{}
 	if b.open == nil {
 		return
 	}
-	switch soon := !due.After(b.open.limit); {
+	switch soon := b.open.awaits(p); {
 	case soon && !p.awaited:
 		p.awaited = true
 		b.open.awaited++
@@ -156,15 +176,6 @@ func (p *part[V]) comes(due time.Time) {
 		b.open.awaited--
 		b.mayLeave()
 	}
-}
-
-// looks returns a channel that receives when the call is to look what became of the flight
-// that it follows.
-func (p *part[V]) looks() <-chan struct{} {
-	if p == nil {
-		return nil
-	}
-	return p.look
 }
 
 // settle says that the call's join leads to no call of the function now.
@@ -208,23 +219,23 @@ func (b *batch[V]) answered(w *wave[V]) {
 	b.g.fleet.workers.Run(func() { run.run(leads) })
 }
 
-// gather returns the wave that gathers calls. It wants b.mu held.
-func (b *batch[V]) gather() *wave[V] {
+// awaits says whether the wave waits for a call that may come.
+func (w *wave[V]) awaits(p *part[V]) bool {
+	return !p.due.After(w.limit) && !(p.own && w.falls)
+}
+
+// gather returns the wave that gathers calls, for one that joins or falls back. It wants
+// b.mu held.
+func (b *batch[V]) gather(falls bool) *wave[V] {
 	if b.open != nil {
 		return b.open
 	}
 	now := time.Now()
-	w := &wave[V]{pending: 1, limit: now.Add(b.g.set.leaseTTL / patienceShare), early: true}
+	w := &wave[V]{pending: 1, limit: now.Add(b.g.set.leaseTTL / patienceShare), early: true, falls: falls}
 	b.open = w
 	for p := range b.coming {
-		if p.due.After(w.limit) {
-			continue
-		}
-		p.awaited = true
-		w.awaited++
-		select {
-		case p.look <- struct{}{}:
-		default:
+		if p.awaited = w.awaits(p); p.awaited {
+			w.awaited++
 		}
 	}
 	w.timer = time.AfterFunc(lingers, func() { b.lingered(w) })
@@ -281,18 +292,20 @@ func (b *batch[V]) close() {
 // send sends the joins of a wave that gathers no more calls.
 func (b *batch[V]) send(w *wave[V]) {
 	requests := make([]*redislink.Request, 0, len(w.joins))
-	for _, j := range w.joins {
+	defer func() {
+		b.g.fleet.link.SendTogether(requests)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.answered(w)
+	}()
+	each(w.joins, func(j joins[V]) {
 		j.part.c.proceed(beside[V](func() {
 			if a := j.how.request(j.part.c); a != nil {
 				a.sent.Then = func() { b.answer(w, j.part.c, a) }
 				requests = append(requests, a.sent)
 			}
 		}))
-	}
-	b.g.fleet.link.SendTogether(requests)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.answered(w)
+	})
 }
 
 // answer has a join's answer read, by the goroutine that reads those of its wave. A call
@@ -309,6 +322,12 @@ func (b *batch[V]) answer(w *wave[V], c *call[V], a *joined[V]) {
 }
 
 func (b *batch[V]) read(w *wave[V]) {
+	all := false
+	defer func() {
+		if !all { // this goroutine exits
+			b.g.fleet.workers.Run(func() { b.read(w) })
+		}
+	}()
 	for {
 		b.mu.Lock()
 		answers := w.answers
@@ -316,10 +335,11 @@ func (b *batch[V]) read(w *wave[V]) {
 		if len(answers) == 0 {
 			w.answering = false
 			b.mu.Unlock()
+			all = true
 			return
 		}
 		b.mu.Unlock()
-		for _, a := range answers {
+		each(answers, func(a *joined[V]) {
 			switch next := a.c.step(a).(type) {
 			case nil:
 			case leading[V], fallback[V], joining[V]:
@@ -327,6 +347,6 @@ func (b *batch[V]) read(w *wave[V]) {
 			default:
 				b.g.fleet.workers.Run(func() { a.c.proceed(next) })
 			}
-		}
+		})
 	}
 }

@@ -54,8 +54,9 @@ func (r *batchRun[V]) run(parts []*part[V]) {
 	r.returned(calls, outcomes.Run(&r.ctx, keys, fn, func(o outcomes.Outcomes[string, V]) { r.returned(calls, o) }))
 }
 
-// begin returns the calls that are not over when the function is about to run. A call whose
-// callers have left asks Redis whether anybody waits: all such calls do so at a time.
+// begin returns the calls that are not over when the function is about to run. A call to
+// which something has happened asks Redis, or tells it: whether anybody waits, if its callers
+// have left, or that the flight is given up. All such calls do so at a time.
 func (r *batchRun[V]) begin(parts []*part[V]) (calls []*call[V]) {
 	over := make([]bool, len(parts))
 	var asking sync.WaitGroup
@@ -68,7 +69,8 @@ func (r *batchRun[V]) begin(parts []*part[V]) (calls []*call[V]) {
 		case p.c.over.Load(): // perhaps before it had a run to leave
 			e.leaveRun()
 			over[i] = true
-		case p.c.local.Err() != nil:
+		case p.c.local.Err() != nil || e.hasNews():
+			over[i] = true // unless begin comes back and says that it is not
 			asking.Go(func() { over[i] = p.c.begin() })
 		default:
 			over[i] = p.c.begin()
@@ -81,6 +83,27 @@ func (r *batchRun[V]) begin(parts []*part[V]) (calls []*call[V]) {
 		}
 	}
 	return calls
+}
+
+// hasNews says whether something has happened that is still to be decided.
+func (e *execution[V]) hasNews() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.happened != 0
+}
+
+// leaveRun tells the run, if there is one, that the call is over.
+func (e *execution[V]) leaveRun() {
+	e.mu.Lock()
+	run := e.run
+	if e.leftRun {
+		run = nil
+	}
+	e.leftRun = run != nil || e.leftRun
+	e.mu.Unlock()
+	if run != nil {
+		run.leave()
+	}
 }
 
 // leave is called once for each call that has ended.
@@ -96,19 +119,21 @@ func (r *batchRun[V]) returned(calls []*call[V], o outcomes.Outcomes[string, V])
 	r.mu.Lock()
 	r.held = true
 	r.mu.Unlock()
-	for _, c := range calls {
+	defer func() {
+		r.mu.Lock()
+		r.held = false
+		r.encoders++
+		r.mu.Unlock()
+		runtime.Gosched() // the callers' turn, as in Do
+		r.finish()
+	}()
+	each(calls, func(c *call[V]) {
 		c.proceed(beside[V](func() {
 			back := returned[V]{lost: !o.Returned(), ended: ended}
 			back.val, back.err = o.Key(c.key)
 			c.cameBackWith(back)
 		}))
-	}
-	r.mu.Lock()
-	r.held = false
-	r.encoders++
-	r.mu.Unlock()
-	runtime.Gosched() // the callers' turn, as in Do
-	r.finish()
+	})
 }
 
 // finishLater has a call's outcome encoded, and then sent, with those of the others.

@@ -42,6 +42,9 @@ func (s *fetching[V]) run(c *call[V]) state[V] {
 		switch n, _ := replies[i].(int); {
 		case replies[i] == nil:
 			return s.gone(c)
+		case n < 0:
+			g.fleet.garbage.Add(1)
+			return s.useless(c, causeGarbage, fmt.Errorf("a piece has more than %d bytes", len(piece)))
 		case n != len(piece):
 			g.fleet.garbage.Add(1)
 			return s.useless(c, causeGarbage, fmt.Errorf("a piece has %d bytes, not %d", n, len(piece)))
@@ -52,12 +55,17 @@ func (s *fetching[V]) run(c *call[V]) state[V] {
 }
 
 // gone is for an outcome that Redis has dropped since, for want of memory or because this
-// replica was stopped for long.
+// replica was stopped for long. The second time, Redis has no room for the key's outcomes,
+// and the flights to come would end like that, too: a fleet that joined them would run one
+// function after the other.
 func (s *fetching[V]) gone(c *call[V]) state[V] {
 	if s.role == coalesce.Cached {
 		return joining[V]{fresh: true}
 	}
-	c.vanished = s.flight
+	if c.dropped {
+		return fallback[V]{causeTooLarge}
+	}
+	c.dropped, c.vanished = true, s.flight
 	return joining[V]{}
 }
 

@@ -60,6 +60,7 @@ type call[V any] struct {
 	// vanished is the flight that this call followed, and that went away without an
 	// outcome; "": none did.
 	vanished string
+	dropped  bool // Redis had dropped the outcome of a flight that this call followed
 	told     told
 
 	running execution[V]
@@ -254,10 +255,13 @@ func (c *call[V]) complete(r result[V], err error, returned bool) (ended local.E
 	c.running.leaveRun()
 	c.batch.settle()
 	r.trace, r.timeout, r.lost = c.told.trace, c.g.set.flightTimeout, !returned
-	if c.waiter != nil {
-		c.waiter.Close()
-	}
 	if c.told.ended != nil {
+		exits := true
+		defer func() {
+			if exits { // a hook does that: an error, as elsewhere
+				c.close(result[V]{}, coalesce.ErrGoexit, true).Tell()
+			}
+		}()
 		func() {
 			defer func() {
 				if value := recover(); value != nil {
@@ -266,15 +270,24 @@ func (c *call[V]) complete(r result[V], err error, returned bool) (ended local.E
 			}()
 			c.told.ended(c.summary(r, err))
 		}()
+		exits = false
 	}
+	return c.close(r, err, returned), true
+}
+
+// close ends the local flight of a call that is over.
+func (c *call[V]) close(r result[V], err error, returned bool) local.Ended {
 	c.count(r.role, err)
 	c.g.active.Add(-1)
-	f.inflight.leave()
-	ended = c.callers.End(r, err, returned)
+	c.g.fleet.inflight.leave()
+	ended := c.callers.End(r, err, returned)
 	c.running.mu.Lock()
 	c.callers = local.Joined[string, result[V]]{} // it holds the result, and the function's context may be kept
 	c.running.mu.Unlock()
-	return ended, true
+	if c.waiter != nil {
+		c.waiter.Close() // not before: nobody joins any more who had to hear of a Forget
+	}
+	return ended
 }
 
 // summary is what the hooks are told of the call's end.

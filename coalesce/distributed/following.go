@@ -33,11 +33,11 @@ func (s *following[V]) run(c *call[V]) state[V] {
 	defer look.Stop()
 	for atOnce := false; ; {
 		news := w.Take(s.leader)
-		if news.Refused {
-			return s.leave(c).withoutRedis(redislink.ErrUnconfirmed)
-		}
 		if news.Came {
 			return s.receive(c, news.Outcome)
+		}
+		if news.Refused {
+			return s.leave(c).withoutRedis(redislink.ErrUnconfirmed)
 		}
 		now := time.Now()
 		s.heed(c, news, now)
@@ -48,15 +48,13 @@ func (s *following[V]) run(c *call[V]) state[V] {
 			}
 		}
 		atOnce = false
-		c.batch.comes(s.looks.due)
+		c.batch.comes(s.looks.due, false)
 		look.Reset(time.Until(s.looks.next()))
 		select {
 		case <-w.Wake:
 		case <-look.C:
 		case <-f.link.Down(c.names.Channel()):
 			atOnce = true // the key's server may be another by now
-		case <-c.batch.looks():
-			atOnce = true
 		case <-c.local.Done():
 			return s.leave(c).end(result[V]{}, c.local.Err())
 		case <-c.deadline.Done():

@@ -72,16 +72,47 @@ func (g *Group[V]) Forget(ctx context.Context, keys ...string) error {
 // returns an error or nil for each.
 func (g *Group[V]) forgetThere(ctx context.Context, keys []string) []error {
 	f := g.fleet
-	requests := make([]*redislink.Request, len(keys))
-	answered := make(chan struct{}, len(keys))
+	commands, all := make([]protocol.Command, len(keys)), make([]protocol.Names, len(keys))
 	for i, key := range keys {
 		names := protocol.NewNames(g.space, key)
-		command := protocol.ForgetRequest{
+		all[i] = names
+		commands[i] = protocol.ForgetRequest{
 			Names: names, Settings: &g.args, Namespace: f.set.namespace,
 			Notice:  wire.Forget{Group: g.name, Key: key}.Encode(),
 			Message: wire.Outcome{Kind: wire.KindForgotten, Flight: names.Flight()}.Encode(),
 			Publish: f.subs.PublishCommand(),
 		}.Command()
+	}
+	replies, errs := g.sendAll(ctx, commands)
+	var expire []protocol.Command
+	for i, reply := range replies {
+		expire = append(expire, g.expire(all[i], protocol.Forgotten(reply))...)
+	}
+	for some := range slices.Chunk(expire, forgetTogether) {
+		_, _ = g.sendAll(ctx, some) // otherwise they go when MaxAge has passed
+	}
+	return errs
+}
+
+// expire returns what lets the pieces of a large outcome go that MaxAge had kept.
+func (g *Group[V]) expire(names protocol.Names, notice string) []protocol.Command {
+	o, err := wire.Decode(notice)
+	if err != nil {
+		return nil
+	}
+	stored, err := o.Stored()
+	if err != nil || stored.Bytes > g.set.payloadLimit {
+		return nil
+	}
+	return protocol.Expire(names, &g.args, stored.Flight, stored.Pieces())
+}
+
+// sendAll sends commands and waits for all replies.
+func (g *Group[V]) sendAll(ctx context.Context, commands []protocol.Command) ([]any, []error) {
+	f := g.fleet
+	requests := make([]*redislink.Request, len(commands))
+	answered := make(chan struct{}, len(commands))
+	for i, command := range commands {
 		requests[i] = f.link.NewRequest(ctx, command)
 		requests[i].Then = func() { answered <- struct{}{} }
 		f.link.Send(requests[i])
@@ -89,15 +120,15 @@ func (g *Group[V]) forgetThere(ctx context.Context, keys []string) []error {
 	for range requests {
 		<-answered
 	}
-	errs := make([]error, len(keys))
+	replies, errs := make([]any, len(commands)), make([]error, len(commands))
 	for i, r := range requests {
 		func() {
 			defer f.survive()
-			_, errs[i] = r.Reply() // if a hook panics, which is not told of the others then
-			_, errs[i] = f.link.Result(r)
+			replies[i], errs[i] = r.Reply() // if a hook panics, which is not told of the others then
+			replies[i], errs[i] = f.link.Result(r)
 		}()
 	}
-	return errs
+	return replies, errs
 }
 
 func (c *core[V]) forgetHere(key string) {

@@ -7,6 +7,7 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/internal/protocol"
 	"github.com/fleetcall/fleetcall/coalesce/internal/wire"
+	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
 // control hears a message on this Fleet's control channel: another one has forgotten a key
@@ -82,11 +83,13 @@ func (c *call[V]) look() {
 	}
 }
 
-// forget makes the callers to come start a new flight. Those who wait keep this one.
+// forget makes the callers to come start a new flight. Those who wait keep this one. A call
+// that has its outcome is no exception: until its callers are told, others may join it, and
+// MaxAge lets them take what it came to.
 func (c *call[V]) forget() {
 	c.running.mu.Lock()
 	defer c.running.mu.Unlock()
-	if !c.over.Load() {
+	if c.callers != (local.Joined[string, result[V]]{}) {
 		c.callers.Forget()
 	}
 }

@@ -35,14 +35,17 @@ type FollowHook interface {
 	Followed(ctx context.Context, leader Followed)
 }
 
-// CallHook is told of a Do that ended. ctx is its caller's.
+// CallHook is told of a Do that ended, and of each key of a DoMany that did. ctx is its
+// caller's.
 type CallHook interface {
 	Called(ctx context.Context, call Call)
 }
 
 // RunHook is told that a function is about to run. The function gets the context
 // returned; ended is called with its error when it has returned: a
-// *coalesce.PanicError or coalesce.ErrGoexit if it did not.
+// *coalesce.PanicError or coalesce.ErrGoexit if it did not. Of a function that runs for many
+// keys, it is told for each, with the context of that key's flight and that key's error; the
+// function gets the context that was returned for the first.
 type RunHook interface {
 	Run(ctx context.Context, run Run) (fn context.Context, ended func(error))
 }
@@ -63,7 +66,7 @@ type FlightStart struct {
 	Key   string
 }
 
-// Call is a Do that ended.
+// Call is a Do that ended, or what a DoMany was for one of its keys.
 type Call struct {
 	Group  string // the name of its Group
 	Key    string
@@ -101,7 +104,7 @@ type Followed struct {
 	Trace  string // what the FlightHook of the leader returned; visible ASCII, at most 128 bytes, empty when there is none
 }
 
-// Run is one execution of a function.
+// Run is one execution of a function, for one key: that of a batch is one for each.
 type Run struct {
 	Group    string
 	Key      string
@@ -135,7 +138,7 @@ const (
 
 // Command is one script that Redis was sent.
 type Command struct {
-	Step string        // join, peek, renew, finish, abandon, leave, forget or probe; of a piece of a large result, store or fetch
+	Step string        // join, peek, renew, finish, abandon, leave, forget or probe; of a piece of a large result, store, fetch or expire
 	Took time.Duration // until its reply, or until it was given up; from when it was to be sent, a wait for its turn included
 	Kind string        // of its failure, as in FailureKinds; empty when it had a reply
 }

@@ -163,7 +163,7 @@ func (s *joined[V]) keep(c *call[V], reply protocol.Kept) state[V] {
 type awaiting[V any] struct{ own *endedFlight }
 
 func (s awaiting[V]) run(c *call[V]) state[V] {
-	c.batch.comes(time.Now())
+	c.batch.comes(time.Now(), true)
 	wanted, released := c.g.finishing.wait(s.own)
 	select {
 	case wanted <- struct{}{}:

@@ -166,20 +166,6 @@ func (e *execution[V]) of() *batchRun[V] {
 	return e.run
 }
 
-// leaveRun tells the run, if there is one, that the call is over.
-func (e *execution[V]) leaveRun() {
-	e.mu.Lock()
-	run := e.run
-	if e.leftRun {
-		run = nil
-	}
-	e.leftRun = run != nil || e.leftRun
-	e.mu.Unlock()
-	if run != nil {
-		run.leave()
-	}
-}
-
 // functionCtx is the context that the function runs under.
 func (c *call[V]) functionCtx() context.Context {
 	if run := c.running.of(); run != nil {
@@ -377,11 +363,18 @@ func (c *call[V]) returned(r returned[V]) {
 		c.running.mu.Lock()
 		c.running.encoding = ended
 		c.running.mu.Unlock()
+		defer run.finishLater(func() { c.finish(r, ended) }, c)
 		c.endWith(result, r.err, !r.lost)
-		run.finishLater(func() { c.finish(r, ended) }, c)
 		return
 	}
+	exits := true
+	defer func() {
+		if exits { // a hook has ended this goroutine
+			c.finish(r, ended)
+		}
+	}()
 	told, _ := c.complete(result, r.err, !r.lost)
+	exits = false
 	if told.Callers > fewCallers {
 		g.fleet.workers.Run(func() { c.proceed(beside[V](func() { c.finish(r, ended) })) })
 		told.Tell()

@@ -16,8 +16,8 @@ import (
 // other, whatever the order of their keys. A Do follows a key of a batch, and the other way
 // round. A key that is given twice counts once.
 //
-// It costs Redis one round trip to join, and one to finish, for up to 1,024 keys; on a Redis
-// Cluster, for up to as many of each shard. More keys leave in several, which overlap.
+// It costs Redis one round trip to join, and one to finish, for up to 256 keys; on a Redis
+// Cluster, for up to as many of each shard. More keys leave in several, two at a time.
 //
 // The map has a Result for each key, and what it has is what Do would have returned for
 // the key: coalesce.ResultOf says how that comes from what fn returned, and so it is for
@@ -86,7 +86,6 @@ type many[V any] struct {
 // caller is a part in a local flight.
 type caller[V any] struct {
 	key    string
-	index  int
 	joined local.Joined[string, result[V]]
 	call   *call[V] // that it leads; nil: it follows, or the Fleet is closed
 }

@@ -6,7 +6,9 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce/local"
 )
 
-// Stats counts what both tiers did since NewGroup, or since ResetStats.
+// Stats counts what both tiers did since NewGroup, or since ResetStats. Calls for many
+// keys are counted in Distributed alone, as Batches, BatchRuns and BatchKeys; Local has
+// each of their keys as a request.
 type Stats struct {
 	Local       local.Stats
 	Distributed TierStats

@@ -102,5 +102,9 @@ func Replies(reply any, n int) (replies []any, errs []error) {
 
 // manyOf returns the script that takes the step for many keys.
 func manyOf(step *script) *script {
-	return makeScript(step.step, strings.Replace(manySource, "--[[step]]\n", step.source, 1))
+	source := sharedClock.Replace(step.source)
+	return makeScript(step.step, strings.Replace(manySource, "--[[step]]\n", source, 1))
 }
+
+// sharedClock has a step read the clock of many.lua.
+var sharedClock = strings.NewReplacer("redis.call('TIME')", "clock()", "call('TIME')", "clock()")

@@ -28,12 +28,22 @@ func Store(n Names, s *Settings, pieces [][]byte, maxAge time.Duration) []Comman
 
 // Fetch returns the commands that read the pieces of a large outcome of a flight, each
 // into its buffer, which must be as long as the piece. The reply is how many bytes came
-// (an int); nil: there is no such piece. Until it has come, nobody else may use the
+// (an int), -1 if the piece is longer; nil: there is no such piece. Until it has come, nobody else may use the
 // buffer, and never again when there was none.
 func Fetch(n Names, flight string, buffers [][]byte) []Command {
 	all := make([]Command, len(buffers))
 	for i, buffer := range buffers {
 		all[i] = Command{plain: "fetch", bytes: len(buffer), into: buffer, args: []any{"get", n.pieceOf(flight, i)}}
+	}
+	return all
+}
+
+// Expire returns the commands that let so many pieces of a flight's outcome go, which nobody
+// finds any more. Who fetches them now has the hand-off TTL.
+func Expire(n Names, s *Settings, flight string, pieces int) []Command {
+	all := make([]Command, pieces)
+	for i := range all {
+		all[i] = Command{plain: "expire", args: []any{"pexpire", n.pieceOf(flight, i), s.handoffTTL}}
 	}
 	return all
 }

@@ -11,12 +11,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// Command is one step as a command for Redis, or a plain command that moves a piece of a
-// large outcome.
+// Command is one step as a command for Redis, or a plain command for a piece of a large
+// outcome.
 type Command struct {
 	script *script
 	plain  string // the name of a command that runs no script; "": it runs one
@@ -33,7 +34,7 @@ type Doer interface {
 }
 
 // Step returns the name of the step: join, peek, renew, finish, abandon, leave,
-// forget or probe; of a plain command, store or fetch.
+// forget or probe; of a plain command, store, fetch or expire.
 func (c Command) Step() string {
 	if c.plain != "" {
 		return c.plain
@@ -88,7 +89,11 @@ func Reply(cmd redis.Cmder) (any, error) {
 	case *redis.Cmd:
 		return cmd.Result()
 	case *redis.ZeroCopyStringCmd:
-		if err := cmd.Err(); err != redis.Nil {
+		switch err := cmd.Err(); {
+		case err == redis.Nil:
+		case err != nil && strings.HasPrefix(err.Error(), "redis: buffer too small"):
+			return -1, nil
+		default:
 			return cmd.Val(), err
 		}
 	}

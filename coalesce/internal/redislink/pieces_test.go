@@ -107,6 +107,31 @@ func TestPiecesStopWhenNobodyWantsThem(t *testing.T) {
 	}
 }
 
+// TestPiecesThatWaitForTheirTurnStopWhenNobodyWantsThem has the outcomes of others take long,
+// one after the other.
+func TestPiecesThatWaitForTheirTurnStopWhenNobodyWantsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := newLink(t, Config{}, func(trip []*redis.Cmd) { time.Sleep(timeout - time.Second); succeed(trip) })
+		var others sync.WaitGroup
+		for range 50 {
+			others.Go(func() { _, _ = l.DoAll(context.Background(), pieces(2, protocol.PieceBytes), nil) })
+		}
+		synctest.Wait()
+		left, until := errors.New("its time has passed"), time.Now().Add(2*timeout)
+		_, err := l.DoAll(context.Background(), pieces(2, protocol.PieceBytes), func() error {
+			if time.Now().Before(until) {
+				return nil
+			}
+			return left
+		})
+		if late := time.Since(until); err != left || late > timeout {
+			t.Errorf("%v, %v after its time", err, late)
+		}
+		others.Wait()
+		l.Close()
+	})
+}
+
 // TestPiecesTogetherHaveTheTimeOfOneThatMovesAll has each take so long that the sum is too
 // much, over a link that answers.
 func TestPiecesTogetherHaveTheTimeOfOneThatMovesAll(t *testing.T) {
@@ -163,6 +188,30 @@ func TestAPieceThatHasLittleTimeLeftProvesNothing(t *testing.T) {
 			t.Errorf("the server is down: %v", state.Why)
 		}
 		time.Sleep(time.Hour) // what the client still has comes back
+		l.Close()
+	})
+}
+
+// TestPiecesThatWaitForOthersOfAServerThatHangs has more outcomes than may be under way. The
+// server was well, and answers nothing any more: the wait for its other pieces is then part
+// of the time that an outcome has.
+func TestPiecesThatWaitForOthersOfAServerThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		frozen := make(chan struct{})
+		l, _ := newLink(t, Config{}, func(trip []*redis.Cmd) { <-frozen; succeed(trip) })
+		var done sync.WaitGroup
+		const n = 3
+		began, most := time.Now(), Allowed(timeout, n*protocol.PieceBytes)
+		for range 50 {
+			done.Go(func() {
+				_, err := l.DoAll(context.Background(), pieces(n, protocol.PieceBytes), nil)
+				if took := time.Since(began); took > most || !errors.Is(err, coalesce.ErrUnavailable) {
+					t.Errorf("it took %v, and may take %v: %v", took, most, err)
+				}
+			})
+		}
+		done.Wait()
+		close(frozen)
 		l.Close()
 	})
 }

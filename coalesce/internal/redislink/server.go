@@ -12,9 +12,10 @@ const (
 	// own. Those that find none wait, and the next goroutine that is free sends them
 	// together. A batch that takes long gives its room away at its first look.
 	maxInFlight = 2
-	// maxBatch is how many requests are sent together at most: eight commands of many
-	// keys, or, on a Cluster, as many single ones.
-	maxBatch = 8 * maxCombined
+	// maxBatch is how many requests are sent together at most: two commands of many keys,
+	// or, on a Cluster, as many single ones. The last of more would be answered so late
+	// that a busy machine would take it for the timeout.
+	maxBatch = 2 * maxCombined
 	// maxBatchedBytes is the largest outcome, in bytes, that is sent in a batch. A
 	// larger one would hold up the small commands beside it, so it is sent alone, and
 	// needs no room.

@@ -53,7 +53,7 @@ func TestManyRequestsOfOneStepAreFewCommandsInOneRoundTrip(t *testing.T) {
 		}
 	})
 	defer l.Close()
-	all := numbered(l, join, 2*maxCombined+1)
+	all := numbered(l, join, maxCombined+1)
 	together(l, all)
 	for i, r := range all {
 		<-r.answered
@@ -61,7 +61,7 @@ func TestManyRequestsOfOneStepAreFewCommandsInOneRoundTrip(t *testing.T) {
 			t.Fatalf("%d: %v, %v", i, reply, err)
 		}
 	}
-	if trips := fake.sizes(); len(trips) != 1 || fake.sent != 3 {
+	if trips := fake.sizes(); len(trips) != 1 || fake.sent != 2 {
 		t.Errorf("%d commands in round trips of %v keys", fake.sent, trips)
 	}
 }

@@ -53,11 +53,14 @@ var epoch = time.Now().Add(-time.Nanosecond) // no moment is 0
 
 func momentOf(t time.Time) moment { return moment(t.Sub(epoch)) }
 
-// Set sets t to expire at that time, or at once when that has passed. t must not be set,
-// and the list must not be closed.
+// Set sets t to expire at that time, or at once when that has passed, and not when it was
+// to expire before. The list must not be closed.
 func (l *List) Set(t *Timer, owner Owner, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if t.owner != nil {
+		l.remove(t)
+	}
 	t.at, t.owner = momentOf(at), owner
 	prev := l.last
 	for steps := 0; prev != nil && prev.at > t.at; steps++ {

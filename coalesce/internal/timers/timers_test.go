@@ -123,3 +123,31 @@ func TestAStrayTimerIsStoppedAndSetAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestATimerThatIsSetAgainExpiresOnce has timers whose deadlines are moved while they are
+// set, in the list and out of it.
+func TestATimerThatIsSetAgainExpiresOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l List
+		defer l.Close()
+		const n = 100
+		bells := make([]bell, n)
+		due := make([]time.Time, n)
+		for range 3 {
+			for i := range bells {
+				due[i] = time.Now().Add(time.Duration(1+rand.IntN(1000)) * time.Millisecond)
+				l.Set(&bells[i].Timer, &bells[i], due[i])
+			}
+		}
+		if got := len(l.Owners()); got != n {
+			t.Errorf("%d timers are set, not %d", got, n)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		for i := range bells {
+			if rang := bells[i].rang; len(rang) != 1 || !rang[0].Equal(due[i]) {
+				t.Errorf("expired at %v, not at %v", rang, due[i])
+			}
+		}
+	})
+}

@@ -50,6 +50,9 @@ func (o Outcome) Stored() (Stored, error) {
 	return s, nil
 }
 
+// Pieces returns how many pieces there are.
+func (s Stored) Pieces() int { return (s.Bytes + s.PieceBytes - 1) / s.PieceBytes }
+
 // Pieces returns a buffer of a payload's length cut into pieces, which share its memory.
 func Pieces(payload []byte, pieceBytes int) (pieces [][]byte) {
 	for len(payload) > pieceBytes {

@@ -117,8 +117,9 @@ func TestACallerThatNobodyJoinsCostsTwoCommandsAndLeavesNothing(t *testing.T) {
 		}
 	}
 	f.quiet()
-	if n := f.commands(); n["evalsha"] != 20 || len(n) != 1 {
-		t.Errorf("sent %v, want 20 scripts", n)
+	// The end of one flight may leave with that of the next.
+	if n := f.commands(); n["evalsha"] > 20 || n["evalsha"] < 11 || len(n) != 1 {
+		t.Errorf("sent %v, want 20 scripts at the most", n)
 	}
 	if keys := f.client().Keys(context.Background(), "*").Val(); len(keys) != 0 {
 		t.Errorf("left in Redis: %q", keys)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -230,6 +231,7 @@ func TestPiecesThatAreNotWhatTheNoticeSays(t *testing.T) {
 		"whole":            {wire.Pieces(payload, protocol.PieceBytes), foreignNotice(payload, nil), coalesce.RemoteFollower, "", 2},
 		"dropped":          {nil, foreignNotice(payload, nil), coalesce.Leader, "", 2},
 		"cut off":          {[][]byte{payload[:protocol.PieceBytes], payload[:4]}, foreignNotice(payload, nil), coalesce.Fallback, "garbage", 2},
+		"longer":           {[][]byte{payload[:protocol.PieceBytes], payload[:6]}, foreignNotice(payload, nil), coalesce.Fallback, "garbage", 2},
 		"of another codec": {wire.Pieces(payload, protocol.PieceBytes), foreignNotice(payload, func(o *wire.Outcome) { o.Codec = "other" }), coalesce.Fallback, "incompatible", 0},
 		"too large here":   {wire.Pieces(payload, protocol.PieceBytes), foreignNotice(make([]byte, 9<<20), nil), coalesce.Fallback, "too large", 0},
 		"of no kind":       {nil, foreignNotice(payload, func(o *wire.Outcome) { o.Kind = wire.KindTooLarge }), coalesce.Fallback, "garbage", 0},
@@ -269,6 +271,34 @@ func TestPiecesThatAreNotWhatTheNoticeSays(t *testing.T) {
 	}
 }
 
+// TestPiecesThatAreDroppedTwice has Redis drop what two flights have stored, the second of
+// which began when the first had ended: to follow a third would be in vain.
+func TestPiecesThatAreDroppedTwice(t *testing.T) {
+	ctx := context.Background()
+	server := redisrig.Start(t)
+	client := server.Client()
+	ran := &becauseOf{}
+	g := obstacle{fleet: []distributed.Option{distributed.WithHooks(ran)}}.overcome(t, server)[0]
+	payload, own := randomBytes(inlineLimit+1), []byte("own")
+	var follower <-chan answer[[]byte]
+	flights := []string{foreignFlight, strings.Repeat("2", wire.FlightIDLen), strings.Repeat("3", wire.FlightIDLen)}
+	lead := func(i int) {
+		client.Set(ctx, "fleetcall:g:{k}:lease", strings.Replace(foreignHeld(calm), foreignFlight, flights[i], 1), calm)
+	}
+	lead(0)
+	follower = calling(ctx, g, "k", func(context.Context) ([]byte, error) { return own, nil })
+	for i := range 2 {
+		eventually(t, "it follows", func() bool {
+			return leaseOf(client, "g", "k")[0] == '1' && client.PubSubNumSub(ctx, "fleetcall:g:{k}@0").Val()["fleetcall:g:{k}@0"] == 1
+		})
+		lead(i + 1)
+		client.Publish(ctx, "fleetcall:g:{k}@0", foreignNotice(payload, func(o *wire.Outcome) { o.Flight = flights[i] }))
+	}
+	if a := comesBack(t, "the follower", follower); !bytes.Equal(a.val, own) || a.role != coalesce.Fallback || a.err != nil || ran.cause != "too large" {
+		t.Errorf("%d bytes, %v because of %q, %v", len(a.val), a.role, ran.cause, a.err)
+	}
+}
+
 // TestMaxAgeKeepsALargeResult also has its pieces go before it does.
 func TestMaxAgeKeepsALargeResult(t *testing.T) {
 	ctx := context.Background()
@@ -299,9 +329,15 @@ func TestMaxAgeKeepsALargeResult(t *testing.T) {
 	}
 	client.Del(ctx, pieces[1])
 	do(2, coalesce.Leader)
+	client.Del(ctx, pieces[0])
 	do(1, coalesce.Cached)
 	if err := groups[0].Forget(ctx, "k"); err != nil {
 		t.Fatal(err)
+	}
+	for _, piece := range client.Keys(ctx, "fleetcall:g:{k}:result:*").Val() {
+		if ttl := client.PTTL(ctx, piece).Val(); ttl > 2*(calm+calm) {
+			t.Errorf("a forgotten piece lives for %v", ttl)
+		}
 	}
 	do(1, coalesce.Leader)
 }

@@ -144,6 +144,36 @@ func TestAFollowerThatWaitsKeepsTheFunctionGoing(t *testing.T) {
 	}
 }
 
+// TestAFollowerThatWaitsKeepsTheFunctionGoingWithoutItsLease has Redis lose the lease, and the
+// leader's callers leave before a renewal has found that.
+func TestAFollowerThatWaitsKeepsTheFunctionGoingWithoutItsLease(t *testing.T) {
+	t.Parallel()
+	server := redisrig.Start(t)
+	began, asked, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	w := &tap{t: t, server: server, after: func(script string, _ []any, _ any, _ time.Duration) {
+		if script == "abandon" {
+			close(asked)
+		}
+	}}
+	a := wiredGroup[string](w, distributed.WithLeaseTTL(4*calm), distributed.WithFlightTimeout(10*calm))
+	b := wiredGroup[string](&tap{t: t, server: server}, distributed.WithLeaseTTL(4*calm), distributed.WithFlightTimeout(10*calm))
+	leader := callAndLeave(a, func(ctx context.Context) (string, error) {
+		close(began)
+		<-release
+		return "led", ctx.Err()
+	})
+	<-began
+	follower := calling(context.Background(), b.Group, "k", value)
+	waitJoined(t, server, "test", "k")
+	server.Client().Del(context.Background(), "fleetcall:test:{k}:lease")
+	leader.leaves(t)
+	<-asked
+	close(release)
+	if got := comesBack(t, "the follower", follower); got.val != "led" || got.role != coalesce.RemoteFollower || got.err != nil {
+		t.Errorf("the follower has %+v", got)
+	}
+}
+
 // TestALeaderThatCannotAskWhetherAnybodyWaitsGoesOn has its question fail once it has been
 // told that a follower waits.
 func TestALeaderThatCannotAskWhetherAnybodyWaitsGoesOn(t *testing.T) {

@@ -116,6 +116,8 @@ func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
 			g := f.groups[0]
 			tt.call(t, f)
 			eventually(t, "the call has ended", func() bool { return g.Stats().Distributed.ActiveFlights == 0 })
+			// Close does not wait for a server that is down.
+			eventually(t, "the server is up", func() bool { return g.Stats().Distributed.Server == distributed.ServerUp })
 			closing, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			defer cancel()
 			if err := g.Close(closing); err != nil {

@@ -30,7 +30,7 @@ func (*slowTail) DialHook(next redis.DialHook) redis.DialHook { return next }
 func (s *slowTail) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		s.wait(1)
+		s.wait(cmd)
 		return err
 	}
 }
@@ -38,15 +38,19 @@ func (s *slowTail) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 func (s *slowTail) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
-		s.wait(int64(len(cmds)))
+		s.wait(cmds...)
 		return err
 	}
 }
 
-func (s *slowTail) wait(commands int64) {
+func (s *slowTail) wait(cmds ...redis.Cmder) {
 	time.Sleep(s.longer) // every reply's way
 	if s.every > 0 && s.replies.Add(1)%s.every == 0 {
-		s.held.Add(commands)
+		for _, cmd := range cmds {
+			if scriptOf(cmd) != "" {
+				s.held.Add(int64(callersKeys(cmd)))
+			}
+		}
 		time.Sleep(s.hold) // the slow one's
 	}
 }
@@ -70,7 +74,7 @@ func onSlow(t *testing.T, server *redisrig.Server, hook redis.Hook, opts ...dist
 }
 
 // TestASlowTailHurtsNobodyElse holds one reply in a hundred for longer than the Redis
-// timeout. Whose command it is falls back; nobody else does.
+// timeout. Those whose command it is fall back; nobody else does.
 func TestASlowTailHurtsNobodyElse(t *testing.T) {
 	var told toldLog
 	tail := &slowTail{every: 100, hold: 3 * time.Second}
@@ -88,12 +92,12 @@ func TestASlowTailHurtsNobodyElse(t *testing.T) {
 	wg.Wait()
 	st := g.Stats().Distributed
 	if st.Fallbacks == 0 || int64(st.Fallbacks) > tail.held.Load() {
-		t.Errorf("%d of 1,200 callers fell back, and %d commands were held", st.Fallbacks, tail.held.Load())
+		t.Errorf("%d of 1,200 callers fell back, and commands of %d were held", st.Fallbacks, tail.held.Load())
 	}
 	if lines := told.all(); len(lines) != 0 {
 		t.Errorf("the server went %v", lines)
 	}
-	t.Logf("%d fallbacks, %d commands held: %v", st.Fallbacks, tail.held.Load(), st.RedisErrorsBy)
+	t.Logf("%d fallbacks, commands of %d callers held: %v", st.Fallbacks, tail.held.Load(), st.RedisErrorsBy)
 }
 
 // TestACutSubscriptionIsNoStampede cuts the subscriptions of a replica that follows
@@ -189,5 +193,67 @@ func TestARefusedSubscriptionKeepsNoCaller(t *testing.T) {
 		if st := g.Stats().Distributed; st.Server != distributed.ServerUp {
 			t.Errorf("the server is %s: %v", st.Server, st.RedisErrorsBy)
 		}
+	}
+}
+
+// TestAnOutcomeIsTakenThoughTheServerRefusesToSubscribeSince has a follower look while the
+// outcome arrives. When it goes on, the subscription is lost, and refused.
+func TestAnOutcomeIsTakenThoughTheServerRefusesToSubscribeSince(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	server := redisrig.Start(t)
+	admin := server.Client()
+	if err := admin.ACLSetUser(ctx, "app", "on", ">pw", "~*", "&*", "+@all").Err(); err != nil {
+		t.Fatal(err)
+	}
+	looks, goesOn := make(chan struct{}), make(chan struct{})
+	first := true
+	open := func(hook redis.Hook) *replica[string] {
+		client := redis.NewClient(&redis.Options{Addr: server.Addr, Username: "app", Password: "pw"})
+		client.AddHook(hook)
+		g := openCalm[string](t, client, distributed.WithLeaseTTL(4*calm))
+		t.Cleanup(func() {
+			_ = g.Close(ctx)
+			_ = client.Close()
+		})
+		return g
+	}
+	leader := open(&tap{t: t})
+	follower := open(&tap{t: t, after: func(script string, _ []any, _ any, _ time.Duration) {
+		if script == "peek" && first {
+			first = false
+			close(looks)
+			<-goesOn
+		}
+	}})
+	release := make(chan struct{})
+	led := holds(leader, "k", release)
+	follows := calling(ctx, follower.Group, "k", value)
+	<-looks
+	heard := admin.Subscribe(ctx, "fleetcall:test:{k}@0") // after the follower: it has the message then
+	defer heard.Close()
+	if _, err := heard.Receive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(release)
+	comesBack(t, "the leader", led)
+	if _, err := heard.ReceiveMessage(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// Messages of one connection come in order.
+	for _, channel := range controlChannels("fleetcall", admin) {
+		admin.Publish(ctx, channel, "garbage")
+	}
+	eventually(t, "the outcome has arrived", func() bool { return follower.Stats().Distributed.Garbage == 1 })
+	if err := admin.ACLSetUser(ctx, "app", "-subscribe").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := admin.Do(ctx, "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is refused", func() bool { return follower.Stats().Distributed.RedisErrorsBy["subscription"] >= 2 })
+	close(goesOn)
+	if a := comesBack(t, "the follower", follows); a.val != "old" || a.role != coalesce.RemoteFollower || a.err != nil {
+		t.Errorf("the follower: %+v", a)
 	}
 }

@@ -96,10 +96,19 @@ func (w *tap) stops(cmd redis.Cmder) bool {
 	return err != nil
 }
 
+// tell tells of a script, once for each caller's key that it is for.
 func (w *tap) tell(cmd redis.Cmder, took time.Duration) {
 	script := scriptOf(cmd)
-	if reply, ok := cmd.(*redis.Cmd); ok && script != "" && cmd.Err() == nil && w.after != nil {
-		w.after(script, cmd.Args(), reply.Val(), took)
+	reply, ok := cmd.(*redis.Cmd)
+	if !ok || script == "" || cmd.Err() != nil || w.after == nil {
+		return
+	}
+	replies := []any{reply.Val()}
+	if n := callersKeys(cmd); n > 1 {
+		replies = reply.Val().([]any)
+	}
+	for _, reply := range replies {
+		w.after(script, cmd.Args(), reply, took)
 	}
 }
 
@@ -140,12 +149,15 @@ var scriptNames = sync.OnceValue(func() map[string]string {
 		sources[strings.TrimSuffix(file.Name(), ".lua")] = string(source)
 	}
 	for name, source := range sources {
-		for _, source := range []string{source, strings.Replace(sources["many"], "--[[step]]\n", source, 1)} {
+		for _, source := range []string{source, strings.Replace(sources["many"], "--[[step]]\n", sharedClock.Replace(source), 1)} {
 			names[source], names[redis.NewScript(source).Hash()] = name, name
 		}
 	}
 	return names
 })
+
+// sharedClock is what the script for many keys makes of a step's.
+var sharedClock = strings.NewReplacer("redis.call('TIME')", "clock()", "call('TIME')", "clock()")
 
 // lossyConn loses whole messages on a connection that has subscribed.
 type lossyConn struct {

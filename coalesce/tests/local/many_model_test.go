@@ -278,6 +278,8 @@ func (m *manyModel) ended(t *rapid.T, f *manyFlight, panicked bool, o coalesce.R
 	if panicked || o.Err != nil {
 		m.stats.Errors++
 	}
+	// Any of those who join anew may be the first, and leads: its function has been called.
+	slices.SortStableFunc(f.waiting, func(x, y *manyCall) int { return len(y.started) - len(x.started) })
 	for _, c := range f.waiting {
 		m.stats.Waiting--
 		delete(c.flights, f.key)

@@ -80,6 +80,7 @@ var pieces = []situation{
 	{"store/kept", "MaxAge keeps the outcome: its pieces live a lease TTL longer.", held(1), store(maxAge)},
 	{"store/again", "the pieces are there: the reply to the first try was lost.",
 		func(s *stage) { held(1)(s); s.set("result:"+this+":0", "first", time.Minute) }, store(0)},
+	{"expire/kept", "the pieces were kept, and are forgotten now.", func(s *stage) { s.set("result:"+another+":0", "first", time.Hour) }, expire},
 	{"fetch/stored", "the pieces are there.",
 		func(s *stage) {
 			s.set("result:"+another+":0", "first", handoffTTL)
@@ -151,7 +152,7 @@ var abandons = []situation{
 		func(s *stage) { s.forgotten(this, "10001", leaseTTL) }, abandon(false)},
 	{"abandon/forgotten-joined-and-forced", "the key was forgotten, somebody had joined the flight, and it cannot go on.",
 		func(s *stage) { s.forgotten(this, "10001", leaseTTL) }, abandon(true)},
-	{"abandon/vanished", "Redis has lost the lease, which no renewal has found yet.", func(s *stage) { s.counted(this, time.Minute) }, abandon(false)},
+	{"abandon/vanished", "Redis has lost the lease, which no renewal has found yet. Nobody knows who waits for the flight, which goes on for them.", func(s *stage) { s.counted(this, time.Minute) }, abandon(false)},
 	{"abandon/lost", "another flight has the lease. Nobody knows who waits for this one, which goes on for them.",
 		func(s *stage) { s.lease(another, 1); s.attempt(this, time.Minute, " l") }, abandon(false)},
 	{"abandon/before-its-join", "the flight has no lease: it lost it, or its join is yet to come. A mark tells that join that it is too late.", nothing, abandon(false)},

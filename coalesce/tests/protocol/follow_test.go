@@ -123,6 +123,10 @@ var forgets = []situation{
 	{"forget/attempts-have-garbage", "among the attempts stands something that has no time.",
 		func(s *stage) { s.do("HSET", s.real(prefix+":attempts"), "garbage", "garbage") }, forget},
 	{"forget/kept", "an outcome was kept. Nobody finds it any more.", func(s *stage) { s.kept(-time.Minute) }, forget},
+	{"forget/kept-large", "a large outcome was kept. The reply is its notice, so that its pieces can be let go.", func(s *stage) {
+		s.latest("finished", s.at(-time.Minute), "outcome", "\x02\x06 notice", "trace", "")
+	}, forget},
+	{"forget/latest-is-of-a-wrong-type", "a list stands as what was kept.", func(s *stage) { s.wrongType("latest") }, forget},
 	{"forget/lease-is-garbage", "what stands as the lease is too short to have a flight.",
 		func(s *stage) { s.set("lease", "garbage", leaseTTL) }, forget},
 	{"forget/lease-is-of-a-wrong-type", "a list stands as the lease.", func(s *stage) { s.wrongType("lease") }, forget},

@@ -275,6 +275,11 @@ func store(maxAge time.Duration) func(*stage) call {
 	}
 }
 
+// expire lets two pieces of another flight's outcome go.
+func expire(s *stage) call {
+	return s.all(`Expire("another", 2)`, protocol.Expire(s.names, &settings, another, 2))
+}
+
 // fetch reads two pieces of another flight's outcome.
 func fetch(s *stage) call {
 	buffers := [][]byte{make([]byte, 5), make([]byte, 6)}

@@ -50,6 +50,17 @@ var manies = []situation{
 	},
 }
 
+// loadMany has Redis know the script that takes a command's step for many keys.
+func (s *stage) loadMany(c protocol.Command) {
+	s.t.Helper()
+	if c.Shape() == (protocol.Shape{}) {
+		return
+	}
+	many := protocol.Together([]protocol.Command{c, c})
+	s.do("SCRIPT", "LOAD", many.CmdWithSource(context.Background()).Args()[1])
+	s.scripts[many.Cmd(context.Background()).Args()[1].(string)] = "many of " + c.Step()
+}
+
 // leaseOfOther is one that this replica has for the second key.
 func (s *stage) leaseOfOther(mark, count string) {
 	s.t.Helper()

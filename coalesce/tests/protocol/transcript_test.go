@@ -54,11 +54,7 @@ func newStage(t *testing.T) *stage {
 	for _, c := range s.everyCommand() {
 		s.do("SCRIPT", "LOAD", c.CmdWithSource(context.Background()).Args()[1])
 		s.scripts[c.Cmd(context.Background()).Args()[1].(string)] = c.Step()
-		if c.Shape() != (protocol.Shape{}) {
-			many := protocol.Together([]protocol.Command{c, c})
-			s.do("SCRIPT", "LOAD", many.CmdWithSource(context.Background()).Args()[1])
-			s.scripts[many.Cmd(context.Background()).Args()[1].(string)] = "many of " + c.Step()
-		}
+		s.loadMany(c)
 	}
 	return s
 }
@@ -201,7 +197,7 @@ func (s *stage) kept(finished time.Duration) {
 // beginning. Situations differ by whole minutes, so that a slow machine is no
 // difference.
 func (s *stage) stable(text string) string {
-	text = strings.NewReplacer(s.names.Flight(), this, s.other.Flight(), ofOther).Replace(text)
+	text = strings.NewReplacer(s.names.Flight(), this, s.other.Flight(), ofOther, "called from Lua script", "called from script").Replace(text)
 	return clockTime.ReplaceAllStringFunc(text, func(number string) string {
 		n, err := strconv.ParseInt(number, 10, 64)
 		if err != nil {

@@ -19,6 +19,9 @@ import (
 // at once, and most of them for another replica.
 const crowdKeys = 200
 
+// crowdKey is what the names of such keys have in common.
+const crowdKey = "crowd-"
+
 // How the keys of one run of a function for many end, where not all end alike.
 const (
 	someMissing ending = iota + 100 // the function returns nothing for one in three keys
@@ -31,7 +34,7 @@ func randomBatch(r *rand.Rand, prefix string) (keys []string, p plan) {
 	if r.IntN(6) == 0 {
 		first, n := r.IntN(crowdKeys), 40+r.IntN(80)
 		for i := range n {
-			keys = append(keys, fmt.Sprintf("%scrowd-%d", prefix, (first+i)%crowdKeys))
+			keys = append(keys, fmt.Sprint(prefix, crowdKey, (first+i)%crowdKeys))
 		}
 	} else {
 		for range 2 + r.IntN(12) {

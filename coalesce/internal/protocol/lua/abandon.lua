@@ -11,10 +11,10 @@ local mark
 if held then
   mark = string.sub(lease, 1, 1)
 elseif type(attempt) == 'string' then
-  mark = string.match(attempt, '^%d+ ([%dl])')
+  -- Of a flight that has lost its lease nobody knows who waits for it: somebody may.
+  mark = string.match(attempt, '^%d+ (%d)%d%d%d%d') or '1'
 end
--- Of a flight that has lost its lease ('l') nobody knows who waits for it.
-if (mark == '1' or mark == 'l') and ARGV[4] ~= '1' then
+if mark == '1' and ARGV[4] ~= '1' then
   return 0
 end
 -- The mark '-' tells those who peek that the flight is over, and a join or a renewal of it

@@ -42,7 +42,7 @@ if held then
   if #others > 0 then
     local time = redis.call('TIME')
     for i = 1, #others, 2 do
-      if (tonumber(string.match(others[i + 1], '^%d+')) or 0) <= time[1] * 1000 + time[2] / 1000 then
+      if (tonumber((string.match(others[i + 1], '^%d+'))) or 0) <= time[1] * 1000 + time[2] / 1000 then
         redis.call('HDEL', KEYS[2], others[i])
       end
     end

@@ -2,16 +2,17 @@
 -- KEYS  lease, latest, attempts
 -- ARGV  the Fleet that forgets, what stands before and after a Fleet's id in the name of its control channel, notice,
 --       the key's channel, message, PUBLISH or SPUBLISH, how long the attempts are kept (ms)
--- reply 1
+-- reply 1 · what MaxAge had kept, if that is a notice: then its payload is stored, and whoever asks lets it go
 -- Whoever waits for a flight that runs still sees it among the attempts, which say there that it was forgotten.
 -- Its leader hears of it on its Fleet's control channel, the others on the key's. The Fleet that forgets knows.
 local lease = redis.pcall('GET', KEYS[1])
 local ttl = redis.call('PTTL', KEYS[1])
 local attempts = redis.pcall('HGETALL', KEYS[3])
+local kept = redis.pcall('HGET', KEYS[2], 'outcome')
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 local lasts
 if type(lease) == 'string' then
-  lasts = tonumber(string.match(lease, '^%d%d%d%d %d+ %d+ (%d+) %S', 24))
+  lasts = tonumber((string.match(lease, '^%d%d%d%d %d+ %d+ (%d+) %S', 24)))
 end
 if lasts or #attempts > 0 then
   local time = redis.call('TIME')
@@ -47,4 +48,8 @@ if lasts or #attempts > 0 then
   redis.call('PEXPIRE', KEYS[3], ARGV[8])
 end
 redis.call(ARGV[7], ARGV[5], ARGV[6])
+-- The second byte of an outcome is its kind, and 6 is a notice.
+if type(kept) == 'string' and string.byte(kept, 2) == 6 then
+  return kept
+end
 return 1

@@ -92,7 +92,8 @@ end
 local early = 10
 local deaths = 0
 for i = 1, #strikes, 2 do
-  local ends = tonumber(string.match(strikes[i + 1], '^(%d+)[ l]*$'))
+  -- Where nothing matches, some interpreters return nothing: brackets make that nil.
+  local ends = tonumber((string.match(strikes[i + 1], '^(%d+)[ l]*$')))
   if ends and ends <= now / 1000 + early and strikes[i] ~= ARGV[1] then
     deaths = deaths + 1
   end

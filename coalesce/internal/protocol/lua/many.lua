@@ -6,6 +6,13 @@
 -- reply a list of the step's replies; an error in it is that caller's key's alone
 -- What all have in common is sent once: to read arguments is a good part of the costs. The
 -- step keeps neither its keys nor its arguments, so one table of each is enough.
+-- Nothing else happens while it runs: one reading of the clock is everybody's.
+local time
+local function clock()
+  time = time or redis.call('TIME')
+  return time
+end
+
 local function step(KEYS, ARGV)
   --[[step]]
 end
@@ -29,8 +36,10 @@ for i = 1, #KEYS / keys_each do
   key, arg = key + keys_each, arg + differing
   local done, reply = pcall(step, keys, args)
   if not done then
-    -- It is a text, which begins with a code if it is one of Redis' own errors.
-    reply = {err = string.gsub('ERR ' .. reply, '^ERR (%u+ )', '%1')}
+    -- It is a text, which begins with a code if it is one of Redis' own errors. Before 7.0,
+    -- that stands after the line of the script, and after a hyphen.
+    local own = string.gsub(tostring(reply), '^@user_script.-: *%d+: *%-?', '')
+    reply = {err = string.gsub('ERR ' .. own, '^ERR (%u+ )', '%1')}
   end
   replies[i] = reply
 end

@@ -1,0 +1,90 @@
+package distributed_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/coalesce/distributed"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
+)
+
+// slowEnd is a distributed.FlightHook that keeps the first flight that has what its callers get.
+type slowEnd struct{ ended, release chan struct{} }
+
+func (s *slowEnd) Flight(ctx context.Context, _ distributed.FlightStart) (context.Context, string, func(distributed.Flight)) {
+	return ctx, "", func(distributed.Flight) {
+		select {
+		case <-s.ended:
+		default:
+			close(s.ended)
+			<-s.release
+		}
+	}
+}
+
+// TestAForgetIsHeardByAFlightThatIsAboutToEnd has its callers not told yet. MaxAge would let
+// who comes then take what it came to.
+func TestAForgetIsHeardByAFlightThatIsAboutToEnd(t *testing.T) {
+	for _, role := range []coalesce.Role{coalesce.Leader, coalesce.RemoteFollower, coalesce.Fallback} {
+		t.Run(role.String(), func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			server := redisrig.Start(t)
+			hook := &slowEnd{make(chan struct{}), make(chan struct{})}
+			var all []*replica[string]
+			for i := range 2 {
+				client := redis.NewClient(&redis.Options{Addr: server.Addr})
+				opts := []distributed.Option{distributed.WithMaxAge(time.Hour), distributed.WithLeaseTTL(4 * calm), distributed.WithFlightTimeout(10 * calm)}
+				if i == 0 {
+					opts = append(opts, distributed.WithHooks(hook))
+				}
+				g := openCalm[string](t, client, opts...)
+				t.Cleanup(func() { _ = g.Close(ctx); _ = client.Close() })
+				all = append(all, g)
+			}
+			eventually(t, "both are subscribed", func() bool { return len(controlChannels("fleetcall", server.Client())) == 2 })
+			end := make(chan struct{})
+			var others <-chan answer[string]
+			switch role {
+			case coalesce.RemoteFollower:
+				others = holds(all[1], "k", end)
+			case coalesce.Fallback:
+				server.Client().Set(ctx, "fleetcall:test:{k}:lease", "!too large", time.Hour)
+			}
+			first := calling(ctx, all[0].Group, "k", func(context.Context) (string, error) { <-end; return "old", nil })
+			if role == coalesce.RemoteFollower {
+				waitJoined(t, server, "test", "k")
+			}
+			if role != coalesce.Leader {
+				eventually(t, "it is subscribed", func() bool { return subscribers("k", server.Client()) == 1 })
+			}
+			close(end)
+			<-hook.ended
+			if others != nil {
+				comesBack(t, "the leader", others)
+			}
+			if err := all[1].Forget(ctx, "k"); err != nil {
+				t.Fatal(err)
+			}
+			// Messages of one connection come in order.
+			for _, channel := range controlChannels("fleetcall", server.Client()) {
+				server.Client().Publish(ctx, channel, "garbage")
+			}
+			eventually(t, "the Forget has arrived", func() bool { return all[0].Stats().Distributed.Garbage == 1 })
+			waiting := all[0].Stats().Local.Waiting
+			late := calling(ctx, all[0].Group, "k", func(context.Context) (string, error) { return "new", nil })
+			eventually(t, "who comes last has come", func() bool { return all[0].Stats().Local.Waiting != waiting || len(late) == 1 })
+			close(hook.release)
+			if a := comesBack(t, "who called before", first); a.val != "old" || a.role != role || a.err != nil {
+				t.Errorf("who called before: %+v", a)
+			}
+			if a := comesBack(t, "who called after the Forget", late); a.val != "new" || a.err != nil {
+				t.Errorf("who called after the Forget: %+v", a)
+			}
+		})
+	}
+}
