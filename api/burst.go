@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,6 +90,7 @@ const (
 type member struct {
 	Replica  string `json:"replica"`
 	Instance string `json:"instance"`
+	Proxy    bool   `json:"proxy,omitempty"` // it has no products
 }
 
 // plan says how many requests each instance sends.
@@ -117,6 +119,7 @@ func (s *Server) burst(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	members = slices.DeleteFunc(members, func(m member) bool { return m.Proxy })
 	if s.config.WriteTimeout != 0 && s.config.WriteTimeout < burstTimeout+burstWriteMargin {
 		_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(burstTimeout + burstWriteMargin))
 	}
@@ -256,7 +259,7 @@ func (s *Server) runPlan(ctx context.Context, text string, refused func() bool) 
 	// publish in Redis can send a plan.
 	n := max(0, min(requests, maxBurst))
 	switch {
-	case refused():
+	case s.config.Upstream != nil, refused(): // a proxy has no products
 		share.State = shareRefused
 	case n == 0:
 	case !s.sharing.CompareAndSwap(false, true):

@@ -17,7 +17,7 @@ type Readiness string
 
 const (
 	Ready    Readiness = "ready"
-	Starting Readiness = "starting" // the database has not been asked yet
+	Starting Readiness = "starting" // the database has not been asked yet, or the upstream has taken no connection yet
 	Refused  Readiness = "refused"  // the database does not take this replica's queries
 	Stopping Readiness = "stopping" // Drain was called
 )
@@ -29,8 +29,9 @@ type ReadinessResponse struct {
 
 // Health is the body that /health returns.
 type Health struct {
-	Status   string      `json:"status"`   // healthy, degraded (a Redis server is down) or unhealthy (the database is down)
-	Database string      `json:"database"` // connected, disconnected or refused (it does not take this replica's queries)
+	Status   string      `json:"status"`             // healthy, degraded (a Redis server is down) or unhealthy (the database or upstream is down)
+	Database string      `json:"database,omitempty"` // connected, disconnected or refused (it does not take this replica's queries)
+	Upstream string      `json:"upstream,omitempty"` // of a proxy, in place of the database: connected or disconnected
 	Redis    RedisStatus `json:"redis"`
 	Mode     string      `json:"mode"`
 	Replica  string      `json:"replica"`
@@ -42,14 +43,19 @@ func (s *Server) health(c echo.Context) error {
 	redis := make(chan RedisStatus, 1)
 	go func() { redis <- s.config.Redis(ctx) }()
 	err := s.ping(ctx)
-	answer := Health{Status: "healthy", Database: "connected", Redis: <-redis, Mode: s.config.Mode, Replica: s.config.Replica}
+	answer := Health{Status: "healthy", Redis: <-redis, Mode: s.config.Mode, Replica: s.config.Replica}
+	source := &answer.Database
+	if s.config.Upstream != nil {
+		source = &answer.Upstream
+	}
+	*source = "connected"
 	status := http.StatusOK
 	if answer.Redis == RedisDegraded {
 		answer.Status = "degraded"
 	}
 	if err != nil {
-		s.log.DebugContext(contextOf(c), "the database does not answer", "error", err)
-		answer.Status, answer.Database = "unhealthy", "disconnected"
+		s.log.DebugContext(contextOf(c), "the database or upstream does not answer", "error", err)
+		answer.Status, *source = "unhealthy", "disconnected"
 		status = http.StatusServiceUnavailable
 	}
 	if s.config.Readiness() == Refused {
@@ -59,7 +65,7 @@ func (s *Server) health(c echo.Context) error {
 	return c.JSON(status, answer)
 }
 
-// ping checks the connection to the database. Health checks that arrive at the same
+// ping checks the connection to the database or upstream. Health checks that arrive at the same
 // time share one ping: while the pool is full, each ping opens a connection beside the
 // pool, and a ping for each request could use up the connections that the other
 // replicas need.
@@ -69,6 +75,9 @@ func (s *Server) ping(ctx context.Context) error {
 		// ping that hangs for as long as they keep coming.
 		ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 		defer cancel()
+		if s.config.Upstream != nil {
+			return struct{}{}, s.config.Upstream.ping(ctx)
+		}
 		return struct{}{}, s.config.Store.Ping(ctx)
 	})
 	return err

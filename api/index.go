@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,7 @@ type Endpoint struct {
 	Path        string `json:"path"`
 	Description string `json:"description"`
 	Example     string `json:"-"` // the address that the page links to
+	products    bool   // a proxy has none
 }
 
 // Index is the body that / returns to programs.
@@ -39,26 +41,35 @@ type Index struct {
 	Endpoints []Endpoint `json:"endpoints"`
 }
 
+// endpoints returns those that the Server has.
+func (s *Server) endpoints() []Endpoint {
+	all := slices.Clone(endpoints)
+	if s.config.Upstream != nil {
+		all = slices.DeleteFunc(all, func(e Endpoint) bool { return e.products })
+	}
+	return all
+}
+
 var endpoints = []Endpoint{
-	{"GET", "/", "this list", "/"},
-	{"GET", "/health", "database, Redis, mode and replica; 503 without a database", "/health"},
-	{"GET", "/product/normal/{id}", "a product; every request runs its own query", "/product/normal/1"},
-	{"GET", "/product/coalesced/{id}", "a product; requests at the same time share one query", "/product/coalesced/1"},
-	{"GET", "/products", "up to 200 products; one query for those that nobody is fetching; ?ids=1,2,3", "/products?ids=1,2,3"},
-	{"GET", "/stats", "what coalescing saved on this replica; ?scope=fleet: on all", "/stats?scope=fleet"},
-	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", ""},
-	{"GET", "/metrics", "metrics of this replica, for Prometheus; the balancer hides them", "/metrics"},
-	{"GET", "/events", "the whole fleet once a second, as server-sent events", "/events"},
-	{"POST", "/burst", "up to 1,000 requests for one product at once, on all replicas, and what became of each", ""},
-	{"GET", "/assets/{name}", "what the page is made of", "/assets/page.js"},
-	{"GET", "/livez", "200 while the process runs", "/livez"},
-	{"GET", "/readyz", "200 while requests are welcome, 503 while the database refuses and during shutdown", "/readyz"},
-	{"GET", "/docs", "this API, for people", "/docs"},
-	{"GET", "/openapi.json", "this API, as OpenAPI 3.1", "/openapi.json"},
+	{"GET", "/", "this list", "/", false},
+	{"GET", "/health", "database or upstream, Redis, mode and replica; 503 without the former", "/health", false},
+	{"GET", "/product/normal/{id}", "a product; every request runs its own query", "/product/normal/1", true},
+	{"GET", "/product/coalesced/{id}", "a product; requests at the same time share one query", "/product/coalesced/1", true},
+	{"GET", "/products", "up to 200 products; one query for those that nobody is fetching; ?ids=1,2,3", "/products?ids=1,2,3", true},
+	{"GET", "/stats", "what coalescing saved on this replica; ?scope=fleet: on all", "/stats?scope=fleet", false},
+	{"POST", "/stats/reset", "set the statistics of this replica to zero; ?scope=fleet: of all", "", false},
+	{"GET", "/metrics", "metrics of this replica, for Prometheus; the balancer hides them", "/metrics", false},
+	{"GET", "/events", "the whole fleet once a second, as server-sent events", "/events", false},
+	{"POST", "/burst", "up to 1,000 requests for one product at once, on all replicas, and what became of each", "", true},
+	{"GET", "/assets/{name}", "what the page is made of", "/assets/page.js", false},
+	{"GET", "/livez", "200 while the process runs", "/livez", false},
+	{"GET", "/readyz", "200 while requests are welcome, 503 while the database refuses and during shutdown", "/readyz", false},
+	{"GET", "/docs", "this API, for people", "/docs", false},
+	{"GET", "/openapi.json", "this API, as OpenAPI 3.1", "/openapi.json", false},
 }
 
 func (s *Server) index(c echo.Context) error {
-	answer := Index{Name: "fleetcall", Mode: s.config.Mode, Replica: s.config.Replica, Endpoints: endpoints}
+	answer := Index{Name: "fleetcall", Mode: s.config.Mode, Replica: s.config.Replica, Endpoints: s.endpoints()}
 	c.Response().Header().Set(echo.HeaderVary, echo.HeaderAccept)
 	if !prefersHTML(c.Request().Header.Values(echo.HeaderAccept)) {
 		return c.JSONPretty(http.StatusOK, answer, "  ")

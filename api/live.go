@@ -46,7 +46,7 @@ type ReplicaSnapshot struct {
 	Stats    Stats  `json:"stats"`
 	// Latency counts requests since the start or the last reset, by role. The key
 	// "none" is for requests that ended before they had a role, and "normal" for those
-	// of the normal endpoint.
+	// of the normal endpoint, or those that a proxy sent alone.
 	Latency map[string][]LatencyBucket `json:"latency"`
 	HotKeys []HotKey                   `json:"hot_keys"`
 	Leases  *Leases                    `json:"leases,omitempty"` // absent without a distributed tier
@@ -84,11 +84,18 @@ func (s *Server) replicaSnapshot() ReplicaSnapshot {
 	live := ReplicaSnapshot{
 		Instance: s.instance,
 		Stats:    s.Stats(),
-		Latency:  s.latency.byRole(),
 		HotKeys:  []HotKey{},
 	}
-	for _, c := range s.hot.Top(hotPerReplica, time.Now()) {
-		live.HotKeys = append(live.HotKeys, HotKey{keyOf(c.Key), c.Requests})
+	if u := s.config.Upstream; u != nil {
+		live.Latency = u.latency.byRole()
+		for _, c := range u.hot.Top(hotPerReplica, time.Now()) {
+			live.HotKeys = append(live.HotKeys, HotKey{c.Key, c.Requests})
+		}
+	} else {
+		live.Latency = s.latency.byRole()
+		for _, c := range s.hot.Top(hotPerReplica, time.Now()) {
+			live.HotKeys = append(live.HotKeys, HotKey{keyOf(c.Key), c.Requests})
+		}
 	}
 	if s.config.Leases != nil {
 		leases := s.config.Leases()

@@ -63,9 +63,10 @@ func (s *Server) page(c echo.Context, index Index) error {
 	var html bytes.Buffer
 	err := pageTemplate.Execute(&html, struct {
 		Index
+		Upstream    bool // in place of products
 		TokenWanted bool
 		MaxBurst    int
-	}{index, s.config.AdminToken != "", maxBurst})
+	}{index, s.config.Upstream != nil, s.config.AdminToken != "", maxBurst})
 	if err != nil {
 		return fmt.Errorf("fleetcall: rendering the page: %w", err)
 	}

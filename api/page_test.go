@@ -30,6 +30,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
 		"each Redis server is shown with its state":       eachRedisServerIsShownWithItsState,
+		"a proxy's page is live":                          theProxysPageIsLive,
 		"words can be read on what is behind them":        wordsCanBeRead,
 		"the document of the API has its style":           theDocumentHasItsStyle,
 	} {

@@ -127,7 +127,7 @@ func (s *Server) logFailure(c echo.Context, p *Problem, err error) {
 	level := slog.LevelWarn
 	if _, known := errors.AsType[loggedError](err); p == problemInternal && !known {
 		level = slog.LevelError
-	} else if !s.failureLimits.allow(p.Type) {
+	} else if !s.failureLimits.Allow(p.Type) {
 		return
 	}
 	s.log.LogAttrs(contextOf(c), level, "answered with an error", slog.Int("status", p.Status),

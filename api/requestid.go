@@ -27,6 +27,10 @@ type requestContext struct {
 
 type requestIDKey struct{}
 
+// WithRequestID returns a context with the id of a request, for the log lines that are
+// written with it.
+func WithRequestID(ctx context.Context, id string) context.Context { return requestContext{ctx, id} }
+
 // contextOf returns the context under which a request's query runs, and with which its
 // log lines are written.
 func contextOf(c echo.Context) requestContext {

@@ -1,6 +1,7 @@
 // Package api is fleetcall's HTTP interface: two endpoints for products, health checks,
 // statistics, and pages for browsers. docs/openapi.json describes it, and the tests
-// check every response against that document.
+// check every response against that document. A proxy, which has no products, serves the
+// rest of it at an address of its own.
 //
 // The package knows the tiers as a coalesce.Group and the database as a Store. Package
 // main chooses both.
@@ -26,6 +27,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/hot"
 	"github.com/fleetcall/fleetcall/internal/httpheader"
 	"github.com/fleetcall/fleetcall/internal/product"
+	"github.com/fleetcall/fleetcall/internal/ratelimit"
 )
 
 const (
@@ -81,10 +83,15 @@ const (
 	RedisDisabled  RedisStatus = "disabled" // not configured
 )
 
-// Config configures a Server. Group, Store, Mode and Replica are required.
+// Config configures a Server. Mode and Replica are required, and either Group and Store
+// or Upstream.
 type Config struct {
-	Group   coalesce.Group[product.Product]
-	Store   Store
+	Group coalesce.Group[product.Product]
+	Store Store
+	// Upstream counts what a proxy does. Its Server has the endpoints of operation alone:
+	// no products and no bursts.
+	Upstream *Upstream
+
 	Mode    string // off, local or distributed
 	Replica string // the id of this replica
 
@@ -129,8 +136,8 @@ type Server struct {
 	products      encoder
 	started       time.Time
 	draining      atomic.Bool
-	dbDown        atomic.Bool  // what the log said last
-	failureLimits keyedLimiter // of log lines about responses with status 5xx, by problem type
+	dbDown        atomic.Bool     // what the log said last
+	failureLimits ratelimit.Keyed // of log lines about responses with status 5xx, by problem type
 	pings         local.Group[struct{}, struct{}]
 
 	instance  string               // changes with each start of the replica
@@ -149,8 +156,10 @@ type Server struct {
 // of config is missing.
 func New(config Config) (*Server, error) {
 	switch {
-	case config.Group == nil, config.Store == nil:
-		return nil, errors.New("fleetcall: New: Group and Store are required")
+	case config.Upstream == nil && (config.Group == nil || config.Store == nil):
+		return nil, errors.New("fleetcall: New: Group and Store are required, or Upstream")
+	case config.Upstream != nil && (config.Group != nil || config.Store != nil):
+		return nil, errors.New("fleetcall: New: a Server has either Group and Store or Upstream")
 	case config.Mode == "", config.Replica == "":
 		return nil, errors.New("fleetcall: New: Mode and Replica are required")
 	}
@@ -211,9 +220,6 @@ func (s *Server) routes() {
 	get("/livez", s.livez)
 	get("/readyz", s.readyz)
 	get("/health", s.health)
-	get("/product/normal/:id", s.normal)
-	get("/product/coalesced/:id", s.coalesced)
-	get("/products", s.many)
 	get("/stats", s.stats)
 	get("/metrics", s.metrics)
 	get("/events", s.events)
@@ -221,6 +227,12 @@ func (s *Server) routes() {
 	get("/docs", s.docs)
 	get("/openapi.json", s.openAPI)
 	e.POST("/stats/reset", s.reset, s.sameOrigin, s.authorized)
+	if s.config.Upstream != nil {
+		return
+	}
+	get("/product/normal/:id", s.normal)
+	get("/product/coalesced/:id", s.coalesced)
+	get("/products", s.many)
 	e.POST("/burst", s.burst, s.sameOrigin, s.authorized)
 }
 

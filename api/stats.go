@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,20 +20,21 @@ type counts struct {
 
 // Stats is the body that /stats returns, for one replica or summed over the fleet.
 type Stats struct {
-	Scope            string        `json:"scope"`   // replica or fleet
-	Replica          string        `json:"replica"` // that answered the request
-	Mode             string        `json:"mode"`
-	UptimeSeconds    float64       `json:"uptime_seconds"`    // over a fleet, the longest
-	Hits             uint64        `json:"hits"`              // coalesced requests answered without a query of their own
-	Misses           uint64        `json:"misses"`            // queries of the coalesced endpoint
-	Errors           uint64        `json:"errors"`            // coalesced requests that failed
-	ActiveCalls      int64         `json:"active_calls"`      // coalesced requests under way
-	HitRate          string        `json:"hit_rate"`          // hits divided by hits and misses
-	TotalRequests    uint64        `json:"total_requests"`    // of the coalesced endpoint
-	QueriesPrevented uint64        `json:"queries_prevented"` // the same as hits
-	Database         DatabaseStats `json:"database"`
-	Batches          BatchStats    `json:"batches"`
-	Tiers            Tiers         `json:"tiers"`
+	Scope            string         `json:"scope"`   // replica or fleet
+	Replica          string         `json:"replica"` // that answered the request
+	Mode             string         `json:"mode"`
+	UptimeSeconds    float64        `json:"uptime_seconds"`     // over a fleet, the longest
+	Hits             uint64         `json:"hits"`               // coalesced requests answered without a query of their own
+	Misses           uint64         `json:"misses"`             // queries of the coalesced endpoint
+	Errors           uint64         `json:"errors"`             // coalesced requests that failed
+	ActiveCalls      int64          `json:"active_calls"`       // coalesced requests under way
+	HitRate          string         `json:"hit_rate"`           // hits divided by hits and misses
+	TotalRequests    uint64         `json:"total_requests"`     // of the coalesced endpoint
+	QueriesPrevented uint64         `json:"queries_prevented"`  // the same as hits
+	Database         DatabaseStats  `json:"database,omitzero"`  // absent of a proxy
+	Upstream         *UpstreamStats `json:"upstream,omitempty"` // of a proxy alone
+	Batches          BatchStats     `json:"batches"`
+	Tiers            Tiers          `json:"tiers"`
 
 	// The fields below are set only over a fleet.
 
@@ -121,23 +121,36 @@ func hitRate(hits, total uint64) string {
 	return text
 }
 
+// served returns the counts of what this replica serves.
+func (s *Server) served() *counts {
+	if s.config.Upstream != nil {
+		return &s.config.Upstream.counts
+	}
+	return &s.counts
+}
+
 // Stats returns the statistics of this replica. They include every request that has
 // been answered.
 func (s *Server) Stats() Stats {
-	db := s.config.Store.Stats()
+	counts := s.served()
 	st := Stats{
 		Scope:         scopeReplica,
 		Replica:       s.config.Replica,
 		Mode:          s.config.Mode,
 		UptimeSeconds: float64(time.Since(s.started).Milliseconds()) / 1000,
-		Hits:          s.counts.hits.Load(),
-		Misses:        s.counts.misses.Load(),
-		Errors:        s.counts.errors.Load(),
-		ActiveCalls:   s.counts.active.Load(),
-		TotalRequests: s.counts.total.Load(),
-		Database:      DatabaseStats{Queries: db.Queries, Errors: db.Errors, InUse: db.InUse, Idle: db.Idle, Max: db.Max},
+		Hits:          counts.hits.Load(),
+		Misses:        counts.misses.Load(),
+		Errors:        counts.errors.Load(),
+		ActiveCalls:   counts.active.Load(),
+		TotalRequests: counts.total.Load(),
 		Batches:       s.batches.stats(),
 		Tiers:         s.config.Tiers(),
+	}
+	if s.config.Upstream != nil {
+		st.Upstream = s.config.Upstream.stats()
+	} else {
+		db := s.config.Store.Stats()
+		st.Database = DatabaseStats{Queries: db.Queries, Errors: db.Errors, InUse: db.InUse, Idle: db.Idle, Max: db.Max}
 	}
 	if t := st.Tiers.Distributed; t != nil && t.RedisServers == nil {
 		t.RedisServers = []RedisServer{}
@@ -149,12 +162,17 @@ func (s *Server) Stats() Stats {
 // ResetStats sets the counts of this replica to zero. Requests under way still count as
 // active.
 func (s *Server) ResetStats() {
-	s.counts.total.Store(0)
-	s.counts.hits.Store(0)
-	s.counts.misses.Store(0)
-	s.counts.errors.Store(0)
+	counts := s.served()
+	counts.total.Store(0)
+	counts.hits.Store(0)
+	counts.misses.Store(0)
+	counts.errors.Store(0)
 	s.batches.reset()
-	s.config.Store.ResetStats()
+	if s.config.Upstream != nil {
+		s.config.Upstream.reset()
+	} else {
+		s.config.Store.ResetStats()
+	}
 	s.config.ResetTiers()
 	s.latency.reset()
 }
@@ -178,7 +196,7 @@ func (s *Server) Answer(ctx context.Context, question string) ([]byte, error) {
 	case askLive:
 		return json.Marshal(s.replicaSnapshot())
 	case askRollCall:
-		return json.Marshal(member{s.config.Replica, s.instance})
+		return json.Marshal(member{s.config.Replica, s.instance, s.config.Upstream != nil})
 	}
 	return nil, fmt.Errorf("fleetcall: unknown question %q", question)
 }
@@ -252,6 +270,12 @@ func (sum *Stats) add(r Stats) {
 	sum.ActiveCalls += r.ActiveCalls
 	sum.TotalRequests += r.TotalRequests
 	sum.Batches.add(r.Batches)
+	if r.Upstream != nil {
+		if sum.Upstream == nil {
+			sum.Upstream = &UpstreamStats{}
+		}
+		sum.Upstream.add(*r.Upstream)
+	}
 	sum.Database.Queries += r.Database.Queries
 	sum.Database.Errors += r.Database.Errors
 	sum.Database.InUse += r.Database.InUse
@@ -305,73 +329,4 @@ func (sum *DistributedTier) add(t DistributedTier) {
 	sum.Batches += t.Batches
 	sum.BatchRuns += t.BatchRuns
 	sum.BatchKeys += t.BatchKeys
-}
-
-// ResetResponse is the body that POST /stats/reset returns.
-type ResetResponse struct {
-	Message  string   `json:"message"`
-	Scope    string   `json:"scope"`
-	Replicas []string `json:"replicas"`          // those that were reset
-	Missing  *int     `json:"missing,omitempty"` // live replicas that did not answer; over a fleet
-	Refused  []string `json:"refused,omitempty"` // those that refused the order; over a fleet
-	Note     string   `json:"note,omitempty"`
-}
-
-func (s *Server) reset(c echo.Context) error {
-	scope, err := parseScope(c)
-	if err != nil {
-		return err
-	}
-	if scope == scopeReplica {
-		s.ResetStats()
-		return c.JSON(http.StatusOK, ResetResponse{
-			Message: "Statistics of this replica are reset.", Scope: scope, Replicas: []string{s.config.Replica},
-		})
-	}
-	answers, missing, note, err := s.resetAll(c.Request().Context())
-	if err != nil {
-		return err
-	}
-	answer := ResetResponse{Scope: scope, Replicas: []string{}, Note: note}
-	for _, a := range answers {
-		var replica string
-		var other refusal
-		switch {
-		case json.Unmarshal(a, &replica) == nil:
-			answer.Replicas = append(answer.Replicas, replica)
-		case json.Unmarshal(a, &other) == nil && other.Refused != "":
-			answer.Refused = append(answer.Refused, other.Refused)
-			answer.Note = cmp.Or(note, noteRefused)
-		default:
-			missing++
-		}
-	}
-	answer.Missing = &missing
-	answer.Message = fmt.Sprintf("Statistics of %d replicas are reset.", len(answer.Replicas))
-	if len(answer.Replicas) == 1 {
-		answer.Message = "Statistics of 1 replica are reset."
-	}
-	return c.JSON(http.StatusOK, answer)
-}
-
-// resetAll asks who is there, as for a burst, and orders those to reset their statistics.
-func (s *Server) resetAll(ctx context.Context) (answers [][]byte, missing int, note string, err error) {
-	members, absent, note, err := s.callRoll(ctx)
-	if err != nil {
-		return nil, 0, "", err
-	}
-	var to []string
-	for _, m := range members {
-		to = append(to, m.Instance)
-	}
-	raw, err := json.Marshal(to)
-	if err != nil {
-		return nil, 0, "", fmt.Errorf("fleetcall: encoding an order: %w", err)
-	}
-	question, err := s.newOrder(orderReset + string(raw))
-	if err != nil {
-		return nil, 0, "", err
-	}
-	answers, missing, orderNote, err := s.ask(ctx, question, len(members))
-	return answers, absent + missing, cmp.Or(note, orderNote), err
 }

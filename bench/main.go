@@ -80,13 +80,14 @@ var parts = []struct {
 	{name: "growth", measure: measureGrowth},
 	{name: "trouble", measure: measureTrouble},
 	{name: "program", measure: measureProgram},
+	{name: "http", measure: measureHTTP},
 	{name: scalePart, measure: measureScale, apart: true},
 }
 
 // options are the command line's.
 type options struct {
 	binary, docs, only, profile string
-	pings                       string
+	pings, bare                 string
 	quick, json                 bool
 	replicas                    int
 }
@@ -95,11 +96,12 @@ func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/fleetcall", "path of the program, as make build makes it")
 	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and its plots into this directory")
-	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, batch, growth, trouble, program, scale")
+	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, batch, growth, trouble, program, http, scale")
 	flag.IntVar(&o.replicas, "replicas", 20, "the size of the fleet of -only scale")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the only part to this file")
 	flag.BoolVar(&o.quick, "quick", false, "short rounds: to see that it works, not for figures")
 	flag.StringVar(&o.pings, "pings", "", "only send PINGs to the Redis at this address, and answer each line of the standard input with the longest since, in ns")
+	flag.StringVar(&o.bare, "bare", "", "only be a bare reverse proxy for the server at this URL, until the standard input ends")
 	flag.BoolVar(&o.json, "json", false, "print the only part's findings as JSON")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -114,6 +116,9 @@ func main() {
 func run(o options) error {
 	if o.pings != "" {
 		return ping(o.pings, os.Stdin, os.Stdout)
+	}
+	if o.bare != "" {
+		return serveBare(o.bare, os.Stdin, os.Stdout)
 	}
 	names, err := o.parts()
 	if err != nil {

@@ -82,8 +82,11 @@ func (b together) sendJoined(t *testing.T) *load.Result {
 // a function that ends sooner after a follower's join may have ended before it.
 const onItsWay = 500 * time.Millisecond
 
+// telling is a fleet, or whatever else has replicas that tell their statistics.
+type telling interface{ Replicas() []*fleet.Replica }
+
 // sum adds up what it reads of each replica.
-func sum(t *testing.T, f *fleet.Fleet, of func(*fleet.Replica) int) int {
+func sum(t *testing.T, f telling, of func(*fleet.Replica) int) int {
 	t.Helper()
 	n := 0
 	for _, r := range f.Replicas() {
@@ -102,7 +105,7 @@ type flightStats struct {
 }
 
 // waiting returns how many requests wait for the result of a flight.
-func waiting(t *testing.T, f *fleet.Fleet) int {
+func waiting(t *testing.T, f telling) int {
 	t.Helper()
 	return sum(t, f, func(r *fleet.Replica) int {
 		var s flightStats
@@ -112,7 +115,7 @@ func waiting(t *testing.T, f *fleet.Fleet) int {
 }
 
 // flights returns how many flights of the replicas are in the distributed tier.
-func flights(t *testing.T, f *fleet.Fleet) int {
+func flights(t *testing.T, f telling) int {
 	t.Helper()
 	return sum(t, f, func(r *fleet.Replica) int {
 		var s flightStats
@@ -124,7 +127,7 @@ func flights(t *testing.T, f *fleet.Fleet) int {
 var joinsCount = regexp.MustCompile(`(?m)^fleetcall_redis_command_duration_seconds_count\{[^}]*step="join"[^}]*\} (\d+)`)
 
 // joins returns how many joins Redis has answered.
-func joins(t *testing.T, f *fleet.Fleet) int {
+func joins(t *testing.T, f telling) int {
 	t.Helper()
 	return sum(t, f, func(r *fleet.Replica) int {
 		n := 0

@@ -10,6 +10,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/joho/godotenv"
+
+	"github.com/fleetcall/fleetcall/internal/spelling"
 )
 
 // loadEnvironment adds what the file sets and the environment does not. A
@@ -71,7 +73,7 @@ func misspelt(model *kong.Application, environment []string) []string {
 			continue
 		}
 		sentence := fmt.Sprintf("fleetcall: the environment sets %s, which is no setting of fleetcall's and has no effect", name)
-		if near := nearest(name, known); near != "" {
+		if near := spelling.Nearest(name, known); near != "" {
 			sentence += "; did you mean " + near + "?"
 		}
 		sentences = append(sentences, sentence)
@@ -91,38 +93,4 @@ func variables(node *kong.Node) []string {
 		names = append(names, variables(child)...)
 	}
 	return names
-}
-
-// nearest returns the known name that a misspelt one most likely stands for, or "" when
-// none is near.
-func nearest(name string, known []string) string {
-	best, most := "", 4 // edits
-	for _, other := range known {
-		if n := edits(name, other); n < most {
-			best, most = other, n
-		}
-	}
-	return best
-}
-
-// edits returns how many letters have to be put in, left out or replaced to make b of a:
-// their Levenshtein distance.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := before
-			if a[i] != b[j] {
-				replaced++
-			}
-			before = row[j+1]
-			row[j+1] = min(replaced, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -18,13 +18,14 @@ const fallbackPause = 10 * time.Second
 
 var redisFailures = distributed.FailureKinds()
 
-// fallbackLog logs the first of many queries that run without the lease, once for each
+// fallbackLog logs the first of many functions that run without the lease, once for each
 // cause: a line about results that are too large must not hide that Redis is gone.
 type fallbackLog struct {
-	log *slog.Logger
+	log  *slog.Logger
+	runs string // what the functions do: "queries run"
 
 	mu   sync.Mutex
-	last map[string]time.Time // when a query ran without the lease, by cause; guarded by mu
+	last map[string]time.Time // when a function ran without the lease, by cause; guarded by mu
 }
 
 // Run makes fallbackLog a distributed.RunHook.
@@ -37,7 +38,7 @@ func (f *fallbackLog) Run(ctx context.Context, run distributed.Run) (context.Con
 
 func (f *fallbackLog) note(ctx context.Context, run distributed.Run, now time.Time) {
 	if f.news(run.Cause, now) {
-		f.log.WarnContext(ctx, "queries run without the lease, once on each replica", "cause", run.Cause, "key", shortened(run.Key), "flight", run.Flight)
+		f.log.WarnContext(ctx, f.runs+" without the lease, once on each replica", "cause", run.Cause, "key", shortened(run.Key), "flight", run.Flight)
 	}
 }
 

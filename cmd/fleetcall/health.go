@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,13 +17,15 @@ import (
 // healthCmd lets a container without a shell check itself.
 type healthCmd struct {
 	Listen string `name:"listen" env:"LISTEN_ADDR" default:":8000" help:"Address the server of this machine listens on."`
+	Admin  string `name:"admin" env:"ADMIN_ADDR" help:"Address where a proxy of this machine tells of its health; empty: it is no proxy."`
 }
 
 // Run fails when the server does not answer /readyz with status 200.
 func (c *healthCmd) Run(ctx context.Context) error {
-	host, port, err := net.SplitHostPort(c.Listen)
+	address := cmp.Or(c.Admin, c.Listen)
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("fleetcall: listen address %q: %w", c.Listen, err)
+		return fmt.Errorf("fleetcall: listen address %q: %w", address, err)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"

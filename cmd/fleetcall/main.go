@@ -29,6 +29,7 @@ const (
 
 type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Run one replica."`
+	Proxy   proxyCmd   `cmd:"" help:"Run one replica as a proxy for a service of any language."`
 	Fleet   fleetCmd   `cmd:"" help:"Run several replicas on this machine behind a balancer."`
 	Demo    demoCmd    `cmd:"" help:"Run a fleet, load it in every mode, and check the counts."`
 	Load    loadCmd    `cmd:"" help:"Load a running server."`

@@ -45,15 +45,22 @@ func unset(t *testing.T, names ...string) {
 // parse returns the settings that serve has for flags and the environment.
 func parse(t *testing.T, args ...string) *serveCmd {
 	t.Helper()
-	var c cli
-	parser, err := kong.New(&c)
+	c, err := parseCommand(append([]string{"serve"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse(append([]string{"serve"}, args...)); err != nil {
-		t.Fatal(err)
-	}
 	return &c.Serve
+}
+
+// parseCommand returns the settings of all commands for this command line.
+func parseCommand(args ...string) (*cli, error) {
+	var c cli
+	parser, err := kong.New(&c)
+	if err != nil {
+		return nil, err
+	}
+	_, err = parser.Parse(args)
+	return &c, err
 }
 
 func TestDefaultsAreTheContracts(t *testing.T) {

@@ -29,10 +29,10 @@ const noRoute = "none"
 // canceled is the class of a request whose client left before there was a status.
 const canceled = "canceled"
 
-func newMetrics(replica, mode string) *metrics {
+func newMetrics(replica, mode string, kind kind) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		calls:    coalesceprom.NewLocalHook(groupName),
+		calls:    coalesceprom.NewLocalHook(kind.group),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "fleetcall_http_request_duration_seconds",
 			Help:    "How long requests took, by the pattern of their path and the class of their status; canceled: the client left.",
@@ -40,7 +40,7 @@ func newMetrics(replica, mode string) *metrics {
 		}, []string{"route", "code"}),
 	}
 	if mode == modeDistributed {
-		m.calls = coalesceprom.NewHook(groupName)
+		m.calls = coalesceprom.NewHook(kind.group)
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "fleetcall_build_info", Help: "1; the labels say what was built, and with what.",
@@ -55,7 +55,7 @@ func newMetrics(replica, mode string) *metrics {
 	m.registry.MustRegister(m.calls, m.requests, build, info,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	// The first increment of a series that was not there is invisible to rate.
-	for _, route := range []string{"/product/normal/:id", "/product/coalesced/:id", "/products"} {
+	for _, route := range kind.routes {
 		for _, code := range []string{"2xx", "4xx", "5xx", canceled} {
 			m.requests.WithLabelValues(route, code)
 		}

@@ -274,7 +274,7 @@ func TestTheManualHasExactlyTheMetrics(t *testing.T) {
 }
 
 func TestProbesScrapesAndStreamsAreNoRequestsOfClients(t *testing.T) {
-	m := newMetrics("r", modeOff)
+	m := newMetrics("r", modeOff, kind{group: groupName})
 	for _, route := range []string{"/livez", "/readyz", "/health", "/metrics", "/events", "/stats"} {
 		m.requested(api.Request{Route: route, Status: http.StatusOK, Took: time.Hour})
 	}

@@ -193,7 +193,7 @@ func TestFallbacksAreLoggedOnceForAllCalls(t *testing.T) {
 
 func TestFallbacksAreNewsAgainAfterAPause(t *testing.T) {
 	var log output
-	f := &fallbackLog{log: slog.New(slog.NewTextHandler(&log, nil))}
+	f := &fallbackLog{log: slog.New(slog.NewTextHandler(&log, nil)), runs: "queries run"}
 	now := time.Now()
 	hostile := distributed.Run{Role: coalesce.Fallback, Cause: "timeout", Key: "a\nlevel=ERROR " + strings.Repeat("x", 100), Flight: "f"}
 	for _, c := range []struct {
@@ -213,7 +213,7 @@ func TestFallbacksAreNewsAgainAfterAPause(t *testing.T) {
 
 func TestEachCauseOfFallbacksHasAStretchOfItsOwn(t *testing.T) {
 	var log output
-	f := &fallbackLog{log: slog.New(slog.NewTextHandler(&log, nil))}
+	f := &fallbackLog{log: slog.New(slog.NewTextHandler(&log, nil)), runs: "queries run"}
 	now := time.Now()
 	said := func(cause string) bool {
 		before := strings.Count(log.String(), "\n")

@@ -17,11 +17,14 @@ const (
 	minCheckPause, maxCheckPause = 250 * time.Millisecond, 4 * time.Second
 )
 
-// readiness knows whether the database takes this replica's queries. Once it has taken
-// them, the replica stays ready: what happens to the database then happens to all
-// replicas.
+// readiness knows whether the database takes this replica's queries, or the upstream its
+// connections. Once it has taken them, the replica stays ready: what happens to the database
+// then happens to all replicas, and an upstream that is gone is no reason to lose the
+// answers of the others' as well.
 type readiness struct {
-	check   func(context.Context) error // the store's
+	of      string                      // database or upstream
+	own     bool                        // it may be down for this replica alone
+	check   func(context.Context) error // asks it
 	log     *slog.Logger
 	checked chan struct{} // closed after the first check
 
@@ -32,7 +35,13 @@ type readiness struct {
 }
 
 func newReadiness(check func(context.Context) error, log *slog.Logger) *readiness {
-	return &readiness{check: check, log: log, checked: make(chan struct{}), status: api.Starting}
+	return &readiness{of: "database", check: check, log: log, checked: make(chan struct{}), status: api.Starting}
+}
+
+// newUpstreamReadiness is newReadiness for a proxy. Its upstream is often its own, as that
+// of a sidecar is: until it has taken a connection, other replicas are the better choice.
+func newUpstreamReadiness(ping func(context.Context) error, log *slog.Logger) *readiness {
+	return &readiness{of: "upstream", own: true, check: ping, log: log, checked: make(chan struct{}), status: api.Starting}
 }
 
 func (r *readiness) load() api.Readiness {
@@ -52,10 +61,10 @@ func (r *readiness) announce() string {
 	case api.Refused:
 		return "listening, but not ready: the database refuses this replica"
 	}
-	return "listening, but not ready: the database has not answered yet"
+	return "listening, but not ready: the " + r.of + " has not answered yet"
 }
 
-// run asks the database until it takes this replica's queries or ctx ends.
+// run asks until the answer is yes or ctx ends.
 func (r *readiness) run(ctx context.Context) {
 	first := true
 	for pause := minCheckPause; ; pause = min(2*pause, maxCheckPause) {
@@ -97,6 +106,11 @@ func (r *readiness) note(err error) {
 		if err.Error() != r.said {
 			r.said = err.Error()
 			r.log.Error("not ready: the database refuses this replica", "error", err)
+		}
+	case r.own:
+		if err.Error() != r.said {
+			r.said = err.Error()
+			r.log.Warn("the "+r.of+" cannot be reached", "error", err)
 		}
 	case r.status == api.Starting:
 		// It is down for all replicas: this one is as good as any other.

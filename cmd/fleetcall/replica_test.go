@@ -21,11 +21,12 @@ import (
 
 // running is a replica in this process.
 type running struct {
-	url    string
-	log    *output
-	client *http.Client
-	cancel context.CancelFunc
-	done   chan error
+	replica *replica
+	url     string
+	log     *output
+	client  *http.Client
+	cancel  context.CancelFunc
+	done    chan error
 }
 
 // patience is a time that no stall of a busy machine reaches.
@@ -48,6 +49,12 @@ func start(t *testing.T, args ...string) *running {
 func launch(t *testing.T, args ...string) *running {
 	t.Helper()
 	set := parse(t, append([]string{"--listen=127.0.0.1:0", "--query-delay=1ms", "--redis-timeout=1m", "--lease-ttl=1m"}, args...)...)
+	return runs(t, func(ctx context.Context, log *slog.Logger) (*replica, error) { return newReplica(ctx, set, log) })
+}
+
+// runs runs a replica until the test ends.
+func runs(t *testing.T, newReplica func(context.Context, *slog.Logger) (*replica, error)) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{
 		log:    &output{},
@@ -55,10 +62,11 @@ func launch(t *testing.T, args ...string) *running {
 		cancel: cancel,
 		done:   make(chan error, 1),
 	}
-	replica, err := newReplica(ctx, set, slog.New(slog.NewTextHandler(r.log, nil)))
+	replica, err := newReplica(ctx, slog.New(slog.NewTextHandler(r.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.replica = replica
 	r.url = "http://" + replica.listener.Addr().String()
 	go func() { r.done <- replica.run(ctx) }()
 	t.Cleanup(func() {

@@ -5,33 +5,42 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/coalesceprom"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
-	"github.com/fleetcall/fleetcall/internal/product"
 )
 
-// groupName is the name of the one Group that a replica has.
-const groupName = "product"
-
-// group returns the tier of the mode.
-func (r *replica) group() (coalesce.Group[product.Product], error) {
+// groupOf makes the tier of the replica's mode. It returns a function that gives the tier
+// to callers with a flight timeout of their own: all of them share flights.
+func groupOf[V any](r *replica, opts ...distributed.GroupOption) (func(flightTimeout time.Duration) (coalesce.Group[V], error), error) {
 	hooks, err := r.hooks()
 	if err != nil {
 		return nil, err
 	}
 	switch r.mode {
 	case modeDistributed:
-		return r.distributed(hooks)
+		if err := r.openFleet(hooks); err != nil {
+			return nil, err
+		}
+		group, err := distributed.NewGroup[V](r.fleet, r.kind.group, opts...)
+		return func(timeout time.Duration) (coalesce.Group[V], error) {
+			return group.With(distributed.WithFlightTimeout(timeout)), nil
+		}, err
 	case modeLocal:
-		r.local = &local.Group[string, product.Product]{}
-		r.metrics.registry.MustRegister(coalesceprom.NewLocalCollector(groupName, r.local.Totals))
-		return distributed.Observed(withFlightTimeout(local.Tier(r.local), r.set.FlightTimeout), groupName, hooks...)
+		group := &local.Group[string, V]{}
+		r.local = group
+		r.metrics.registry.MustRegister(coalesceprom.NewLocalCollector(r.kind.group, group.Totals))
+		return func(timeout time.Duration) (coalesce.Group[V], error) {
+			return distributed.Observed(withFlightTimeout(local.Tier(group), timeout), r.kind.group, hooks...)
+		}, nil
 	}
-	return distributed.Observed[product.Product](coalesce.Off[product.Product]{}, groupName, hooks...)
+	return func(time.Duration) (coalesce.Group[V], error) {
+		return distributed.Observed[V](coalesce.Off[V]{}, r.kind.group, hooks...)
+	}, nil
 }
 
 // hooks are those of every mode.
@@ -47,8 +56,8 @@ func (r *replica) hooks() ([]distributed.Hook, error) {
 	return hooks, nil
 }
 
-// distributed opens the replica's part in the fleet.
-func (r *replica) distributed(hooks []distributed.Hook) (coalesce.Group[product.Product], error) {
+// openFleet opens the replica's part in the fleet.
+func (r *replica) openFleet(hooks []distributed.Hook) error {
 	r.leases = newLeases(r.set.LeaseTTL)
 	fleet, err := distributed.Open(r.redis,
 		distributed.WithNamespace(r.set.Namespace),
@@ -58,15 +67,15 @@ func (r *replica) distributed(hooks []distributed.Hook) (coalesce.Group[product.
 		distributed.WithFlightTimeout(r.set.FlightTimeout),
 		distributed.WithMaxAge(r.set.MaxAge),
 		distributed.WithLogger(r.plain),
-		distributed.WithHooks(&fallbackLog{log: r.log}, r.leases),
+		distributed.WithHooks(&fallbackLog{log: r.log, runs: r.kind.runs}, r.leases),
 		distributed.WithHooks(hooks...),
 	)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.fleet = fleet
 	r.metrics.registry.MustRegister(coalesceprom.NewCollector(fleet.Totals))
-	return distributed.NewGroup[product.Product](fleet, groupName)
+	return nil
 }
 
 // requested is told of each request.

@@ -98,18 +98,31 @@ func (t *traces) hook() (*coalesceotel.Hook, error) {
 // around makes a span of each request, a child of the client's if that sent a
 // traceparent. Probes, the scraper and streams are left out.
 func (t *traces) around(handler http.Handler) http.Handler {
-	return otelhttp.NewHandler(handler, "request",
+	return otelhttp.NewHandler(handler, "request", append(t.options(), otelhttp.WithFilter(func(r *http.Request) bool {
+		switch r.URL.Path {
+		case "/metrics", "/livez", "/readyz", "/health", "/events":
+			return false
+		}
+		return true
+	}))...)
+}
+
+// aroundAll is around for the clients of a proxy, whose paths are the upstream's.
+func (t *traces) aroundAll(handler http.Handler) http.Handler {
+	return otelhttp.NewHandler(handler, "proxy", t.options()...)
+}
+
+// transport makes a span of each request to the upstream, and hands the trace on to it.
+func (t *traces) transport(next http.RoundTripper) http.RoundTripper {
+	return otelhttp.NewTransport(next, t.options()...)
+}
+
+func (t *traces) options() []otelhttp.Option {
+	return []otelhttp.Option{
 		otelhttp.WithTracerProvider(t.provider),
 		otelhttp.WithMeterProvider(metricnoop.NewMeterProvider()),
 		otelhttp.WithPropagators(propagation.TraceContext{}),
-		otelhttp.WithFilter(func(r *http.Request) bool {
-			switch r.URL.Path {
-			case "/metrics", "/livez", "/readyz", "/health", "/events":
-				return false
-			}
-			return true
-		}),
-	)
+	}
 }
 
 // requested names a request's span after its route, which is known only now.

@@ -3,14 +3,14 @@
 import { Burst } from './burst.js';
 import { Charts } from './charts.js';
 import { watch } from './live.js';
-import { Rates } from './rates.js';
+import { queriesOf, Rates } from './rates.js';
 import { Replicas, showHotKeys, showLeases, showRedisServers } from './tables.js';
 import { count } from './words.js';
 
 const charts = new Charts();
 const rates = new Rates();
 const replicas = new Replicas();
-const burst = new Burst();
+const burst = document.querySelector('#burst') ? new Burst() : undefined; // a proxy has none
 const connection = document.querySelector('#connection');
 const note = document.querySelector('#note');
 let through = '';
@@ -22,7 +22,7 @@ function say(state) {
 }
 
 function showTotals(fleet) {
-  const values = { total_requests: count(fleet.total_requests), queries: count(fleet.database.queries), queries_prevented: count(fleet.queries_prevented), hit_rate: fleet.hit_rate };
+  const values = { total_requests: count(fleet.total_requests), queries: count(queriesOf(fleet)), queries_prevented: count(fleet.queries_prevented), hit_rate: fleet.hit_rate };
   for (const [name, value] of Object.entries(values)) document.querySelector(`[data-total=${name}]`).textContent = value;
 }
 
@@ -38,7 +38,7 @@ watch(
     showRedisServers(snapshot);
     showHotKeys(snapshot);
     showLeases(snapshot);
-    burst.know(snapshot);
+    burst?.know(snapshot);
     const point = rates.next(snapshot, now);
     if (point) charts.add(point);
   },

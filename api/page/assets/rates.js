@@ -60,7 +60,12 @@ function countsOf(replica) {
       if (role === 'normal') normal += bucket.count;
     }
   }
-  return { requests: replica.stats.total_requests + normal, queries: replica.stats.database.queries, prevented: replica.stats.queries_prevented, buckets };
+  return { requests: replica.stats.total_requests + normal, queries: queriesOf(replica.stats), prevented: replica.stats.queries_prevented, buckets };
+}
+
+// queriesOf counts what a replica asked its database, and a proxy its upstream.
+export function queriesOf(stats) {
+  return (stats.database?.queries ?? 0) + (stats.upstream?.requests ?? 0);
 }
 
 // risen is by how much a count rose; one that fell began again at zero.

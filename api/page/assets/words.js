@@ -8,7 +8,7 @@ export const roles = [
   { id: 'remote-follower', name: 'remote follower', many: 'remote followers', says: 'took the result of another replica' },
   { id: 'cached', name: 'cached', many: 'cached', says: 'took a result that had just finished' },
   { id: 'fallback', name: 'fallback', many: 'fallbacks', says: 'ran the query here, because Redis could not be used' },
-  { id: 'normal', name: 'not coalesced', many: 'not coalesced', says: 'a request of the normal endpoint' },
+  { id: 'normal', name: 'not coalesced', many: 'not coalesced', says: 'a request of the normal endpoint, or one that a proxy sent alone' },
   { id: 'none', name: 'no role', many: 'without a role', says: 'ended before it had one' },
 ];
 

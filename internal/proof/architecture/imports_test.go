@@ -68,7 +68,7 @@ var arrows = map[string][]string{
 	"coalesce/internal/pubsub":    {"coalesce/internal/wire"},
 	"coalesce/local":              {"coalesce", "coalesce/internal/detached", "coalesce/internal/errtree", "coalesce/internal/lost", "coalesce/internal/outcomes"},
 	"coalesce/distributed":        {"coalesce", "coalesce/local", "coalesce/internal/..."},
-	"coalesce/coalescehttp":       {"coalesce"},
+	"coalesce/coalescehttp":       {"coalesce", "coalesce/internal/detached"},
 	"coalesce/coalescetest":       {"coalesce", "coalesce/local", "coalesce/internal/detached", "coalesce/internal/errtree", "coalesce/internal/lost", "coalesce/internal/outcomes"},
 	"coalesce/coalesceprom":       {"coalesce", "coalesce/local", "coalesce/distributed"},
 	"coalesce/coalesceotel":       {"coalesce", "coalesce/local", "coalesce/distributed"},

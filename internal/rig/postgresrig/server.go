@@ -127,6 +127,27 @@ func (p *Server) Hold() (release func()) {
 	return sync.OnceFunc(func() { _ = conn.Close(ctx) })
 }
 
+// Held returns the names of the applications whose queries wait until the table is released,
+// one for each query.
+func (p *Server) Held() []string {
+	p.t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, p.URL())
+	if err != nil {
+		p.t.Fatalf("fleetcall: asking postgres what waits: %v", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	rows, err := conn.Query(ctx, "SELECT application_name FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+	if err != nil {
+		p.t.Fatalf("fleetcall: asking postgres what waits: %v", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		p.t.Fatalf("fleetcall: asking postgres what waits: %v", err)
+	}
+	return names
+}
+
 var fromProducts = regexp.MustCompile(`(?i)\bfrom (public\.)?"?products\b`)
 
 // Queries returns the number of statements with FROM products that the server has
