@@ -29,6 +29,7 @@ func TestThePageInABrowser(t *testing.T) {
 		"names in the picture stay apart":                 namesInThePictureStayApart,
 		"it comes back after it was refused":              thePageComesBackAfterItWasRefused,
 		"rates are never negative":                        ratesAreNeverNegative,
+		"what would be saved is shown in mode shadow":     whatWouldBeSavedIsShownInModeShadow,
 		"each Redis server is shown with its state":       eachRedisServerIsShownWithItsState,
 		"a proxy's page is live":                          theProxysPageIsLive,
 		"words can be read on what is behind them":        wordsCanBeRead,

@@ -92,10 +92,11 @@ type Config struct {
 	// no products and no bursts.
 	Upstream *Upstream
 
-	Mode    string // off, local or distributed
+	Mode    string // off, shadow, local or distributed
 	Replica string // the id of this replica
 
 	Tiers      func() Tiers                      // nil: no tier is on
+	Shadow     func() ShadowStats                // nil: the mode is not shadow
 	ResetTiers func()                            // nil: nothing to reset
 	Redis      func(context.Context) RedisStatus // nil: RedisDisabled
 	Readiness  func() Readiness                  // nil: Ready

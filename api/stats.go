@@ -35,6 +35,7 @@ type Stats struct {
 	Upstream         *UpstreamStats `json:"upstream,omitempty"` // of a proxy alone
 	Batches          BatchStats     `json:"batches"`
 	Tiers            Tiers          `json:"tiers"`
+	Shadow           *ShadowStats   `json:"shadow,omitempty"` // in mode shadow
 
 	// The fields below are set only over a fleet.
 
@@ -99,6 +100,9 @@ func (s *Stats) setHitRates() {
 	s.HitRate = hitRate(s.Hits, s.Hits+s.Misses)
 	s.QueriesPrevented = s.Hits
 	s.Batches.setKeysPerQuery()
+	if s.Shadow != nil {
+		s.Shadow.setSaved()
+	}
 	if t := s.Tiers.Local; t != nil {
 		t.HitRate = hitRate(t.Followers, t.Requests)
 	}
@@ -145,6 +149,7 @@ func (s *Server) Stats() Stats {
 		TotalRequests: counts.total.Load(),
 		Batches:       s.batches.stats(),
 		Tiers:         s.config.Tiers(),
+		Shadow:        s.shadow(),
 	}
 	if s.config.Upstream != nil {
 		st.Upstream = s.config.Upstream.stats()
@@ -281,6 +286,12 @@ func (sum *Stats) add(r Stats) {
 	sum.Database.InUse += r.Database.InUse
 	sum.Database.Idle += r.Database.Idle
 	sum.Database.Max += r.Database.Max
+	if r.Shadow != nil {
+		if sum.Shadow == nil {
+			sum.Shadow = &ShadowStats{Hottest: []ShadowKey{}}
+		}
+		sum.Shadow.add(*r.Shadow)
+	}
 	if t := r.Tiers.Local; t != nil {
 		if sum.Tiers.Local == nil {
 			sum.Tiers.Local = &LocalTier{}

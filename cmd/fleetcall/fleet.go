@@ -14,7 +14,7 @@ import (
 type fleetCmd struct {
 	Replicas    int    `env:"FLEET_REPLICAS" default:"3" help:"How many replicas to run."`
 	Listen      string `name:"listen" env:"LISTEN_ADDR" default:":8000" help:"Address of the balancer."`
-	Mode        string `env:"COALESCE_MODE" enum:",off,local,distributed" default:"" help:"off, local or distributed; empty: distributed."`
+	Mode        string `env:"COALESCE_MODE" enum:",off,shadow,local,distributed" default:"" help:"off, shadow, local or distributed; empty: distributed."`
 	Balancer    string `env:"FLEET_BALANCER" enum:"auto,nginx,builtin" default:"auto" help:"auto takes nginx where it is installed, else the built-in one."`
 	DatabaseURL string `name:"database-url" env:"DATABASE_URL" help:"PostgreSQL; empty: an embedded database."`
 	RedisURL    string `name:"redis-url" env:"REDIS_URL" help:"Redis; empty: an embedded one."`

@@ -105,6 +105,9 @@ func (r *replica) close() error {
 	if r.fleet != nil {
 		errs = append(errs, r.closeOnRedis("distributed tier", r.fleet.Close))
 	}
+	if r.shadow != nil {
+		errs = append(errs, r.closeOnRedis("shadow", r.shadow.Close))
+	}
 	if r.rollcall != nil {
 		errs = append(errs, r.closeOnRedis("rollcall", r.rollcall.Close))
 	}

@@ -132,6 +132,7 @@ func (out *loadReport) count(ctx context.Context, target load.Target, before loa
 	switch {
 	case unknown == nil:
 		out.counted = &counted
+		out.Shadow = newWouldSave(counted.Shadow)
 		switch {
 		case out.batch > 0:
 			out.Batches = newBatchImpact(counted.Batches)
@@ -191,6 +192,7 @@ type loadReport struct {
 	Result    *load.Result `json:"result"`
 	Impact    *impact      `json:"impact,omitempty"`
 	Batches   *batchImpact `json:"batches,omitempty"`
+	Shadow    *wouldSave   `json:"would_have_saved,omitempty"` // in mode shadow
 	NotKnown  string       `json:"counts_not_known,omitempty"` // why what the replicas counted is not
 
 	counted  *load.Stats // nil: not known
@@ -260,10 +262,16 @@ func (r loadReport) print(format string) error {
 		b.add("Products a query", fmt.Sprintf("%.1f", r.Batches.KeysPerQuery))
 		boxes = append(boxes, b)
 	}
+	if r.Shadow != nil {
+		boxes = append(boxes, r.Shadow.boxes()...)
+	}
 	for _, b := range boxes {
 		for _, line := range b.lines(min(max(columns(), 24), 48)) {
 			fmt.Println(line)
 		}
+	}
+	if r.Shadow != nil {
+		fmt.Println(wrap(r.Shadow.note(), columns()))
 	}
 	if r.BrokenOff {
 		fmt.Println(wrap("Broken off "+r.ended()+".", columns()))

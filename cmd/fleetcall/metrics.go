@@ -47,7 +47,7 @@ func newMetrics(replica, mode string, kind kind) *metrics {
 		ConstLabels: prometheus.Labels{"version": buildVersion(), "goversion": runtime.Version()},
 	})
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "fleetcall_replica_info", Help: "1; the labels are the replica's id, and how it coalesces: off, local or distributed.",
+		Name: "fleetcall_replica_info", Help: "1; the labels are the replica's id, and how it coalesces: off, shadow, local or distributed.",
 		ConstLabels: prometheus.Labels{"replica": replica, "mode": mode},
 	})
 	build.Set(1)

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetcall/fleetcall/api"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/coalesce/local"
+	"github.com/fleetcall/fleetcall/coalesce/shadow"
 	"github.com/fleetcall/fleetcall/internal/rollcall"
 )
 
@@ -43,6 +44,7 @@ type replica struct {
 	redis     redis.UniversalClient // nil without Redis
 	fleet     *distributed.Fleet    // nil unless the mode is distributed
 	local     localCounts           // nil unless the mode is local
+	shadow    *shadow.Fleet         // nil unless the mode is shadow
 	rollcall  *rollcall.Member      // nil without Redis
 	leases    *leases               // nil without a distributed tier
 	server    *api.Server
@@ -148,6 +150,9 @@ func (r *replica) config() api.Config {
 		config.Share = func(topic string, interval time.Duration, produce func(context.Context) ([]byte, error)) func(context.Context) ([]byte, error) {
 			return r.rollcall.Share(topic, interval, produce).Next
 		}
+	}
+	if r.shadow != nil {
+		config.Shadow = r.shadowStats
 	}
 	if r.traces != nil {
 		config.Around = r.traces.around

@@ -14,7 +14,7 @@ type replicaFlags struct {
 	Listen        string        `name:"listen" env:"LISTEN_ADDR" default:":8000" help:"Address to listen on; port 0 takes a free one."`
 	ReplicaID     string        `name:"replica-id" env:"REPLICA_ID" help:"This replica's name; empty: host name and port."`
 	RedisURL      string        `name:"redis-url" env:"REDIS_URL" help:"redis:// or rediss://; several, comma-separated: Cluster; redis+sentinel://host:port,host:port/master: Sentinel."`
-	Mode          string        `name:"mode" env:"COALESCE_MODE" help:"off, local or distributed; empty: distributed with a Redis, else local."`
+	Mode          string        `name:"mode" env:"COALESCE_MODE" help:"off, shadow, local or distributed; empty: distributed with a Redis, else local."`
 	Namespace     string        `name:"namespace" env:"COALESCE_NAMESPACE" default:"fleetcall" help:"Prefix of every key and channel in Redis."`
 	LeaseTTL      time.Duration `name:"lease-ttl" env:"COALESCE_LEASE_TTL" default:"3s" help:"How long a dead leader delays its followers."`
 	FlightTimeout time.Duration `name:"flight-timeout" env:"COALESCE_FLIGHT_TIMEOUT" default:"30s" help:"How long a shared query, or request to the upstream, may take."`
@@ -31,6 +31,7 @@ type replicaFlags struct {
 
 const (
 	modeOff         = "off"
+	modeShadow      = "shadow"
 	modeLocal       = "local"
 	modeDistributed = "distributed"
 )
@@ -52,8 +53,8 @@ func (f *replicaFlags) check() error {
 	if _, _, err := net.SplitHostPort(f.Listen); err != nil {
 		return fmt.Errorf("--listen (LISTEN_ADDR): %q is not host:port or :port", f.Listen)
 	}
-	if !slices.Contains([]string{"", modeOff, modeLocal, modeDistributed}, f.Mode) {
-		return fmt.Errorf("--mode (COALESCE_MODE): %q is none of off, local, distributed", f.Mode)
+	if !slices.Contains([]string{"", modeOff, modeShadow, modeLocal, modeDistributed}, f.Mode) {
+		return fmt.Errorf("--mode (COALESCE_MODE): %q is none of off, shadow, local, distributed", f.Mode)
 	}
 	if !slices.Contains([]string{"text", "json"}, f.LogFormat) {
 		return fmt.Errorf("--log-format (LOG_FORMAT): %q is neither text nor json", f.LogFormat)

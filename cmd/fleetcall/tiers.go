@@ -30,6 +30,9 @@ func groupOf[V any](r *replica, opts ...distributed.GroupOption) (func(flightTim
 		return func(timeout time.Duration) (coalesce.Group[V], error) {
 			return group.With(distributed.WithFlightTimeout(timeout)), nil
 		}, err
+	case modeShadow:
+		group, err := shadowed[V](r, hooks)
+		return func(time.Duration) (coalesce.Group[V], error) { return group, nil }, err
 	case modeLocal:
 		group := &local.Group[string, V]{}
 		r.local = group
@@ -118,6 +121,9 @@ func (r *replica) resetTiers() {
 	}
 	if r.fleet != nil {
 		r.fleet.ResetStats()
+	}
+	if r.shadow != nil {
+		r.shadow.ResetStats()
 	}
 }
 

@@ -18,7 +18,7 @@ type Config struct {
 	Binary      string // path of fleetcall; empty: the running program's
 	Listen      string // the balancer's address; empty: a free port of 127.0.0.1
 	Replicas    int    // to start with; zero: 3
-	Mode        string // off, local or distributed; empty: distributed
+	Mode        string // off, shadow, local or distributed; empty: distributed
 	DatabaseURL string // empty: an embedded database
 	RedisURL    string // empty: an embedded Redis
 	Balancer    string // BalancerAuto, BalancerNginx or BalancerBuiltin; empty: auto
@@ -65,8 +65,8 @@ func (c *Config) setDefaults() error {
 	if c.Mode == "" {
 		c.Mode = "distributed"
 	}
-	if !slices.Contains([]string{"off", "local", "distributed"}, c.Mode) {
-		return fmt.Errorf("fleetcall: unknown mode %q: it is off, local or distributed", c.Mode)
+	if !slices.Contains([]string{"off", "shadow", "local", "distributed"}, c.Mode) {
+		return fmt.Errorf("fleetcall: unknown mode %q: it is off, shadow, local or distributed", c.Mode)
 	}
 	if c.Balancer == "" {
 		c.Balancer = BalancerAuto

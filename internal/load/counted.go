@@ -21,12 +21,18 @@ import (
 // If the replicas do not know each other (Note says so), the counts are those of one
 // replica. They are known if that replica sent every response.
 func (t Target) Counted(ctx context.Context, before Stats, run *Result) (Stats, error) {
-	after, err := t.fleetStats(ctx, func(after Stats) error {
-		if err := after.complete(); err != nil {
-			return err
-		}
-		return after.matches(before, run)
-	})
+	ask := func() (Stats, error) {
+		return t.fleetStats(ctx, func(after Stats) error {
+			if err := after.complete(); err != nil {
+				return err
+			}
+			return after.matches(before, run)
+		})
+	}
+	after, err := ask()
+	if err == nil {
+		after, err = t.settled(ctx, after, ask)
+	}
 	if err != nil {
 		return Stats{}, err
 	}
@@ -117,6 +123,7 @@ func (s Stats) since(before Stats, run *Result) (Stats, error) {
 	s.Database.Queries -= before.Database.Queries
 	s.Database.Errors -= before.Database.Errors
 	s.Batches = s.Batches.since(before.Batches)
+	s.Shadow = s.Shadow.since(before.Shadow)
 	s.Tiers.Local = s.Tiers.Local.since(before.Tiers.Local)
 	s.Tiers.Distributed = s.Tiers.Distributed.since(before.Tiers.Distributed)
 	s.Replicas = nil

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,8 @@ type Stats struct {
 		Queries int64 `json:"queries"`
 		Errors  int64 `json:"errors"`
 	} `json:"database"`
-	Batches BatchStats `json:"batches"`
+	Batches BatchStats   `json:"batches"`
+	Shadow  *ShadowStats `json:"shadow,omitempty"`
 	Tiers   struct {
 		Local       *TierStats `json:"local,omitempty"`
 		Distributed *TierStats `json:"distributed,omitempty"`
@@ -119,13 +121,12 @@ func (t Target) FleetStatsOf(ctx context.Context, replicas int) (Stats, error) {
 	})
 }
 
+// pause returns how long to wait until the fleet is asked again.
+func (t Target) pause() time.Duration { return cmp.Or(t.retryDelay, defaultRetryDelay) }
+
 // fleetStats asks until enough returns nil, at most maxAttempts times. It returns the
 // last error of enough.
 func (t Target) fleetStats(ctx context.Context, enough func(Stats) error) (Stats, error) {
-	pause := t.retryDelay
-	if pause == 0 {
-		pause = defaultRetryDelay
-	}
 	for try := 1; ; try++ {
 		s := Stats{asked: time.Now()}
 		status, err := t.ask(ctx, http.MethodGet, "/stats?scope=fleet", &s)
@@ -140,7 +141,7 @@ func (t Target) fleetStats(ctx context.Context, enough func(Stats) error) (Stats
 			return s, err
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(t.pause()):
 		case <-ctx.Done():
 			return s, err
 		}

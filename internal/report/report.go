@@ -66,6 +66,7 @@ var (
 
 	page = template.Must(template.New("report").Funcs(template.FuncMap{
 		"ms": milliseconds, "thousands": thousands, "counts": counts, "histogram": histogram, "timeline": timeline, "compare": comparisons,
+		"saved": saved, "first": firstKeys,
 	}).Parse(source))
 )
 

@@ -49,6 +49,11 @@ func sample(text string) *report.Report {
 	fleet := &load.Stats{Scope: text, Replica: text, Mode: text}
 	fleet.Tiers.Local = &load.TierStats{Requests: 101, Leaders: 102, Followers: 103}
 	fleet.Tiers.Distributed = &load.TierStats{Requests: 104, Leaders: 105, Followers: 106, Cached: 107, Fallbacks: 108, Takeovers: 109, LeaseLost: 110, RedisErrors: 111}
+	fleet.Shadow = &load.ShadowStats{
+		Requests: 1000, QuerySeconds: 500, Local: load.ShadowTier{Executions: 400, QuerySeconds: 200},
+		Distributed: &load.ShadowTier{Executions: 100, ExecutionsError: 10, QuerySeconds: 50, SecondsError: 5},
+		Hottest:     []load.ShadowKey{{Key: text, Requests: 600, Local: 200, Distributed: 20}},
+	}
 	odd := result(1)
 	for _, labels := range []map[string]int{odd.Errors, odd.Replicas, odd.Roles} {
 		labels[text] = 1

@@ -4,6 +4,7 @@ import { Burst } from './burst.js';
 import { Charts } from './charts.js';
 import { watch } from './live.js';
 import { queriesOf, Rates } from './rates.js';
+import { showShadow } from './shadow.js';
 import { Replicas, showHotKeys, showLeases, showRedisServers } from './tables.js';
 import { count } from './words.js';
 
@@ -35,6 +36,7 @@ watch(
     note.hidden = !snapshot.fleet.note;
     showTotals(snapshot.fleet);
     replicas.show(snapshot, now);
+    showShadow(snapshot);
     showRedisServers(snapshot);
     showHotKeys(snapshot);
     showLeases(snapshot);

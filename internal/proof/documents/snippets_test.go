@@ -65,6 +65,7 @@ var imports = map[string]string{
 	"redis":        "github.com/redis/go-redis/v9",
 	"pgx":          "github.com/jackc/pgx/v5",
 	"coalesce":     "github.com/fleetcall/fleetcall/coalesce",
+	"shadow":       "github.com/fleetcall/fleetcall/coalesce/shadow",
 	"local":        "github.com/fleetcall/fleetcall/coalesce/local",
 	"distributed":  "github.com/fleetcall/fleetcall/coalesce/distributed",
 	"coalescetest": "github.com/fleetcall/fleetcall/coalesce/coalescetest",
