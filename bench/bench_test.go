@@ -161,7 +161,7 @@ func TestAShortRunWritesThePage(t *testing.T) {
 	for _, want := range []string{
 		"herd of 1,000 on one key", "one SET and one PUBLISH behind x/sync", "lone caller, p50", "different keys, 256 at once",
 		"commands of a flight, hot key | 4 |", "Replicas: one flight", "1 in 1,000 writes held", "One hot product", "prediction's error, all keys",
-		"lone request, p50", "follower after the leader, p99", "A crowd asks for one page",
+		"lone request, p50", "follower at another replica, after the leader, p99", "A crowd asks for one page",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page lacks %q", want)

@@ -8,58 +8,68 @@ import (
 	"time"
 )
 
+const followersOfFlight = 15
+
 // measureFollowers measures how much later than the leader's client those have the answer
 // who share it.
 func measureFollowers(b *bench, s *section, o *origin, r rivals) {
-	flights := 60
+	turns := 60
 	if b.quick {
-		flights = 2
+		turns = 2
 	}
+	const there, elsewhere, locked = "fleetcall proxy, at the leader's replica", "fleetcall proxy, at the others", "nginx, proxy_cache_lock"
+	delays, flights, asked := map[string][]float64{}, map[string]int{}, map[string]int{}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer client.CloseIdleConnections()
-	const ours, locked = "fleetcall proxy, 3 replicas", "nginx, proxy_cache_lock"
-	delays, asked := map[string][]float64{}, map[string]int{}
 	next := 0
-	contend := func(name string, bases []string) func(int) {
-		return func(i int) {
-			// Who looks again every 500 ms sees the answer sooner or later, by when it comes:
-			// these are spread evenly over that time.
-			_, phase := math.Modf(float64(i) * math.Phi)
-			held := 50*time.Millisecond + time.Duration(phase*float64(500*time.Millisecond))
-			next++
-			asked[name] += o.during(func() {
-				delays[name] = append(delays[name], followersDelays(client, o, bases, fmt.Sprintf("/held/%d", next), held)...)
+	fly := func(name string, bases []string, held time.Duration, add func(i int, delay float64)) {
+		next++
+		flights[name]++
+		asked[name] += o.during(func() {
+			for i, delay := range followersDelays(client, o, bases, fmt.Sprintf("/held/%d", next), held) {
+				add(i+1, delay)
+			}
+		})
+	}
+	for turn := range turns {
+		// Who looks again every 500 ms sees the answer sooner or later, by when it comes:
+		// these are spread evenly over that time. Who is told does not depend on it.
+		_, phase := math.Modf(float64(turn) * math.Phi)
+		fly(locked, []string{r.locked}, 50*time.Millisecond+time.Duration(phase*float64(500*time.Millisecond)), func(_ int, delay float64) {
+			delays[locked] = append(delays[locked], delay)
+		})
+		for range 5 {
+			fly(elsewhere, r.ours, 50*time.Millisecond, func(i int, delay float64) {
+				name := elsewhere
+				if i%len(r.ours) == 0 {
+					name = there
+				}
+				delays[name] = append(delays[name], delay)
 			})
 		}
 	}
-	contenders := []func(int){contend(ours, r.ours), contend(locked, []string{r.locked})}
-	for i := range flights {
-		for j := range contenders {
-			contenders[(i+j)%len(contenders)](i)
-		}
-	}
 
-	s.within("follower after the leader, p50", quantile(delays[ours], 0.5), 5e6, milliseconds)
-	s.within("follower after the leader, p99", quantile(delays[ours], 0.99), 5e6, milliseconds)
+	s.within("follower at another replica, after the leader, p50", quantile(delays[elsewhere], 0.5), 5e6, milliseconds)
+	s.within("follower at another replica, after the leader, p99", quantile(delays[elsewhere], 0.99), 5e6, milliseconds)
 	t := table{
-		Title:   fmt.Sprintf("How much later than the leader's client a follower has the answer: %d flights of 1 and %d", flights, followersOfFlight),
-		Columns: []string{"", "p50", "p90", "p99", "longest", "requests upstream, a flight"},
+		Title:   fmt.Sprintf("How much later than the leader's client the %d followers of a flight have the answer", followersOfFlight),
+		Columns: []string{"", "p50", "p90", "p99", "longest", "flights", "requests upstream"},
 	}
-	for _, name := range []string{ours, locked} {
+	flights[there], asked[there] = flights[elsewhere], asked[elsewhere]
+	for _, name := range []string{there, elsewhere, locked} {
 		row := []string{name}
 		for _, q := range []float64{0.5, 0.9, 0.99, 1} {
 			row = append(row, milliseconds(quantile(delays[name], q)))
 		}
-		t.add(append(row, count(float64(asked[name])/float64(flights)))...)
+		t.add(append(row, thousands(flights[name]), thousands(asked[name]))...)
 	}
+	t.Note = "Less than nothing: the follower's client had it before the leader's."
 	s.Tables = append(s.Tables, t)
 }
 
-const followersOfFlight = 15
-
 // followersDelays has one request for a page lead, and as many as follow it, at all of the
-// bases, come while the upstream holds it. It returns how many nanoseconds later than the
-// leader each follower had its answer: less than nothing where it was sooner.
+// bases in turn, come while the upstream holds it. It returns how many nanoseconds later
+// than the leader each follower had its answer: less than nothing where it was sooner.
 func followersDelays(client *http.Client, o *origin, bases []string, path string, held time.Duration) []float64 {
 	page := o.hold(path)
 	var group sync.WaitGroup

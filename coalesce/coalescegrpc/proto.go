@@ -1,8 +1,3 @@
-// Package coalescegrpc brings fleetcall to programs that speak gRPC: a codec for
-// results that are protobuf messages.
-//
-//	codec := coalescegrpc.Proto[*shop.Product]()
-//	products, err := distributed.NewGroup[*shop.Product](fleet, "products", distributed.WithCodec(codec))
 package coalescegrpc
 
 import (
@@ -16,8 +11,12 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 )
 
-// Proto returns a codec named "proto" that carries protobuf messages in their own
-// format. M is a pointer to a generated message, such as *shop.Product. Fields that
+// Proto returns a codec for a Group whose results are protobuf messages:
+//
+//	codec := coalescegrpc.Proto[*shop.Product]()
+//	products, err := distributed.NewGroup[*shop.Product](fleet, "products", distributed.WithCodec(codec))
+//
+// It is named "proto", and carries messages in their own format. M is a pointer to a generated message, such as *shop.Product. Fields that
 // are not known here, and a nil pointer, arrive as they were sent.
 //
 // Its fingerprint is that of the message's full name and of its fields, and of

@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/fleetcall/fleetcall v0.0.0
 	github.com/fleetcall/fleetcall/coalesce v0.0.0
+	github.com/fleetcall/fleetcall/coalesce/coalescegrpc v0.0.0
 	github.com/fleetcall/fleetcall/coalesce/coalesceotel v0.0.0
 	github.com/fleetcall/fleetcall/coalesce/coalesceprom v0.0.0
 	github.com/fleetcall/fleetcall/coalesce/coalescezip v0.0.0
@@ -15,6 +16,8 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0
 	go.opentelemetry.io/otel/sdk/metric v1.47.0
 	go.uber.org/goleak v1.3.0
+	google.golang.org/grpc v1.84.0
+	google.golang.org/protobuf v1.36.12
 	pgregory.net/rapid v1.3.0
 )
 
@@ -35,6 +38,8 @@ require (
 	go.opentelemetry.io/otel/metric v1.47.0 // indirect
 	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
+	golang.org/x/net v0.62.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
+	golang.org/x/text v0.43.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
 )

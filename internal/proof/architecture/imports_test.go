@@ -78,8 +78,8 @@ var arrows = map[string][]string{
 }
 
 // users are the packages that may import coalesce/distributed, besides programs:
-// the adapters, which take its events, and the proof.
-var users = []string{"coalesce/coalesceprom", "coalesce/coalesceotel", "internal/proof/..."}
+// the adapters, which take its events, the proof, and what the examples' tests wait by.
+var users = []string{"coalesce/coalesceprom", "coalesce/coalesceotel", "internal/proof/...", "examples/internal/together"}
 
 // known are the imports that break a rule today. It must become empty.
 var known = map[string]string{}

@@ -9,7 +9,6 @@ import (
 	"go/token"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -61,7 +60,7 @@ func snippets(d document) []snippet {
 
 // imports are the packages that snippets use without saying so, by name.
 var imports = map[string]string{
-	"context": "context", "errors": "errors", "fmt": "fmt", "sql": "database/sql", "slog": "log/slog", "http": "net/http", "testing": "testing", "time": "time",
+	"context": "context", "errors": "errors", "fmt": "fmt", "sql": "database/sql", "slog": "log/slog", "http": "net/http", "io": "io", "syscall": "syscall", "testing": "testing", "time": "time",
 	"redis":        "github.com/redis/go-redis/v9",
 	"pgx":          "github.com/jackc/pgx/v5",
 	"coalesce":     "github.com/fleetcall/fleetcall/coalesce",
@@ -69,12 +68,22 @@ var imports = map[string]string{
 	"local":        "github.com/fleetcall/fleetcall/coalesce/local",
 	"distributed":  "github.com/fleetcall/fleetcall/coalesce/distributed",
 	"coalescetest": "github.com/fleetcall/fleetcall/coalesce/coalescetest",
+	"coalescehttp": "github.com/fleetcall/fleetcall/coalesce/coalescehttp",
 	"coalescezip":  "github.com/fleetcall/fleetcall/coalesce/coalescezip",
 	"coalescegrpc": "github.com/fleetcall/fleetcall/coalesce/coalescegrpc",
 	"coalesceprom": "github.com/fleetcall/fleetcall/coalesce/coalesceprom",
 	"coalesceotel": "github.com/fleetcall/fleetcall/coalesce/coalesceotel",
 	"prometheus":   "github.com/prometheus/client_golang/prometheus",
+	"chi":          "github.com/go-chi/chi/v5",
+	"middleware":   "github.com/go-chi/chi/v5/middleware",
+	"echo":         "github.com/labstack/echo/v4",
+	"grpc":         "google.golang.org/grpc",
+	"insecure":     "google.golang.org/grpc/credentials/insecure",
+	"shoppb":       "github.com/fleetcall/fleetcall/examples/grpc/shoppb",
 }
+
+// preludes are the files of testdata with what snippets use without declaring it.
+var preludes = []string{"prelude_test.go", "servers_test.go"}
 
 // file returns the Go file that a snippet becomes: declarations stand as they are,
 // statements in a function, which an example calls when its output is given. The
@@ -185,11 +194,9 @@ func generate(t *testing.T, dir string) (compiled, run int) {
 			}
 		}
 	}
-	prelude, err := os.ReadFile(filepath.Join("testdata", "prelude_test.go"))
-	if err != nil {
-		t.Fatal(err)
+	for _, prelude := range preludes {
+		write(prelude, string(must(os.ReadFile(filepath.Join("testdata", prelude)))))
 	}
-	write("prelude_test.go", string(prelude))
 	write("go.mod", "module shop\n\ngo 1.26.0\n")
 	work, err := os.ReadFile(filepath.Join(root(t), "go.work"))
 	if err != nil {
@@ -255,7 +262,7 @@ func TestASnippetThatIsWrongIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, other := range must(filepath.Glob(filepath.Join(dir, "*_test.go"))) {
-			if path.Base(other) != "prelude_test.go" {
+			if !slices.Contains(preludes, filepath.Base(other)) {
 				_ = os.Remove(other)
 			}
 		}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/fleetcall/fleetcall/coalesce/coalescegrpc"
+	"github.com/fleetcall/fleetcall/coalesce/coalescehttp"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 )
 
@@ -40,6 +42,8 @@ var (
 	redisClient redis.UniversalClient
 	fleet       *distributed.Fleet
 	products    *distributed.Group[Product]
+	answers     *distributed.Group[*coalescehttp.Answer]
+	calls       *distributed.Group[*coalescegrpc.Reply]
 )
 
 func TestMain(m *testing.M) {
@@ -48,6 +52,9 @@ func TestMain(m *testing.M) {
 	if fleet, err = distributed.Open(redisClient, distributed.WithNamespace("prelude"),
 		distributed.WithRedisTimeout(3*time.Second)); err == nil {
 		products, err = distributed.NewGroup[Product](fleet, "products")
+	}
+	if err == nil {
+		err = startServers()
 	}
 	if err != nil {
 		fmt.Println(err)
