@@ -137,7 +137,8 @@ func recordSteps(addr string, fly func(key string), n int) []steps {
 	}
 	// A script's command is: EVALSHA, SHA, number of keys, keys, arguments.
 	keys := value(strconv.Atoi(commands[0][2]))
-	flight := commands[0][3+keys]
+	last := commands[0][3+keys-1] // its last key is the mark that the flight is over
+	_, flight, _ := strings.Cut(last, ":over:")
 	all := make([]steps, n)
 	for i := range all {
 		replace := strings.NewReplacer(key, fmt.Sprintf("bare-%d", i), flight, fmt.Sprintf("%022d", i))

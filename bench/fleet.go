@@ -201,6 +201,7 @@ func measureBurstOfReplicas(b *bench, s *section, addr string) {
 			s.ratio("wait beyond the function, p99, "+key, median(p99[name]), median(p99[peer99]), peer99, 0.5, false, milliseconds)
 		}
 	}
+	s.ratio("wait beyond the function, p50, hot key", median(p50[oursHot]), median(p50[bareFloor]), "floor: "+bareFloor, 1.15, false, milliseconds)
 	s.limit("commands of a flight, hot key", commands[oursHot], 4)
 }
 

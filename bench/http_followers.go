@@ -39,7 +39,7 @@ func measureFollowers(b *bench, s *section, o *origin, r rivals) {
 			delays[locked] = append(delays[locked], delay)
 		})
 		for range 5 {
-			fly(elsewhere, r.ours, 50*time.Millisecond, func(i int, delay float64) {
+			fly(elsewhere, r.ours, 100*time.Millisecond, func(i int, delay float64) {
 				name := elsewhere
 				if i%len(r.ours) == 0 {
 					name = there

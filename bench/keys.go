@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -45,26 +46,73 @@ func measureKeys(b *bench) {
 		}
 	}
 	pipelined := func() float64 { return pipelinedRate(us, lasting, recorded) }
+	natives := nativePairs(pairsAtOnce * keysOfWorker)
+	native := func() float64 { return pipelinedRate(us, lasting, natives) }
+	ours := func() float64 {
+		before := us.group.Stats().Distributed
+		all := rate(pairsAtOnce, lasting, func(worker, i int) { us.call(keys[worker*keysOfWorker+i%keysOfWorker]) })
+		after := us.group.Stats().Distributed
+		// A call that fell back sent no pair.
+		return all * float64(after.Leaders-before.Leaders) / float64(after.Requests-before.Requests)
+	}
 	rates := interleave(rounds, []contender{
-		{"fleetcall", func() float64 {
-			before := us.group.Stats().Distributed
-			all := rate(pairsAtOnce, lasting, func(worker, i int) { us.call(keys[worker*keysOfWorker+i%keysOfWorker]) })
-			after := us.group.Stats().Distributed
-			// A call that fell back sent no pair.
-			return all * float64(after.Leaders-before.Leaders) / float64(after.Requests-before.Requests)
-		}},
+		{"fleetcall", ours},
+		{nativeName, native},
 		{"plain", func() float64 { return rate(pairsAtOnce, lasting, bare(us.client)) }},
 		{"auto-pipelined", func() float64 { return rate(pairsAtOnce, lasting, bare(automatic)) }},
 		{"pipelined", pipelined},
 	})
 	t, fastest := tableOfKeys(rates)
-	pairs := 0.0
-	busy := usedBy(us.addr, 1, func() { pairs = pipelined() * lasting.Seconds() })
-	b.Facts.PairCPU = busy.cpu / pairs
+	cpu := interleave(min(rounds, 7), []contender{
+		{"fleetcall", func() float64 { return busyWith(us.addr, ours) }},
+		{"by itself", func() float64 { return busyWith(us.addr, pipelined) }},
+		{nativeName, func() float64 { return busyWith(us.addr, native) }},
+	})
+	b.Facts.PairCPU = cpu["by itself"]
 	fallbacks := us.group.Stats().Distributed.Fallbacks
 	t.Note = fmt.Sprintf("%s calls of fleetcall fell back to running without Redis, and are not counted.", thousands(int(fallbacks)))
-	s.Tables = append(s.Tables, t)
+	s.Tables = append(s.Tables, t, tableOfPairs(cpu))
 	s.ratio(fmt.Sprintf("different keys, %d at once", pairsAtOnce), rates["fleetcall"], rates[fastest], "bare, "+fastest, 0.7, true, perSecond)
+	s.ratio(fmt.Sprintf("different keys, %d at once", pairsAtOnce), rates["fleetcall"], rates[nativeName], nativeName, 0.6, true, perSecond)
+	s.within("Redis' CPU of a flight nobody joined", cpu["fleetcall"], 12e3, microseconds)
+	s.ratio("Redis' CPU of a flight nobody joined", cpu["fleetcall"], cpu[nativeName], nativeName, 3, false, microseconds)
+}
+
+const nativeName = "pipelined SET NX GET and DEL"
+
+// nativePairs are the two commands that would take a lease, or tell who has it, and give it
+// back, and promise nothing else.
+func nativePairs(n int) []steps {
+	all := make([]steps, n)
+	for i := range all {
+		key, flight := fmt.Sprintf("native-%d", i), fmt.Sprintf("%022d", i)
+		all[i] = steps{join: []any{"set", key, flight, "nx", "get", "px", "3000"}, finish: []any{"del", key}}
+	}
+	return all
+}
+
+// busyWith returns how long Redis works for one of the pairs whose rate is measured
+// meanwhile, in nanoseconds.
+func busyWith(addr string, rate func() float64) float64 {
+	pairs := 0.0
+	busy := usedBy(addr, 1, func() {
+		begin := time.Now()
+		pairs = rate()
+		pairs *= time.Since(begin).Seconds()
+	})
+	return busy.cpu / pairs
+}
+
+func tableOfPairs(cpu map[string]float64) table {
+	t := table{
+		Title:   fmt.Sprintf("Redis' CPU of a flight nobody joined, %d at once", pairsAtOnce),
+		Columns: []string{"", "Redis' CPU", "beside native"},
+	}
+	for _, row := range [][2]string{{"fleetcall", "fleetcall, as it sends them: scripts of many keys"}, {"by itself", "its join and finish, each by itself, pipelined"}, {nativeName, nativeName}} {
+		t.add(row[1], microseconds(cpu[row[0]]), fmt.Sprintf("%.1f", cpu[row[0]]/cpu[nativeName]))
+	}
+	t.Note = "The native pair takes the lease or tells who has it, and gives it back: no outcome, no count of deaths, no clock."
+	return t
 }
 
 // rate lets workers work for a while and returns how often a second they did.
@@ -95,6 +143,7 @@ func tableOfKeys(rates map[string]float64) (t table, fastest string) {
 		Columns: []string{"", "a second", "fleetcall's share"},
 	}
 	fastest = "plain"
+	t.add(nativeName, perSecond(rates[nativeName]), fmt.Sprintf("%.2f", rates["fleetcall"]/rates[nativeName]))
 	for _, name := range []string{"fleetcall", "plain", "auto-pipelined", "pipelined"} {
 		t.add(map[string]string{"fleetcall": "fleetcall"}[name]+map[bool]string{true: "bare join and finish, " + name}[name != "fleetcall"],
 			perSecond(rates[name]), fmt.Sprintf("%.2f", rates["fleetcall"]/rates[name]))
@@ -112,13 +161,17 @@ func pipelinedRate(us beside, lasting time.Duration, recorded []steps) float64 {
 	return pairsOfPipeline * rate(pipelines, lasting, func(worker, round int) {
 		pairs := recorded[worker*pairsOfPipeline*keysOfWorker:]
 		for _, step := range []func(steps) []any{func(s steps) []any { return s.join }, func(s steps) []any { return s.finish }} {
-			_, err := us.client.Pipelined(us.ctx, func(pipe redis.Pipeliner) error {
+			commands, _ := us.client.Pipelined(us.ctx, func(pipe redis.Pipeliner) error {
 				for i := range pairsOfPipeline {
 					pipe.Do(us.ctx, step(pairs[i*keysOfWorker+round%keysOfWorker])...)
 				}
 				return nil
 			})
-			must(err)
+			for _, command := range commands {
+				if err := command.Err(); !errors.Is(err, redis.Nil) { // that of a SET NX GET which took the key
+					must(err)
+				}
+			}
 		}
 	})
 }

@@ -29,6 +29,7 @@ func measureLone(b *bench) {
 		us.call(fmt.Sprintf("lone-%d", next))
 	}
 	join := func(i int) { must(us.client.Do(us.ctx, recorded[i].join...).Err()) }
+	ping := func(int) { must(us.client.Ping(us.ctx).Err()) }
 	finish := func(i int) { must(us.client.Do(us.ctx, recorded[i].finish...).Err()) }
 	apart := func(all *[]float64, call, after func(i int)) func() float64 {
 		return func() float64 {
@@ -43,28 +44,34 @@ func measureLone(b *bench) {
 			return median((*all)[begin:])
 		}
 	}
-	oneAfterAnother := func(call func(i int)) func() float64 {
-		return func() float64 {
-			return perOperation(calls, func() {
-				for i := range calls {
-					call(i)
-				}
-			})
-		}
-	}
-	var ours, bare []float64
+	oneAfterAnother := func(call func(i int)) func() float64 { return func() float64 { return inARow(calls, call) } }
+	var ours, bare, pings []float64
 	const ourApart, bareApart, ourRow, bareRow = "fleetcall, apart", "bare, apart", "fleetcall, in a row", "bare, in a row"
+	const pingApart, pingRow = "PING, apart", "PING, in a row"
 	took := interleave(rounds, []contender{
 		{ourApart, apart(&ours, ourCall, func(int) {})}, // it sends its finish itself, after the call
 		{bareApart, apart(&bare, join, finish)},
+		{pingApart, apart(&pings, ping, func(int) {})},
+		{pingRow, oneAfterAnother(ping)},
 		{ourRow, oneAfterAnother(ourCall)},
 		{bareRow, oneAfterAnother(join)},
 	})
 	s.ratio("lone caller, p50", took[ourApart], took[bareApart], "bare round trip", 1.3, false, microseconds)
+	s.ratio("lone caller, p50", took[ourApart], took[pingApart], "bare PING", 1.15, false, microseconds)
 
 	t := table{Title: "A lone caller", Columns: []string{"", "calls 1 ms apart, p50", "p99", "one after another, mean"}}
 	t.add("fleetcall", microseconds(took[ourApart]), microseconds(quantile(ours, 0.99)), microseconds(took[ourRow]))
 	t.add("bare join", microseconds(took[bareApart]), microseconds(quantile(bare, 0.99)), microseconds(took[bareRow]))
+	t.add("bare PING", microseconds(took[pingApart]), microseconds(quantile(pings, 0.99)), microseconds(took[pingRow]))
 	t.Note = "One after another, each call meets the finish of the one before it; the bare join has no finish."
 	s.Tables = append(s.Tables, t)
+}
+
+// inARow returns the mean time of calls that come one after another, in nanoseconds.
+func inARow(calls int, call func(i int)) float64 {
+	return perOperation(calls, func() {
+		for i := range calls {
+			call(i)
+		}
+	})
 }

@@ -22,12 +22,14 @@ var errNotServing = errors.New("the balancer has no replica to send requests to"
 type deployment struct {
 	name, mode string
 	replicas   int
+	byURI      bool // nginx: hash $request_uri consistent
 }
 
 var deployments = []deployment{
-	{"distributed, 3 replicas", "distributed", 3},
-	{"local, 1 replica", "local", 1},
-	{"off, 3 replicas", "off", 3},
+	{name: "distributed, 3 replicas", mode: "distributed", replicas: 3},
+	{name: "local, 3 replicas, nginx hash $request_uri", mode: "local", replicas: 3, byURI: true},
+	{name: "local, 1 replica", mode: "local", replicas: 1},
+	{name: "off, 3 replicas", mode: "off", replicas: 3},
 }
 
 // measureProgram fills the report's section on the whole program: replicas
@@ -58,7 +60,7 @@ func measureProgram(b *bench) {
 		}
 		for _, d := range deployments {
 			f := value(fleet.Start(background(), fleet.Config{
-				Binary: b.binary, Replicas: d.replicas, Mode: d.mode, Balancer: fleet.BalancerNginx,
+				Binary: b.binary, Replicas: d.replicas, Mode: d.mode, Balancer: fleet.BalancerNginx, ByURI: d.byURI,
 				DatabaseURL: postgres.URL(), RedisURL: redis.URL(),
 				Env: []string{"QUERY_DELAY=" + delay.String(), "LOG_LEVEL=error"},
 			}))

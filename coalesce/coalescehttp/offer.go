@@ -94,6 +94,9 @@ func (o *offer) run(flight context.Context) (*Answer, error) {
 			return o.answer, o.err
 		case <-header:
 			header = nil
+			if !o.isShared() {
+				continue // the body came with it
+			}
 			timer := time.NewTimer(o.settings.bodyTimeout(flight))
 			defer timer.Stop()
 			slow = timer.C

@@ -27,7 +27,8 @@ type recorder struct {
 	call   *call
 
 	header     http.Header // what the handler sees
-	outer      http.Header // what outer handlers have set
+	outer      http.Header // what outer handlers have set: the client's, until that is changed
+	changed    http.Header // what the handler has changed of it, when the header was written
 	mode       mode
 	status     int
 	length     int64  // that was declared, or -1
@@ -36,7 +37,7 @@ type recorder struct {
 	decision   Decision
 	answer     *Answer
 	committed  http.Header // the header when it was written
-	over       atomic.Bool // the handler has returned, and all is written
+	over       atomic.Bool // the handler has returned
 	told       bool        // the observer
 
 	pumping bool
@@ -64,7 +65,7 @@ func newRecorder(e *engine, q *request, client http.ResponseWriter, r *http.Requ
 // Header makes recorder an http.ResponseWriter.
 func (w *recorder) Header() http.Header {
 	if w.header == nil {
-		w.outer = w.client.Header().Clone()
+		w.outer = w.client.Header()
 		w.header = copyOf(w.outer)
 	}
 	return w.header
@@ -80,7 +81,9 @@ func (w *recorder) WriteHeader(status int) {
 	case status < 100 || status > 999:
 		w.client.WriteHeader(status) // it panics
 	case status < 200 && status != http.StatusSwitchingProtocols:
-		w.copyHeader(w.Header())
+		header := w.Header()
+		w.outer = w.outer.Clone()
+		w.copyHeader(header)
 		w.client.WriteHeader(status) // for the leader's client alone
 	default:
 		w.commit(status)
@@ -99,7 +102,7 @@ func (w *recorder) commit(status int) {
 	a, shared := w.offer.begin(status, w.committed)
 	w.answer = a
 	if shared {
-		w.mode, w.length = keeping, declaredLength(w.committed)
+		w.mode, w.length, w.changed = keeping, declaredLength(w.committed), w.changes()
 		return
 	}
 	w.mode = direct
@@ -192,10 +195,10 @@ func (w *recorder) finish() {
 		w.leaveUnanswered()
 		return
 	}
+	w.over.Store(true) // before anybody learns that the handler has returned
 	if w.mode == keeping {
 		w.complete()
 	}
-	w.over.Store(true)
 	w.copyTrailer()
 }
 
@@ -232,7 +235,11 @@ func (w *recorder) complete() {
 	case int64(len(w.body)) < w.length && bodyAllowed(w.status) && w.r.Method != http.MethodHead:
 		w.offer.end(func() { w.offer.err = ErrCutShort })
 	default:
-		w.offer.end(func() { w.offer.answer = w.whole() })
+		a := w.whole()
+		w.offer.end(func() {
+			w.offer.life.end() // before the flight's own end has others look whether it goes on
+			w.offer.answer = a
+		})
 	}
 	<-w.call.done // it is near; its role is the client's
 	w.goDirect()
@@ -241,14 +248,14 @@ func (w *recorder) complete() {
 // whole returns the answer that is shared.
 func (w *recorder) whole() *Answer {
 	a := *w.answer
-	a.Status, a.Header, a.Body = w.status, shared(w.changed()), w.body
+	a.Status, a.Header, a.Body = w.status, shared(w.changed), w.body
 	return &a
 }
 
-// changed returns the fields that the handler has set or changed, and without a value
+// changes returns the fields that the handler has set or changed, and without a value
 // those that it has removed. The others are from outer handlers, which set them for each
 // client.
-func (w *recorder) changed() http.Header {
+func (w *recorder) changes() http.Header {
 	changed := http.Header{}
 	for name, values := range w.committed {
 		if outer, ok := w.outer[name]; !ok || !slices.Equal(outer, values) {

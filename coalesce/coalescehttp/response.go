@@ -59,9 +59,10 @@ var _ io.WriterTo = bytesBody{}
 
 // declaredLength returns the length that Content-Length says, or -1.
 func declaredLength(header http.Header) int64 {
-	n, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
-	if err != nil || n < 0 {
-		return -1
+	if len(header["Content-Length"]) > 0 {
+		if n, err := strconv.ParseInt(header["Content-Length"][0], 10, 64); err == nil && n >= 0 {
+			return n
+		}
 	}
-	return n
+	return -1
 }

@@ -79,7 +79,7 @@ func (c *call[V]) deliver(d *delivery) {
 	c.g.finishing.sending(d.ended, redislink.Allowed(f.set.redisTimeout, command.Bytes()))
 	sent := f.link.NewRequest(c.ctx, command)
 	sent.Then = func() {
-		if reply, err := sent.Reply(); err == nil && protocol.ParseFinish(reply) == protocol.FinishHeld && !c.g.hooks.tellOfCommands() {
+		if reply, err := sent.Reply(); err == nil && endsIt(protocol.ParseFinish(reply)) && !c.g.hooks.tellOfCommands() {
 			c.delivered(sent, d) // takes no time
 			return
 		}
@@ -95,6 +95,11 @@ func (c *call[V]) deliver(d *delivery) {
 	if here {
 		c.delivered(sent, d)
 	}
+}
+
+// endsIt says whether a finish has ended the flight, and that is all.
+func endsIt(reply protocol.FinishReply) bool {
+	return reply == protocol.FinishHeld || reply == protocol.FinishShared
 }
 
 // delivered goes on when the first finish has been answered.

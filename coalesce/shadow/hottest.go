@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -21,6 +22,11 @@ const (
 
 	sketchSets = 8 // in each shard
 	sketchWays = 8 // counters in a set
+	// callWeight is what a call adds to its counter, so that one may fade by parts of a call.
+	callWeight = 256
+	// fadeOf is the part of a counter that fades in a second: a steady one is that of so many
+	// seconds.
+	fadeOf = 8
 )
 
 // sketch counts calls by key with the Space-Saving algorithm (Metwally, Agrawal and El
@@ -32,7 +38,7 @@ type sketch [sketchSets][sketchWays]counter
 
 type counter struct {
 	key              uint64
-	calls, takenOver uint32
+	count, takenOver uint32 // in parts of a call
 }
 
 func (s *sketch) add(key uint64) {
@@ -40,30 +46,30 @@ func (s *sketch) add(key uint64) {
 	least := &set[0]
 	for i := range set {
 		c := &set[i]
-		if c.calls != 0 && c.key == key {
-			c.calls++
+		if c.count != 0 && c.key == key {
+			c.count += min(callWeight, math.MaxUint32-c.count)
 			return
 		}
-		if c.calls < least.calls {
+		if c.count < least.count {
 			least = c
 		}
 	}
-	least.key, least.takenOver = key, least.calls
-	least.calls++
+	least.key, least.takenOver = key, least.count
+	least.count += min(callWeight, math.MaxUint32-least.count)
 }
 
-// fade halves the counts, so that they are those of the last seconds.
+// fade makes the counts those of the last seconds. It is called once a second.
 func (s *sketch) fade() {
 	for i := range s {
 		for j := range s[i] {
-			s[i][j].calls /= 2
-			s[i][j].takenOver /= 2
+			s[i][j].count -= s[i][j].count / fadeOf
+			s[i][j].takenOver -= s[i][j].takenOver / fadeOf
 		}
 	}
 }
 
-// candidate is a key and how often it was asked for here of late: twice its calls a
-// second, if these are steady.
+// candidate is a key and how often it was asked for here of late: its calls of fadeOf
+// seconds, if these are steady.
 type candidate struct {
 	key      uint64
 	calls    uint64
@@ -79,7 +85,7 @@ func (f *Fleet) candidates() []candidate {
 		s.mu.Lock()
 		for _, set := range s.sketch {
 			for _, c := range set {
-				if n := c.calls - c.takenOver; n > 1 {
+				if n := (c.count - c.takenOver) / callWeight; n > 1 {
 					all = append(all, candidate{c.key, uint64(n), now.hot[c.key] != nil})
 				}
 			}
@@ -163,8 +169,7 @@ func choose(reports []*report, set settings, now *followed) *followed {
 	next := &followed{all: full, hot: map[uint64]*hotKey{}}
 	room := uint64(hotEvents)
 	for _, c := range ranked {
-		// A candidate's count is twice its calls, and a call has two events.
-		cost := min(places[c.key].most, maxKeyEvents)
+		cost := min(2*places[c.key].most/fadeOf, maxKeyEvents) // a call has two events
 		if len(next.hot) == maxHot || cost > room {
 			continue
 		}

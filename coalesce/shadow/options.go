@@ -45,7 +45,8 @@ func WithSample(n int) Option {
 
 // WithFullBelow has the Fleet follow all keys while no replica makes more calls a second
 // than this; the default is 2000. Then there is no sample, and no error of one. A followed
-// call costs a message some 8 bytes. With 0 there is always a sample.
+// call takes 8 bytes of a message, or 17 if it is its key's only one in a second. With 0
+// there is always a sample.
 func WithFullBelow(calls int) Option {
 	return func(s *settings) error {
 		if calls < 0 || calls > maxEvents/4 {

@@ -22,6 +22,7 @@ type Config struct {
 	DatabaseURL string // empty: an embedded database
 	RedisURL    string // empty: an embedded Redis
 	Balancer    string // BalancerAuto, BalancerNginx or BalancerBuiltin; empty: auto
+	ByURI       bool   // nginx sends all requests for one path to one replica, by a consistent hash
 
 	// Env is added to this process's environment for the replicas. Where both set a
 	// variable, Env wins.

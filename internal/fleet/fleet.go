@@ -102,7 +102,7 @@ func (f *Fleet) startRest(ctx context.Context, n int) error {
 func (f *Fleet) startBalancer(ctx context.Context) error {
 	addrs := f.addrs()
 	if f.config.Balancer != BalancerBuiltin {
-		b, err := startNginx(ctx, f.config.Listen, filepath.Join(f.dir, "nginx"), addrs, f.logs.named("nginx"), f.report)
+		b, err := startNginx(ctx, f.config.Listen, filepath.Join(f.dir, "nginx"), addrs, f.config.ByURI, f.logs.named("nginx"), f.report)
 		if err == nil {
 			f.balancer = b
 			return nil

@@ -25,6 +25,7 @@ var errNoNginx = errors.New("fleetcall: nginx is not installed")
 
 // nginx is a running process of the installed nginx, with a directory of its own.
 type nginx struct {
+	byURI  bool // all requests for one path go to one replica
 	dir    string
 	proc   *process.Process
 	client *http.Client
@@ -56,8 +57,13 @@ func ListenConf(addr string) ([]byte, error) {
 }
 
 // UpstreamConf returns an upstream.conf that lists the replicas at these addresses.
-func UpstreamConf(addrs []string) []byte {
+func UpstreamConf(addrs []string) []byte { return upstreamConf(addrs, false) }
+
+func upstreamConf(addrs []string, byURI bool) []byte {
 	var b bytes.Buffer
+	if byURI {
+		b.WriteString("hash $request_uri consistent;\n")
+	}
 	for _, addr := range addrs {
 		fmt.Fprintf(&b, "server %s max_fails=3 fail_timeout=5s;\n", addr)
 	}
@@ -77,7 +83,7 @@ func findNginx() (string, error) {
 	return "", errNoNginx
 }
 
-func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io.Writer, report func(string)) (*nginx, error) {
+func startNginx(ctx context.Context, listen, dir string, addrs []string, byURI bool, logs io.Writer, report func(string)) (*nginx, error) {
 	path, err := findNginx()
 	if err != nil {
 		return nil, err
@@ -93,13 +99,14 @@ func startNginx(ctx context.Context, listen, dir string, addrs []string, logs io
 	}
 	n := &nginx{
 		dir:    dir,
+		byURI:  byURI,
 		url:    baseURL(listen),
 		client: &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
 	err = errors.Join(
 		os.WriteFile(filepath.Join(dir, "nginx.conf"), deploy.NginxConf, 0o644),
 		os.WriteFile(filepath.Join(dir, "listen.conf"), listenConf, 0o644),
-		os.WriteFile(filepath.Join(dir, "upstream.conf"), UpstreamConf(addrs), 0o644),
+		os.WriteFile(filepath.Join(dir, "upstream.conf"), upstreamConf(addrs, n.byURI), 0o644),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("fleetcall: preparing nginx: %w", err)
@@ -177,7 +184,7 @@ func (n *nginx) setReplicas(ctx context.Context, addrs []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := workers(n.proc.Pid())
-	if err := os.WriteFile(filepath.Join(n.dir, "upstream.conf"), UpstreamConf(addrs), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(n.dir, "upstream.conf"), upstreamConf(addrs, n.byURI), 0o644); err != nil {
 		return fmt.Errorf("fleetcall: telling nginx of its replicas: %w", err)
 	}
 	if err := n.proc.Signal(syscall.SIGHUP); err != nil {

@@ -1,6 +1,9 @@
 package protocol
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // FinishRequest asks to release the lease of the flight that Names was made for, and to
 // hand its outcome to those who joined it.
@@ -26,6 +29,7 @@ const (
 	FinishNothing FinishReply = 0  // Redis had nothing of it: it released its lease before, or Redis lost that
 	FinishHeld    FinishReply = 1  // it had its lease, or its key was forgotten
 	FinishWanted  FinishReply = 2  // to one that asked: the outcome is wanted, and nothing was changed
+	FinishShared  FinishReply = 3  // FinishHeld, and somebody had joined it
 )
 
 // Command returns the finish as a command. ParseFinish reads its reply.
@@ -35,10 +39,22 @@ func (r *FinishRequest) Command() Command {
 	if r.Ask {
 		ask, outcome = "ask", nil
 	}
-	return Command{script: finishScript, bytes: len(outcome), args: []any{"evalsha", finishScript.hash, 4,
-		n.args.lease, n.args.attempts, n.result(), n.args.latest,
-		n.args.flight, outcome, n.Channel(), r.Publish,
-		s.handoffTTL, r.MaxAge.Milliseconds(), r.Finished, r.Trace, r.Unshared, unshareableFor, ask, r.Since.Microseconds() + 1}}
+	kept := r.MaxAge.Milliseconds()
+	args := append(make([]any, 0, firstKey+4+8), "evalsha", finishScript.hash, 3, n.args.lease, n.args.attempts, n.result())
+	if kept > 0 {
+		args[firstKey-1] = 4
+		args = append(args, n.args.latest)
+	}
+	args = append(args, outcome, r.Finished, r.Since.Microseconds()+1, s.handoff(r.Publish, n.database()))
+	if ask != "" || r.Unshared != "" || kept > 0 {
+		args = append(args, ask, r.Unshared, kept, r.Trace)
+	}
+	return Command{script: finishScript, bytes: len(outcome), args: args}
+}
+
+// handoff returns what a finish needs to hand its outcome over.
+func (s *Settings) handoff(publish, database string) string {
+	return fmt.Sprintf("%d %s %s %d", s.handoffTTL, publish, database, unshareableFor.Milliseconds())
 }
 
 // ParseFinish reads the reply to a finish. A reply that no finish gives is taken for
@@ -47,6 +63,8 @@ func ParseFinish(reply any) FinishReply {
 	switch reply {
 	case int64(FinishHeld):
 		return FinishHeld
+	case int64(FinishShared):
+		return FinishShared
 	case int64(FinishLost):
 		return FinishLost
 	case int64(FinishWanted):

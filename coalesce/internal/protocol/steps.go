@@ -10,8 +10,11 @@ import (
 // group, as the interfaces that the client takes: otherwise each join would allocate
 // those anew.
 type Settings struct {
-	replicaID, leaseTTL, attemptsTTL, maxAttempts, handoffTTL, maxAge any
-	tag                                                               any // stands in the lease; "-": not known
+	leaseTTL, attemptsTTL, handoffTTL any
+	keeps                             bool // MaxAge is not 0
+	replicaID                         string
+	ofLease                           any // what stands in the lease from its TTL on, but the trace
+	limits                            any // what few joins need
 }
 
 // SettingsOf returns the settings of a group. handoffTTL is how long an outcome waits in
@@ -20,15 +23,15 @@ type Settings struct {
 // A leader that has died is counted for a flight timeout and two lease TTLs, so that the
 // next one, which sees its lease run out, still finds the count.
 func SettingsOf(replicaID string, leaseTTL, flightTimeout time.Duration, maxTakeovers int, handoffTTL, maxAge time.Duration) Settings {
-	return Settings{
-		replicaID:   replicaID,
+	s := Settings{
 		leaseTTL:    leaseTTL.Milliseconds(),
 		attemptsTTL: (flightTimeout + 2*leaseTTL).Milliseconds(),
-		maxAttempts: maxTakeovers + 1,
 		handoffTTL:  handoffTTL.Milliseconds(),
-		maxAge:      maxAge.Microseconds(),
-		tag:         "-",
+		keeps:       maxAge.Microseconds() > 0,
+		replicaID:   replicaID,
+		limits:      fmt.Sprintf("%d %d %d", maxTakeovers+1, unshareableFor.Milliseconds(), maxAge.Microseconds()),
 	}
+	return s.Tagged("-")
 }
 
 // milliseconds returns a lifetime as a number.
@@ -37,15 +40,12 @@ func (*Settings) milliseconds(ttl any) int64 { ms, _ := ttl.(int64); return ms }
 // Tagged returns the settings for outcomes that only replicas with this tag can read: a
 // word of visible ASCII characters. A replica with another one does not follow.
 func (s Settings) Tagged(tag string) Settings {
-	s.tag = tag
+	s.ofLease = fmt.Sprintf("%d %s %s\n", s.leaseTTL, tag, s.replicaID)
 	return s
 }
 
-var noMaxAge any = int64(0)
-
-// unshareableFor is how long a key is remembered as one whose outcome could not be shared,
-// in ms.
-var unshareableFor any = (10 * time.Second).Milliseconds()
+// unshareableFor is how long a key is remembered as one whose outcome could not be shared.
+const unshareableFor = 10 * time.Second
 
 // JoinRequest asks for the key's lease.
 type JoinRequest struct {
@@ -102,18 +102,24 @@ type Kept struct {
 // Command returns the join as a command. ParseJoin reads its reply.
 func (r *JoinRequest) Command() Command {
 	n, s := &r.Names, r.Settings
-	maxAge := s.maxAge
-	if r.Fresh {
-		maxAge = noMaxAge
+	args := append(make([]any, 0, firstKey+4+5), "evalsha", joinScript.hash, 3, n.args.lease, n.args.attempts, n.args.over)
+	if s.keeps && !r.Fresh {
+		args[firstKey-1] = 4
+		args = append(args, n.args.latest)
 	}
-	return Command{script: joinScript, args: []any{"evalsha", joinScript.hash, 4,
-		n.args.lease, n.args.attempts, n.args.latest, n.args.over,
-		n.args.flight, s.replicaID, s.leaseTTL, s.attemptsTTL, s.maxAttempts, maxAge, r.Trace, s.tag, unshareableFor}}
+	args = append(args, s.leaseTTL, s.attemptsTTL, s.ofLease, s.limits)
+	if r.Trace != "" {
+		args = append(args, r.Trace)
+	}
+	return Command{script: joinScript, args: args}
 }
 
 // ParseJoin reads the reply to a join. It returns err when that is not nil, and an error
 // that wraps ErrReply for a reply that it does not know.
 func ParseJoin(reply any, err error) (JoinReply, error) {
+	if now, first := reply.(int64); first && err == nil {
+		return JoinReply{Answer: Leads, Lead: Lead{Attempt: 1, Now: now}}, nil
+	}
 	word, rest, err := words(reply, err)
 	if err != nil {
 		return JoinReply{}, err
@@ -239,7 +245,7 @@ const (
 // Renew sends the request. Its error is d's, or wraps ErrReply.
 func Renew(ctx context.Context, d Doer, r RenewRequest) (RenewReply, error) {
 	n, s := r.Names, r.Settings
-	rest := fmt.Sprintf(" %d %d %d %s %s\n%s", r.Attempt, r.Start, s.leaseTTL, s.tag, s.replicaID, r.Trace)
+	rest := fmt.Sprintf(" %d %d %s%s", r.Attempt, r.Start, s.ofLease, r.Trace)
 	word, list, err := words(d.Do(ctx, renewScript.command(0, []string{n.lease(), n.attempts(), n.over()},
 		n.Flight(), s.leaseTTL, s.attemptsTTL, rest, n.Channel(), r.Publish, r.Message)))
 	if err != nil {

@@ -230,10 +230,8 @@ func TestAClosedFleetsRequestsAreAlone(t *testing.T) {
 	}
 }
 
-// TestACrowdOfClientsHasOneAnswer is a thousand clients of three replicas. On a busy
-// machine, who came last may have come after the end of the flight for all that its replica
-// knows of Redis' clock, and begins another with its like.
-func TestACrowdOfClientsHasOneAnswer(t *testing.T) {
+// TestACrowdOfClientsWaitsForOneHandler is a thousand clients of three replicas.
+func TestACrowdOfClientsWaitsForOneHandler(t *testing.T) {
 	g := newGate()
 	all := onRedis(t, redisrig.Start(t), 3)
 	urls := behind(t, all, func(w http.ResponseWriter, r *http.Request) {
@@ -252,16 +250,15 @@ func TestACrowdOfClientsHasOneAnswer(t *testing.T) {
 		}
 		return waiting == len(answers) && follow == len(all)-1
 	})
+	// On a busy machine, who came last may have come after the end of the flight for all
+	// that its replica knows of Redis' clock, and begins another: so it is counted before.
+	if n := g.entered.Load(); n != 1 {
+		t.Errorf("%d handlers ran", n)
+	}
 	g.open()
-	roles := map[string]int{}
-	for i, ch := range answers {
-		a := <-ch
-		if a.err != nil || len(a.body) != 5005 {
+	for _, ch := range answers {
+		if a := <-ch; a.err != nil || len(a.body) != 5005 || a.role() == "alone" {
 			t.Fatalf("%+v", a)
 		}
-		roles[fmt.Sprint("replica ", i%len(urls), " ", a.role())]++
-	}
-	if n := g.entered.Load(); n > int64(len(all)) {
-		t.Errorf("the handler ran %d times: %v", n, roles)
 	}
 }

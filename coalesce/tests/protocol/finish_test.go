@@ -24,6 +24,8 @@ var finishes = []situation{
 		func(s *stage) { held(0)(s); s.died(another) }, plainFinish},
 	{"finish/nobody-joined-while-another-lives", "nobody has joined the flight, and another has lost its lease, but is not due. It stays among the attempts.",
 		func(s *stage) { held(0)(s); s.counted(another, time.Minute) }, plainFinish},
+	{"finish/nobody-joined-and-its-attempt-is-gone", "nobody has joined the flight, which does not stand among the attempts, as another does that lives.",
+		func(s *stage) { s.lease(this, 0); s.counted(another, time.Minute) }, plainFinish},
 	{"finish/nobody-joined-while-one-that-was-forgotten-lives", "nobody has joined the flight. One before it, whose key was forgotten, runs still, and another has died.",
 		func(s *stage) {
 			held(0)(s)

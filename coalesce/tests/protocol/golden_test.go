@@ -257,7 +257,7 @@ func finishReply(reply any, err error) string {
 		return "error: " + err.Error()
 	}
 	return map[protocol.FinishReply]string{
-		protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld", protocol.FinishWanted: "FinishWanted",
+		protocol.FinishLost: "FinishLost", protocol.FinishNothing: "FinishNothing", protocol.FinishHeld: "FinishHeld", protocol.FinishWanted: "FinishWanted", protocol.FinishShared: "FinishShared",
 	}[protocol.ParseFinish(reply)]
 }
 
