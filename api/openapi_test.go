@@ -244,7 +244,7 @@ func TestEveryAnswerOfTheDocumentIsGiven(t *testing.T) {
 	ask(&store{}, func(c *api.Config) {
 		c.Fleet = &fakeFleet{err: errors.New("broken")}
 		c.Tiers = func() api.Tiers {
-			return api.Tiers{Distributed: &api.DistributedTier{RedisErrorsBy: map[string]uint64{"timeout": 1}, Garbage: 1,
+			return api.Tiers{Distributed: &api.DistributedTier{Unasked: 1, HotKeys: 1, RedisErrorsBy: map[string]uint64{"timeout": 1}, Garbage: 1,
 				RedisServers: []api.RedisServer{{Address: "127.0.0.1:6379", State: "down", Since: 1697812345.678, Why: "timeout: no reply"}}}}
 		}
 	}, http.MethodGet, nil, "/stats", "/stats?scope=fleet")

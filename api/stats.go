@@ -77,6 +77,8 @@ type LocalTier struct {
 type DistributedTier struct {
 	Requests      uint64            `json:"requests"`
 	Leaders       uint64            `json:"leaders"`
+	Unasked       uint64            `json:"unasked,omitempty"`  // of the leaders, those that did not ask Redis
+	HotKeys       int               `json:"hot_keys,omitempty"` // keys that Redis is asked for, where it is not for all
 	Followers     uint64            `json:"followers"`
 	Cached        uint64            `json:"cached"`
 	Fallbacks     uint64            `json:"fallbacks"`
@@ -321,6 +323,8 @@ func (sum *LocalTier) add(t LocalTier) {
 func (sum *DistributedTier) add(t DistributedTier) {
 	sum.Requests += t.Requests
 	sum.Leaders += t.Leaders
+	sum.Unasked += t.Unasked
+	sum.HotKeys = max(sum.HotKeys, t.HotKeys) // about the same keys on all replicas
 	sum.Followers += t.Followers
 	sum.Cached += t.Cached
 	sum.Fallbacks += t.Fallbacks

@@ -77,6 +77,7 @@ var parts = []struct {
 	{name: "lone", measure: measureLone},
 	{name: "keys", measure: measureKeys},
 	{name: "batch", measure: measureBatch},
+	{name: "adaptive", measure: measureAdaptive},
 	{name: "growth", measure: measureGrowth},
 	{name: "shadow", measure: measureShadow},
 	{name: "trouble", measure: measureTrouble},
@@ -97,7 +98,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.binary, "binary", "../bin/fleetcall", "path of the program, as make build makes it")
 	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and its plots into this directory")
-	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, batch, growth, shadow, trouble, program, http, scale")
+	flag.StringVar(&o.only, "only", "", "measure these parts alone, by commas: local, fleet, large, lone, keys, batch, adaptive, growth, shadow, trouble, program, http, scale")
 	flag.IntVar(&o.replicas, "replicas", 20, "the size of the fleet of -only scale")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the only part to this file")
 	flag.BoolVar(&o.quick, "quick", false, "short rounds: to see that it works, not for figures")

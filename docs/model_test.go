@@ -205,9 +205,33 @@ var batches = searches{
 	},
 }
 
+// adaptive are the same of the model of keys that Redis is not asked for.
+var adaptive = searches{
+	kept: []kept{
+		{"a key turns hot, cold and hot", "CALLERS=3 COOLS=1"},
+		{"a key is forgotten, and a subscription is lost", "FORGETS=1 CUTS=1"},
+		{"three replicas are called for a key at once, and it is forgotten", "REPLICAS=3 CALLERS=1 FORGETS=1"},
+	},
+	broken: []broken{
+		{"BREAK_NO_LOCAL_TIER=1", "P1_once_a_replica"},
+		{"BREAK_JOIN_IGNORES_LEASE=1", "P1_one_asks"},
+		{"BREAK_HOT_KEY_NOT_ASKED=1", "P1_then_one"},
+		{"FORGETS=1 BREAK_FORGET_TELLS_NOBODY=1", "P4_forgotten_flight_not_joined"},
+		{"FORGETS=1 CUTS=1 BREAK_RECONNECT_FORGETS_NOTHING=1", "P4_forgotten_flight_not_joined"},
+	},
+	possible: []possible{
+		{"REPLICAS=3 CALLERS=1", "WITNESS_ALL_RUN"},
+		{"", "WITNESS_SHARED"},
+		{"", "WITNESS_SETTLED"},
+		{"FORGETS=1", "WITNESS_FORGOTTEN"},
+	},
+}
+
 func TestTheProtocolsModel(t *testing.T) { protocol.test(t, "protocol.pml") }
 
 func TestTheModelOfBatches(t *testing.T) { batches.test(t, "batches.pml") }
+
+func TestTheModelOfAdaptiveGroups(t *testing.T) { adaptive.test(t, "adaptive.pml") }
 
 func (s searches) test(t *testing.T, model string) {
 	v := newVerifier(t, model)

@@ -19,6 +19,7 @@ type replicaFlags struct {
 	LeaseTTL      time.Duration `name:"lease-ttl" env:"COALESCE_LEASE_TTL" default:"3s" help:"How long a dead leader delays its followers."`
 	FlightTimeout time.Duration `name:"flight-timeout" env:"COALESCE_FLIGHT_TIMEOUT" default:"30s" help:"How long a shared query, or request to the upstream, may take."`
 	MaxAge        time.Duration `name:"max-age" env:"COALESCE_MAX_AGE" default:"0s" help:"How old a finished result may be that is still given out; 0: only results of those that still run."`
+	Adaptive      bool          `name:"adaptive" env:"COALESCE_ADAPTIVE" help:"Ask Redis only for keys that several replicas ask for at the same time."`
 	RedisTimeout  time.Duration `name:"redis-timeout" env:"COALESCE_REDIS_TIMEOUT" default:"250ms" help:"How long a Redis command may take."`
 	AdminToken    string        `name:"admin-token" env:"ADMIN_TOKEN" help:"Bearer token that POST endpoints want, and that orders between replicas are signed with; empty: none."`
 	ShutdownDelay time.Duration `name:"shutdown-delay" env:"SHUTDOWN_DELAY" default:"0s" help:"How long after SIGTERM requests are still taken while /readyz says no."`

@@ -62,7 +62,7 @@ func (r *replica) hooks() ([]distributed.Hook, error) {
 // openFleet opens the replica's part in the fleet.
 func (r *replica) openFleet(hooks []distributed.Hook) error {
 	r.leases = newLeases(r.set.LeaseTTL)
-	fleet, err := distributed.Open(r.redis,
+	opts := []distributed.Option{
 		distributed.WithNamespace(r.set.Namespace),
 		distributed.WithReplicaID(r.id),
 		distributed.WithRedisTimeout(r.set.RedisTimeout),
@@ -72,7 +72,11 @@ func (r *replica) openFleet(hooks []distributed.Hook) error {
 		distributed.WithLogger(r.plain),
 		distributed.WithHooks(&fallbackLog{log: r.log, runs: r.kind.runs}, r.leases),
 		distributed.WithHooks(hooks...),
-	)
+	}
+	if r.set.Adaptive {
+		opts = append(opts, distributed.WithAdaptive())
+	}
+	fleet, err := distributed.Open(r.redis, opts...)
 	if err != nil {
 		return err
 	}
@@ -110,7 +114,7 @@ func (r *replica) tiers() api.Tiers {
 		return api.Tiers{Local: localTier(r.local.Stats())}
 	case r.fleet != nil:
 		st := r.fleet.Stats()
-		return api.Tiers{Local: localTier(st.Local), Distributed: distributedTier(st.Distributed, st.Redis)}
+		return api.Tiers{Local: localTier(st.Local), Distributed: distributedTier(st)}
 	}
 	return api.Tiers{}
 }
@@ -141,10 +145,13 @@ func localTier(st local.Stats) *api.LocalTier {
 	}
 }
 
-func distributedTier(st distributed.TierStats, redis distributed.RedisStats) *api.DistributedTier {
+func distributedTier(fleet distributed.FleetStats) *api.DistributedTier {
+	st, redis := fleet.Distributed, fleet.Redis
 	return &api.DistributedTier{
 		Requests:      st.Requests,
 		Leaders:       st.Leaders,
+		Unasked:       st.Unasked,
+		HotKeys:       fleet.HotKeys,
 		Followers:     st.Followers,
 		Cached:        st.Cached,
 		Fallbacks:     st.Fallbacks,

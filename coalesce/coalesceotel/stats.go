@@ -18,12 +18,14 @@ import (
 func RegisterStats(totals func() distributed.FleetStats, opts ...Option) (metric.Registration, error) {
 	i := instruments{meter: newConfig(opts).meters.Meter(scope)}
 	observeLocal, observeDistributed, observeRedis := i.local(), i.distributed(), i.redis()
+	hotKeys := i.gauge("fleetcall.distributed.hot_keys", "{key}", "Keys that Redis is asked for, of those of adaptive groups that were called for of late.")
 	return i.register(func(o metric.Observer) {
 		st := totals()
 		for group, of := range st.Groups {
 			observeLocal(o, group, of.Local)
 			observeDistributed(o, group, of.Distributed)
 		}
+		o.ObserveInt64(hotKeys, int64(st.HotKeys))
 		observeRedis(o, st.Redis)
 	})
 }
@@ -94,6 +96,7 @@ func (i *instruments) local() func(metric.Observer, string, local.Stats) {
 
 func (i *instruments) distributed() func(metric.Observer, string, distributed.TierStats) {
 	flights := i.counter("fleetcall.distributed.flights", "{flight}", "Flights of the distributed tier that have ended.")
+	unasked := i.counter("fleetcall.distributed.unasked_flights", "{flight}", "Flights, leaders all, that ran their function without asking Redis: of adaptive groups.")
 	errs := i.counter("fleetcall.distributed.flight.errors", "{flight}", "Flights that ended with an error.")
 	takeovers := i.counter("fleetcall.distributed.takeovers", "{flight}", "Flights led here because the one they followed had gone without an outcome.")
 	lost := i.counter("fleetcall.distributed.leases_lost", "{lease}", "Leases that ran out or were taken while the function ran here.")
@@ -106,6 +109,7 @@ func (i *instruments) distributed() func(metric.Observer, string, distributed.Ti
 		o.ObserveInt64(flights, int64(st.Cached), withRole(group, coalesce.Cached))
 		o.ObserveInt64(flights, int64(st.Fallbacks), withRole(group, coalesce.Fallback))
 		o.ObserveInt64(flights, int64(st.NoRole), withRole(group, 0))
+		o.ObserveInt64(unasked, int64(st.Unasked), with(group))
 		o.ObserveInt64(errs, int64(st.Errors), with(group))
 		o.ObserveInt64(takeovers, int64(st.Takeovers), with(group))
 		o.ObserveInt64(lost, int64(st.LeaseLost), with(group))

@@ -23,6 +23,7 @@ var (
 	localWaiting  = desc("local", "waiting_callers", "Callers that wait in the local tier, those that lead included.", "group")
 
 	flights      = desc("distributed", "flights_total", "Flights that the local tier handed to the distributed one and that have ended, by role; none: ended before it had one.", "group", "role")
+	unasked      = desc("distributed", "unasked_flights_total", "Flights, leaders all, that ran their function without asking Redis, because their key was not known to be shared: of adaptive groups.", "group")
 	flightErrors = desc("distributed", "flight_errors_total", "Flights that ended with an error.", "group")
 	takeovers    = desc("distributed", "takeovers_total", "Flights led here because the one they followed had gone without an outcome.", "group")
 	leasesLost   = desc("distributed", "leases_lost_total", "Leases that ran out or were taken while the function ran here.", "group")
@@ -32,6 +33,7 @@ var (
 	batchKeys    = desc("distributed", "batch_keys_total", "Keys that the functions of batches were given: divided by their calls, the keys per call.", "group")
 	active       = desc("distributed", "active_flights", "Flights of the distributed tier under way.", "group")
 
+	hotKeys       = desc("distributed", "hot_keys", "Keys that Redis is asked for, of those of adaptive groups that were called for of late.")
 	redisFailures = desc("distributed", "redis_failures_total", "Commands and connections to Redis that failed, by kind.", "kind")
 	garbage       = desc("distributed", "garbage_total", "Messages and values of Redis that could not be read, and were ignored.")
 	serverUp      = desc("redis", "server_up", "1 for a Redis server that is up, 0 for one that is down.", "server")
@@ -50,7 +52,7 @@ func NewCollector(totals func() distributed.FleetStats) prometheus.Collector {
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		localRequests, localErrors, localActive, localWaiting, localBatches, localRuns, localKeys,
-		flights, flightErrors, takeovers, leasesLost, incompatible, active, batches, batchRuns, batchKeys, redisFailures, garbage, serverUp,
+		flights, unasked, flightErrors, takeovers, leasesLost, incompatible, active, batches, batchRuns, batchKeys, hotKeys, redisFailures, garbage, serverUp,
 	} {
 		descs <- d
 	}
@@ -63,6 +65,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 		collectLocal(metrics, group, of.Local)
 		collectDistributed(metrics, group, of.Distributed)
 	}
+	gauge(metrics, hotKeys, float64(st.HotKeys))
 	collectRedis(metrics, st.Redis)
 }
 
@@ -113,6 +116,7 @@ func collectDistributed(metrics chan<- prometheus.Metric, group string, st distr
 	} {
 		counter(metrics, flights, n, group, role.String())
 	}
+	counter(metrics, unasked, st.Unasked, group)
 	counter(metrics, flightErrors, st.Errors, group)
 	counter(metrics, takeovers, st.Takeovers, group)
 	counter(metrics, leasesLost, st.LeaseLost, group)

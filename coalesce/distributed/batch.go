@@ -103,8 +103,11 @@ func (b *batch[V]) begin(calls []*call[V]) {
 	}
 	defer func() { b.send(w) }()
 	each(calls, func(c *call[V]) {
-		if next, ok := c.step(starting[V]{}).(joining[V]); ok {
+		switch next := c.step(starting[V]{}).(type) {
+		case joining[V]:
 			w.joins = append(w.joins, joins[V]{c.batch, next})
+		case unasked[V]:
+			c.proceed(next) // takes no time
 		}
 	})
 }

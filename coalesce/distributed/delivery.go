@@ -121,6 +121,8 @@ func (c *call[V]) delivered(sent *redislink.Request, d *delivery) {
 		}
 	case c.hadLost(protocol.ParseFinish(reply), d.ended):
 		c.loseLease(sent.SentAt())
+	case endsIt(protocol.ParseFinish(reply)):
+		c.asked(protocol.ParseFinish(reply) == protocol.FinishShared)
 	}
 }
 

@@ -43,6 +43,7 @@ type Fleet struct {
 
 	groupsMu sync.Mutex
 	groups   map[string]member
+	adaptive *adaptive // nil: no Group is; guarded by groupsMu
 
 	resetMu sync.Mutex
 	before  RedisStats // the counts at the last ResetStats; guarded by resetMu
@@ -129,6 +130,7 @@ func (f *Fleet) Close(ctx context.Context) error {
 	f.closeOnce.Do(func() {
 		go func() {
 			<-f.inflight.idle
+			f.adaptiveGroups().close()
 			f.subs.Close()
 			f.link.Close()
 			f.workers.Close()

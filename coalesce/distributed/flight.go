@@ -19,6 +19,8 @@ import (
 // call is one local flight's way through the protocol. It is in one of these
 // states, each of which returns the next:
 //
+//	starting  → joining    Redis is to be asked
+//	          → unasked    it is not: run the function
 //	joining   → leading    the lease is ours: run the function
 //	          → following  another flight has it: wait for its outcome
 //	          → awaiting   our own replica's last flight still has it: wait for its release
@@ -45,6 +47,7 @@ type call[V any] struct {
 	callers local.Joined[string, result[V]] // of the local flight; running.mu guards it from its end on
 	key     string
 	batch   *part[V]       // of a DoMany; nil: its caller asked for this key alone
+	heat    learning       // of an adaptive Group
 	names   protocol.Names // of the flight this call leads, if it comes to that
 	// deadline ends with the flight timeout. The function runs under it.
 	deadline detached.Timed
@@ -108,10 +111,12 @@ func (g *Group[V]) fly(ctx context.Context, joined local.Joined[string, result[V
 	c.fn = fn
 	next := state[V](starting[V]{})
 	if deadline, ok := ctx.Deadline(); f.link.Prompt() && (!ok || time.Until(deadline) > f.set.redisTimeout) {
-		for range 2 { // starting and joining
-			if next = c.step(next); next == nil {
-				return c, nil
-			}
+		next = c.step(next)
+		if join, ok := next.(joining[V]); ok {
+			next = c.step(join)
+		}
+		if next == nil {
+			return c, nil
 		}
 	}
 	return c, func() { c.proceed(next) }
@@ -144,6 +149,9 @@ func (starting[V]) run(c *call[V]) state[V] {
 	case <-g.fleet.abandon:
 		c.handle(closing)
 	default:
+	}
+	if !c.asks() {
+		return unasked[V]{}
 	}
 	return joining[V]{}
 }
@@ -254,6 +262,7 @@ func (c *call[V]) complete(r result[V], err error, returned bool) (ended local.E
 	c.deadline.End(context.Canceled)
 	c.running.leaveRun()
 	c.batch.settle()
+	c.ran()
 	r.trace, r.timeout, r.lost = c.told.trace, c.g.set.flightTimeout, !returned
 	if c.told.ended != nil {
 		exits := true
@@ -311,6 +320,9 @@ func (c *call[V]) count(role coalesce.Role, err error) {
 	switch role {
 	case coalesce.Leader:
 		g.leaders.Add(1)
+		if c.heat.unasked {
+			g.unasked.Add(1)
+		}
 		if c.vanished != "" {
 			g.takeovers.Add(1)
 		}

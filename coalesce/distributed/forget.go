@@ -83,7 +83,13 @@ func (g *Group[V]) forgetThere(ctx context.Context, keys []string) []error {
 			Publish: f.subs.PublishCommand(),
 		}.Command()
 	}
+	if g.adaptive != nil {
+		commands = append(commands, g.adaptive.forgotten(g.name, keys))
+	}
 	replies, errs := g.sendAll(ctx, commands)
+	if g.adaptive != nil {
+		replies, errs = replies[:len(keys)], unheard(errs)
+	}
 	var expire []protocol.Command
 	for i, reply := range replies {
 		expire = append(expire, g.expire(all[i], protocol.Forgotten(reply))...)
@@ -92,6 +98,18 @@ func (g *Group[V]) forgetThere(ctx context.Context, keys []string) []error {
 		_, _ = g.sendAll(ctx, some) // otherwise they go when MaxAge has passed
 	}
 	return errs
+}
+
+// unheard returns the errors of keys: where the last command failed, which told the other
+// replicas of all of them, each has one.
+func unheard(errs []error) []error {
+	last := len(errs) - 1
+	for i := range last {
+		if errs[i] == nil {
+			errs[i] = errs[last]
+		}
+	}
+	return errs[:last]
 }
 
 // expire returns what lets the pieces of a large outcome go that MaxAge had kept.

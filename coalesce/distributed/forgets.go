@@ -69,7 +69,7 @@ func (f *Fleet) catchUp() {
 // each call that it does not merge is another execution.
 func (c *call[V]) catchUp() {
 	c.unheard.Store(true)
-	if !c.asking.Load() && coalesce.Role(c.role.Load()) == coalesce.Leader {
+	if !c.asking.Load() && coalesce.Role(c.role.Load()) == coalesce.Leader && !c.heat.unasked {
 		c.look()
 	}
 }

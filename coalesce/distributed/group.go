@@ -49,6 +49,7 @@ type core[V any] struct {
 	space protocol.Space
 	set   groupSettings // of the Group that NewGroup returned
 
+	adaptive    *adaptive // nil: every flight asks Redis
 	codec       coalesce.Codec[V]
 	codecName   string
 	fingerprint uint64
@@ -68,6 +69,7 @@ type core[V any] struct {
 
 type counters struct {
 	leaders, followers, cached, fallbacks, noRole atomic.Uint64
+	unasked                                       atomic.Uint64 // of leaders
 	takeovers, leaseLost, errors, incompatible    atomic.Uint64
 	batches, batchRuns, batchKeys                 atomic.Uint64
 	active                                        atomic.Int64
@@ -145,6 +147,9 @@ func NewGroup[V any](f *Fleet, name string, opts ...GroupOption) (*Group[V], err
 		codec: codec, codecName: codec.Name(), fingerprint: fingerprintOf(codec),
 	}
 	c.tag = wire.Tag(c.codecName, c.fingerprint)
+	if set.adaptive {
+		c.adaptive = f.adapt()
+	}
 	if c, err = c.register(); err != nil {
 		return refuse(err)
 	}
@@ -190,6 +195,8 @@ func differs(a, b *groupSettings) string {
 		return "inline limit"
 	case a.payloadLimit != b.payloadLimit:
 		return "payload limit"
+	case a.adaptive != b.adaptive:
+		return "WithAdaptive"
 	}
 	return ""
 }
@@ -296,6 +303,7 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 		if joined.Leads() {
 			return g.lead(ctx, joined, key, arrived, fn)
 		}
+		g.waits(key, arrived)
 		r, err := g.follow(ctx, joined, arrived)
 		if r == nil {
 			return new(result[V]), coalesce.LocalFollower, err

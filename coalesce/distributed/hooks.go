@@ -109,7 +109,7 @@ type Run struct {
 	Group    string
 	Key      string
 	Flight   string
-	Role     coalesce.Role // Leader, or Fallback: without the lease
+	Role     coalesce.Role // Leader, or Fallback: without the lease, because Redis could not be used
 	Cause    string        // of a Fallback: the kind of Redis' failure, or "too large", "incompatible" or "garbage"
 	Takeover bool          // of a flight that went away without an outcome
 }
@@ -138,7 +138,7 @@ const (
 
 // Command is one script that Redis was sent.
 type Command struct {
-	Step string        // join, peek, renew, finish, abandon, leave, forget or probe; of a piece of a large result, store, fetch or expire
+	Step string        // join, peek, renew, finish, abandon, leave, forget or probe; of a piece of a large result, store, fetch or expire; tell, of a notice to all replicas
 	Took time.Duration // until its reply, or until it was given up; from when it was to be sent, a wait for its turn included
 	Kind string        // of its failure, as in FailureKinds; empty when it had a reply
 }

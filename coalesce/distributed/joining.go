@@ -80,6 +80,7 @@ func (s *joined[V]) run(c *call[V]) state[V] {
 	}
 	c.mayHold = reply.Answer == protocol.Leads
 	sent, received := s.sent.Trip()
+	c.trip(received.Sub(sent))
 	switch reply.Answer {
 	case protocol.Leads:
 		c.leaseIs(LeaseTaken, s.sent.SentAt())
@@ -113,6 +114,7 @@ func (s *joined[V]) follow(c *call[V], reply protocol.Follow, sent time.Time) st
 			return awaiting[V]{e}
 		}
 	}
+	c.asked(true)
 	c.role.Store(uint32(coalesce.RemoteFollower))
 	next := &following[V]{
 		leader: reply.Flight, looks: looks{due: c.due(reply.TTL)},
@@ -126,6 +128,7 @@ func (s *joined[V]) follow(c *call[V], reply protocol.Follow, sent time.Time) st
 
 // alone runs the function at once: what a flight would come to is of no use here.
 func (s *joined[V]) alone(c *call[V], why string) state[V] {
+	c.asked(false)
 	if why != protocol.Incompatible {
 		return fallback[V]{causeTooLarge}
 	}

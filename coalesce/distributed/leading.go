@@ -112,8 +112,9 @@ type execution[V any] struct {
 func (c *call[V]) execute(role coalesce.Role) state[V] {
 	e := &c.running
 	e.role = role
+	c.runs()
 	c.role.Store(uint32(role))
-	if c.asking.Store(false); role == coalesce.Leader && c.unheard.Load() {
+	if c.asking.Store(false); c.hasLease() && c.unheard.Load() {
 		c.background(c.look)
 	}
 	if c.batch != nil {
@@ -264,7 +265,7 @@ func (c *call[V]) hasBegun() bool {
 // decide returns how the call ends; nil: the function goes on.
 func (c *call[V]) decide(happened event) func() {
 	e := &c.running
-	leads := e.role == coalesce.Leader
+	leads := c.hasLease()
 	none := result[V]{role: e.role}
 	if happened&back != 0 && c.obeyedTimeout() {
 		happened = happened&^back | late
@@ -335,7 +336,7 @@ func (c *call[V]) cameBackWith(r returned[V]) {
 // not ended: it used another one, such as its caller's. That is no answer for anybody
 // else. Its caller gets it; the others, here or on other replicas, lead.
 func (c *call[V]) gaveUp(r returned[V]) {
-	if c.running.role == coalesce.Leader {
+	if c.hasLease() {
 		c.abandon(true)
 	}
 	c.endWith(result[V]{val: r.val, role: c.running.role, flight: c.flight(), finished: r.ended, abandoned: true}, r.err, true)
@@ -350,7 +351,7 @@ const fewCallers = 8
 func (c *call[V]) returned(r returned[V]) {
 	g := c.g
 	result := result[V]{val: r.val, role: c.running.role, flight: c.flight(), finished: r.ended, late: r.err == coalesce.ErrFlightTimeout}
-	if c.running.role != coalesce.Leader {
+	if !c.hasLease() {
 		c.endWith(result, r.err, !r.lost)
 		return
 	}

@@ -118,6 +118,9 @@ func (m *many[V]) join(keys []string) {
 				calls = append(calls, p.call)
 			}
 		}
+		if !p.joined.Leads() {
+			m.g.waits(key, m.arrived)
+		}
 		m.waiting[p] = struct{}{}
 	}
 	b.begin(calls)

@@ -47,6 +47,7 @@ type groupSettings struct {
 	inlineLimit   int
 	payloadLimit  int
 	failClosed    bool
+	adaptive      bool
 }
 
 const defaultLeaseTTL = 3 * time.Second
@@ -222,6 +223,26 @@ func WithFailClosed() GroupOption {
 func WithFailOpen() GroupOption {
 	return groupOption(func(s *groupSettings) error {
 		s.failClosed = false
+		return nil
+	})
+}
+
+// WithAdaptive has Redis asked only for keys that several replicas call for at the same time.
+// A flight of any other key runs its function at once and sends Redis nothing; its callers wait
+// for nothing else. By default every flight asks.
+//
+// Which keys are shared is learned from what becomes of flights that ask, from how often a
+// key is called here and how long its functions take, from calls that wait for each other
+// here, and from other replicas, which tell when they find a key hot. Until a key is known to
+// be shared, each replica may run its function, one at a time: a cold key that many call at
+// once has up to one execution for each replica, and then one for all. A key whose functions
+// are over before Redis could answer is not asked for. Calls with a MaxAge always ask.
+//
+// All replicas must have the same setting: a Forget on a replica without it is not heard by
+// flights that have not asked Redis.
+func WithAdaptive() GroupOption {
+	return shared("WithAdaptive", func(s *groupSettings) error {
+		s.adaptive = true
 		return nil
 	})
 }

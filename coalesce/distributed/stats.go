@@ -19,7 +19,8 @@ type Stats struct {
 // one: Leaders + Followers + Cached + Fallbacks + NoRole = Requests.
 type TierStats struct {
 	Requests      uint64 // flights handed over that have ended
-	Leaders       uint64 // ran the function with the lease
+	Leaders       uint64 // ran the function with the lease, or without asking Redis
+	Unasked       uint64 // of the leaders, those that ran it without asking Redis: see WithAdaptive
 	Followers     uint64 // took another replica's outcome
 	Cached        uint64 // took an outcome that had finished within MaxAge
 	Fallbacks     uint64 // ran the function without the lease
@@ -39,6 +40,9 @@ type FleetStats struct {
 	Stats                   // summed over the Groups
 	Groups map[string]Stats // by name
 	Redis  RedisStats
+	// HotKeys is how many keys this replica asks Redis for, of those that it was called for
+	// of late: see WithAdaptive.
+	HotKeys int
 }
 
 // RedisStats counts what went wrong between a Fleet and Redis.
@@ -64,6 +68,7 @@ func (s TierStats) HitRate() float64 {
 func (s TierStats) since(before TierStats) TierStats {
 	s.Requests -= before.Requests
 	s.Leaders -= before.Leaders
+	s.Unasked -= before.Unasked
 	s.Followers -= before.Followers
 	s.Cached -= before.Cached
 	s.Fallbacks -= before.Fallbacks
@@ -81,6 +86,7 @@ func (s TierStats) since(before TierStats) TierStats {
 func (s *TierStats) add(other TierStats) {
 	s.Requests += other.Requests
 	s.Leaders += other.Leaders
+	s.Unasked += other.Unasked
 	s.Followers += other.Followers
 	s.Cached += other.Cached
 	s.Fallbacks += other.Fallbacks
@@ -128,11 +134,12 @@ func (c *core[V]) stats() Stats {
 
 func (c *core[V]) totals() Stats {
 	// Before the roles: they are never more.
-	takeovers, errs := c.takeovers.Load(), c.counters.errors.Load()
+	takeovers, errs, unasked := c.takeovers.Load(), c.counters.errors.Load(), c.unasked.Load()
 	st := Stats{
 		Local: c.local.Totals(),
 		Distributed: TierStats{
 			Leaders:       c.leaders.Load(),
+			Unasked:       unasked,
 			Followers:     c.followers.Load(),
 			Cached:        c.cached.Load(),
 			Fallbacks:     c.fallbacks.Load(),
@@ -193,7 +200,7 @@ func (f *Fleet) ResetStats() {
 }
 
 func (f *Fleet) sum(of func(member) Stats) FleetStats {
-	st := FleetStats{Groups: map[string]Stats{}, Redis: f.redisStats()}
+	st := FleetStats{Groups: map[string]Stats{}, Redis: f.redisStats(), HotKeys: f.adaptiveGroups().hot()}
 	for name, group := range f.members() {
 		one := of(group)
 		st.Groups[name] = one

@@ -16,8 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Command is one step as a command for Redis, or a plain command for a piece of a large
-// outcome.
+// Command is one step as a command for Redis, or a plain command: for a piece of a large
+// outcome, or a notice to all.
 type Command struct {
 	script *script
 	plain  string // the name of a command that runs no script; "": it runs one
@@ -34,7 +34,7 @@ type Doer interface {
 }
 
 // Step returns the name of the step: join, peek, renew, finish, abandon, leave,
-// forget or probe; of a plain command, store, fetch or expire.
+// forget or probe; of a plain command, store, fetch, expire or tell.
 func (c Command) Step() string {
 	if c.plain != "" {
 		return c.plain

@@ -111,6 +111,9 @@ func (c *connection) open(pubsub *redis.PubSub) error {
 	}
 	c.pubsub = pubsub
 	var channels []string
+	if b := s.broadcast.Load(); c.address == "" && b != nil {
+		channels = append(channels, b.channel)
+	}
 	for channel, sub := range s.channels {
 		if sub.on == c && channel != first {
 			channels = append(channels, channel)
@@ -220,11 +223,22 @@ func (c *connection) handle(message any) {
 			s.config.OnControl(m.Payload)
 			return
 		}
+		if b := s.broadcast.Load(); b != nil && b.channel == m.Channel {
+			b.heard(m.Payload)
+			return
+		}
 		s.deliver(m)
 	case *redis.Subscription:
 		if m.Channel == s.config.Control {
 			if m.Kind == "subscribe" {
 				s.config.OnConnect()
+			}
+			return
+		}
+		if b := s.broadcast.Load(); b != nil && b.channel == m.Channel {
+			b.hears.Store(m.Kind == "subscribe")
+			if m.Kind == "subscribe" {
+				b.connected()
 			}
 			return
 		}
@@ -275,6 +289,9 @@ func (c *connection) disconnected(served, away bool) (left, waited bool) {
 	defer s.mu.Unlock()
 	away, c.silent = away || c.silent, false
 	c.pubsub, c.orders = nil, nil
+	if b := s.broadcast.Load(); c.address == "" && b != nil {
+		b.hears.Store(false)
+	}
 	switch {
 	case served:
 		delete(s.refusing, c.address) // the next one may be better

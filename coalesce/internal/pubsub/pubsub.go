@@ -10,6 +10,7 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -68,6 +69,8 @@ type Subscriptions struct {
 	cluster *redis.ClusterClient // nil: one server
 	config  Config
 	beats   chan time.Duration
+
+	broadcast atomic.Pointer[broadcast] // nil: none
 
 	ctx     context.Context // ends with Close
 	ended   context.Context // has ended: under it, the client dials no more

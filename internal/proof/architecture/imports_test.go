@@ -58,6 +58,7 @@ var arrows = map[string][]string{
 	"coalesce":                    {"coalesce/internal/errtree"},
 	"coalesce/internal/detached":  {"coalesce/internal/errtree"},
 	"coalesce/internal/errtree":   {},
+	"coalesce/internal/heat":      {},
 	"coalesce/internal/timers":    {},
 	"coalesce/internal/workers":   {},
 	"coalesce/internal/lost":      {"coalesce"},
