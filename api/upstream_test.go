@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,6 +136,21 @@ func theProxysPageIsLive(t *testing.T, b *browserrig.Browser) {
 	u.Begin()(api.Exchange{Key: "GET shop.example/a", Role: coalesce.Leader, Asked: true})
 	p := open(t, b, f, browserrig.View{})
 	browserrig.WaitFor(t, p, `document.querySelector('[data-total=queries]').textContent === '1'`)
+	// A key is hot only for as long as it is asked for.
+	done := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+				u.Begin()(api.Exchange{Key: "GET shop.example/a", Role: coalesce.Leader, Asked: true})
+			}
+		}
+	})
+	defer asking.Wait()
+	defer close(done)
 	browserrig.WaitFor(t, p, `document.querySelector('#hot-table').textContent.includes('GET shop.example/a')`)
 	for what, is := range map[string]string{
 		"a form for bursts": `document.querySelector('#burst-form') !== null`,

@@ -59,10 +59,13 @@ func (c *proxyCmd) Validate() error {
 }
 
 func (c *proxyCmd) upstream() (*url.URL, error) {
+	if c.Upstream == "" {
+		return nil, errors.New("--upstream (UPSTREAM): name the server to send requests to, such as http://127.0.0.1:8001")
+	}
 	u, err := url.Parse(c.Upstream)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		// It is not quoted: it may have a password.
-		return nil, errors.New("--upstream (UPSTREAM): it is not http://host:port or https://host:port, with a path or without")
+		return nil, errors.New("--upstream (UPSTREAM): it is not http://host:port or https://host:port, with a path or without, and without user, query and fragment")
 	}
 	return u, nil
 }

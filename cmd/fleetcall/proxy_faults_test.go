@@ -94,7 +94,11 @@ func TestEachFaultOfAnUpstreamIsAProblemOfItsOwn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := launchProxy(t, c.upstream, "--upstream-timeout=300ms")
+			timeout := patience // no busy machine reaches it
+			if c.problem == "upstream-timeout" {
+				timeout = 300 * time.Millisecond
+			}
+			p := launchProxy(t, c.upstream, fmt.Sprintf("--upstream-timeout=%v", timeout))
 			p.expectProblem(t, "/a", c.status, c.problem)
 			kind := strings.TrimPrefix(c.problem, "upstream-")
 			st := get[api.Stats](t, p.admin, "/stats")
@@ -106,6 +110,11 @@ func TestEachFaultOfAnUpstreamIsAProblemOfItsOwn(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnUpstreamThatSwitchesProtocolsUnaskedSendsGarbage(t *testing.T) {
+	p := launchProxy(t, rawOrigin(t, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"))
+	p.expectProblem(t, "/a", http.StatusBadGateway, "upstream-garbage")
 }
 
 func TestAProxyIsReadyOnceItsUpstreamIs(t *testing.T) {

@@ -80,6 +80,9 @@ func TestAProxySendsOnWhatTheClientSentAndSaysForWhom(t *testing.T) {
 			t.Errorf("the client got %s: %q, want %q", name, header.Get(name), want)
 		}
 	}
+	if got, header := p.exchange(t, "/", "Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABkAAQAAP__"); got.Header.Get("Upgrade") != "" || got.Header.Get("HTTP2-Settings") != "" || header.Get("X-Coalesce-Role") != "leader" {
+		t.Errorf("a change to HTTP/2 is passed on: %v", got.Header)
+	}
 	if got.Host != "shop.example" {
 		t.Errorf("the upstream is asked for %s", got.Host)
 	}

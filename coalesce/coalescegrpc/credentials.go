@@ -3,15 +3,29 @@ package coalescegrpc
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 )
 
-// secrets are the keys of metadata that commonly tell who calls; grpc-gateway sends those of
-// HTTP as the last two.
-var secrets = []string{"authorization", "proxy-authorization", "cookie", "x-api-key", "grpcgateway-authorization", "grpcgateway-cookie"}
+// secrets are words in the keys of metadata that prove who calls: authorization,
+// x-api-key, grpcgateway-cookie, private-token-bin. Each service has names of its own.
+var secrets = []string{
+	"apikey", "auth", "authentication", "authorization", "cookie", "credential", "credentials", "jwt", "key", "password",
+	"secret", "session", "signature", "token",
+}
+
+// isSecret says whether the value of a key of metadata proves who calls.
+func isSecret(key string) bool {
+	for word := range strings.FieldsFuncSeq(key, func(r rune) bool { return r == '-' || r == '_' || r == '.' }) {
+		if slices.Contains(secrets, word) {
+			return true
+		}
+	}
+	return false
+}
 
 // caller returns the identity of a call's caller, and whether the call has to run alone
 // because of it. proven says that the caller has shown who it is by other means than
@@ -23,8 +37,8 @@ func (s *settings) caller(ctx context.Context, md metadata.MD, proven bool) (ide
 	if s.public || identity != "" {
 		return identity, false
 	}
-	for _, secret := range secrets {
-		if len(md.Get(secret)) > 0 && !slices.Contains(s.metadata, secret) {
+	for key, values := range md {
+		if key = strings.ToLower(key); len(values) > 0 && isSecret(key) && !slices.Contains(s.metadata, key) {
 			return "", true
 		}
 	}

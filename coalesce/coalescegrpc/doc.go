@@ -23,11 +23,10 @@
 // All other metadata is the first caller's: that of tracing differs with every call.
 //
 // A call with credentials runs alone, unless they are part of what makes it the same, or
-// WithPublic says that everybody gets the same answer. Known as credentials are the metadata
-// authorization, proxy-authorization, cookie and x-api-key (and grpc-gateway's names of the
-// first and third), to a server the certificates of clients, and to a client
-// grpc.PerRPCCredentials in the options of a call. Metadata of other names, and the
-// credentials of a client's connection, are not.
+// WithPublic says that everybody gets the same answer. Known as credentials are metadata with
+// a word such as authorization, cookie, token or key in its name (x-api-key, for one), to a
+// server the certificates of clients, and to a client grpc.PerRPCCredentials in the options
+// of a call. Metadata of other names, and the credentials of a client's connection, are not.
 //
 // # What the callers get
 //

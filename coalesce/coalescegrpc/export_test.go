@@ -1,6 +1,10 @@
 package coalescegrpc
 
-import "google.golang.org/grpc/metadata"
+import (
+	"context"
+
+	"google.golang.org/grpc/metadata"
+)
 
 // FingerprintOf is the fingerprint of any message, generated or not.
 var FingerprintOf = fingerprint
@@ -32,4 +36,12 @@ func (s Subject) Key(named ...string) string {
 		method:  &method{name: s.Method, request: s.In, reply: s.Out},
 		request: s.Request, metadata: s.Metadata, identity: s.Identity, target: s.Target, authority: s.Authority,
 	})
+}
+
+// MustBeAlone says whether a call with this metadata, of which these keys are named, runs
+// alone.
+func MustBeAlone(md metadata.MD, named ...string) bool {
+	set := newSettings([]Option{WithMetadata(named...)})
+	_, alone := set.caller(context.Background(), md, false)
+	return alone
 }

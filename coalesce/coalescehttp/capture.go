@@ -1,9 +1,13 @@
 package coalescehttp
 
 import (
+	"context"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"sync"
+
+	"github.com/fleetcall/fleetcall/coalesce"
 )
 
 // capture is an answer's body as far as it is there. One goroutine reads it from the
@@ -44,6 +48,11 @@ func newCapture(source io.ReadCloser, length int64, limit int) *capture {
 
 func (c *capture) fill() {
 	defer close(c.done)
+	defer func() {
+		if value := recover(); value != nil {
+			c.lose(&coalesce.PanicError{Value: value, Stack: debug.Stack()})
+		}
+	}()
 	free := c.data[:cap(c.data)]
 	for {
 		n, err := c.source.Read(free)
@@ -80,6 +89,17 @@ func (c *capture) add(n int, err error) (free []byte, more bool) {
 		c.data = larger
 	}
 	return c.data[len(c.data):cap(c.data)], true
+}
+
+// lose ends a body whose source panics. On this goroutine, nobody could recover that.
+func (c *capture) lose(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.grow()
+	if c.err == nil {
+		c.err = err
+	}
+	c.ended = true
 }
 
 func (c *capture) grow() {
@@ -122,7 +142,7 @@ func (c *capture) isHandedOver() bool {
 // captured is the client's way through a capture.
 type captured struct {
 	*capture
-	left <-chan struct{} // closed when the client has left
+	own  context.Context // ends when the client has left
 	read int             // of data
 }
 
@@ -154,8 +174,8 @@ func (c *captured) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 		select {
 		case <-c.grown:
-		case <-c.left:
-			return 0, errLeft
+		case <-c.own.Done():
+			return 0, context.Cause(c.own) // as net/http says it
 		}
 	}
 }

@@ -49,8 +49,9 @@
 //	                 choose answers without naming them in Vary: Origin,
 //	                 Early-Data, X-Forwarded-* (but For), X-Original-*,
 //	                 X-Rewrite-URL, the host and proto of Forwarded, the
-//	                 fields of scripts that ask for a part of a page,
-//	                 X-Api-Key and fields by which proxies tell who asks    RFC 8470 §5.1, RFC 7239, Fetch
+//	                 fields of scripts that ask for a part of a page, and
+//	                 those whose name has a word that tells who asks, such
+//	                 as Key, Token, Session, User, Tenant: X-Api-Key        RFC 8470 §5.1, RFC 7239, Fetch
 //
 // Nothing else is: not User-Agent, Accept or Accept-Language unless Vary names them, nor a
 // client's address. A server whose answers depend on another field must say so in Vary, or

@@ -16,8 +16,8 @@ import (
 // shared it. The leader's client sees the cut itself.
 var ErrCutShort = errors.New("fleetcall: the answer was cut short")
 
-// errLeft is what a body is to a caller whose own context has ended.
-var errLeft = fmt.Errorf("fleetcall: reading the answer: %w", context.Canceled)
+// errNoResponse is of a base that breaks http.RoundTripper's promise.
+var errNoResponse = errors.New("fleetcall: sending the request: the base returned neither an answer with its body nor an error")
 
 // errNoAnswer is a Group that returns neither an answer nor an error.
 var errNoAnswer = errors.New("fleetcall: the Group returned no answer")

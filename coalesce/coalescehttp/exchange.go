@@ -24,6 +24,7 @@ type exchange struct {
 	answered chan struct{} // closed when there is an answer for the caller
 
 	mu     sync.Mutex
+	copied bool           // r is nobody else's
 	left   bool           // the caller takes no answer
 	resp   *http.Response // for the caller
 	body   *reader        // resp's; nil: it is the base's
@@ -34,12 +35,36 @@ type exchange struct {
 
 func (x *exchange) leads() <-chan struct{} { return x.answered }
 
-// resign makes exchange a part. What was sent goes on for the others.
+// resign makes exchange a part. What was sent goes on for the others, and what is yet to
+// be sent is no longer the caller's, who may change its request when RoundTrip returns.
 func (x *exchange) resign() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.left = x.resp == nil
+	if x.left && !x.copied && x.own.Err() != nil {
+		x.r, x.copied = x.r.Clone(x.own), true
+	}
 	return x.left
+}
+
+// begin returns the request to send, or nil when its caller has got something else. From
+// here on, the flight looks at nothing that is the caller's, nor at what the base may change.
+func (x *exchange) begin(ctx context.Context) *http.Request {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.left && !x.copied {
+		return nil
+	}
+	x.copied = true
+	sent := x.r.Clone(ctx)
+	if sent.Body != nil {
+		sent.Body = http.NoBody
+	}
+	q := *x.q
+	q.r = sent.WithContext(ctx)
+	q.r.Header = sent.Header.Clone()
+	x.q = &q
+	return sent
 }
 
 func (x *exchange) failure() error {
@@ -51,7 +76,12 @@ func (x *exchange) failure() error {
 // run makes exchange a part.
 func (x *exchange) run(flight context.Context) (*Answer, error) {
 	life := newWorktime(flight, x.own)
-	resp, err := x.t.base.RoundTrip(x.r.Clone(&life.ctx))
+	sent := x.begin(&life.ctx)
+	if sent == nil {
+		life.end()
+		return nil, errors.Join(errResigned, context.Canceled)
+	}
+	resp, err := x.t.send(sent)
 	if err != nil {
 		life.end()
 		if ended := flight.Err(); ended != nil {
@@ -134,7 +164,7 @@ func (x *exchange) share(flight context.Context, a *Answer, resp *http.Response,
 	own := *resp
 	own.Trailer = nil // that of resp is written by who reads the body
 	body := newCapture(resp.Body, resp.ContentLength, x.t.settings.bodyLimit)
-	client := &reader{ReadCloser: &captured{capture: body, left: x.own.Done()}}
+	client := &reader{ReadCloser: &captured{capture: body, own: x.own}}
 	client.end = func(whole bool) {
 		if whole {
 			own.Trailer = resp.Trailer
@@ -184,7 +214,7 @@ func (x *exchange) whole(flight context.Context, a *Answer, resp *http.Response,
 		return nil, flight.Err()
 	case err != nil:
 		return nil, cutShort(err)
-	case x.r.Method != http.MethodHead && int64(len(data)) < resp.ContentLength:
+	case x.q.r.Method != http.MethodHead && int64(len(data)) < resp.ContentLength:
 		return nil, cutShort(io.ErrUnexpectedEOF)
 	case len(resp.Trailer) > 0:
 		return x.t.alone(x.q, a, ReasonTrailer), nil

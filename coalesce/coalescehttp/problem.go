@@ -42,6 +42,12 @@ const retryAfter = 1
 func serveError(w http.ResponseWriter, r *http.Request, end ending) {
 	p := problemOf(end.err)
 	sign(w.Header(), end.decision)
+	// What outer handlers have set is for the answer of the handler.
+	w.Header().Del("Content-Encoding")
+	w.Header().Del("Content-Length")
+	w.Header().Del("ETag")
+	w.Header().Del("Last-Modified")
+	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "application/problem+json")
 	if p.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))

@@ -52,6 +52,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return t.sendAlone(r, nil, ending{alone: reason})
 	}
 	own, leave := context.WithCancel(r.Context())
+	if r.Body != nil {
+		_ = r.Body.Close() // it is empty
+	}
 	end := t.share(own, q, func(takeover int) part {
 		return &exchange{t: t, r: r, q: q, own: own, leave: leave, takeover: takeover, answered: make(chan struct{})}
 	})
@@ -75,7 +78,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 // sendAlone sends a request that is not merged. Of a key that is remembered, it looks
 // whether that still holds.
 func (t *Transport) sendAlone(r *http.Request, q *request, end ending) (*http.Response, error) {
-	resp, err := t.base.RoundTrip(r)
+	resp, err := t.send(r)
 	d := Decision{Role: roleAlone, Reason: end.alone}
 	t.decided(r, d)
 	if err != nil {
@@ -83,5 +86,24 @@ func (t *Transport) sendAlone(r *http.Request, q *request, end ending) (*http.Re
 	}
 	t.lookAgain(q, end.remembered, resp.StatusCode, resp.Header, resp.Trailer != nil)
 	sign(resp.Header, d)
+	return resp, nil
+}
+
+// send sends a request with the base, and makes good what http.Client would: a base that is
+// written by hand may leave out the header or the body.
+func (t *Transport) send(r *http.Request) (*http.Response, error) {
+	resp, err := t.base.RoundTrip(r)
+	if err != nil {
+		return resp, err
+	}
+	if resp == nil || resp.Body == nil && resp.ContentLength > 0 && r.Method != http.MethodHead {
+		return nil, errNoResponse
+	}
+	if resp.Header == nil {
+		resp.Header = http.Header{}
+	}
+	if resp.Body == nil {
+		resp.Body = http.NoBody
+	}
 	return resp, nil
 }

@@ -73,7 +73,7 @@ func (l *worktime) leaveFlight() {
 
 func (l *worktime) followOwn() {
 	if l.stopOwn == nil {
-		l.stopOwn = context.AfterFunc(l.own, l.cancel)
+		l.stopOwn = context.AfterFunc(l.own, func() { l.ctx.End(l.own.Err()) })
 	}
 }
 

@@ -229,7 +229,8 @@ func WithFailOpen() GroupOption {
 
 // WithAdaptive has Redis asked only for keys that several replicas call for at the same time.
 // A flight of any other key runs its function at once and sends Redis nothing; its callers wait
-// for nothing else. By default every flight asks.
+// for nothing else. By default every flight asks. DoMany calls its function once for all keys,
+// when those that are shared have been answered.
 //
 // Which keys are shared is learned from what becomes of flights that ask, from how often a
 // key is called here and how long its functions take, from calls that wait for each other

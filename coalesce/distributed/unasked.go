@@ -28,16 +28,22 @@ func (unasked[V]) run(c *call[V]) state[V] {
 }
 
 // asks says whether a call that starts asks Redis. It always does where its Group keeps
-// results, which Redis has; where its replica does not hear what others forget; and where Redis cannot be used, which is
-// dealt with as ever.
+// results, which Redis has; where its replica does not hear what others forget; and where Redis
+// cannot be used, which is dealt with as ever.
 func (c *call[V]) asks() bool {
 	a := c.g.adaptive
 	if a == nil || c.g.set.maxAge > 0 {
 		return true
 	}
 	c.heat.id = heat.IDOf(c.g.name, c.key)
-	asks := a.keys.Begins(c.heat.id, c.started)
-	return asks || !a.fleet.subs.Hears() || a.fleet.isDown(c.names.Channel())
+	if a.keys.Begins(c.heat.id, c.started) {
+		return true
+	}
+	if a.fleet.subs.Hears() && !a.fleet.isDown(c.names.Channel()) {
+		return false
+	}
+	a.keys.Asks(c.heat.id)
+	return true
 }
 
 // learns says whether what becomes of the call tells something of its key.

@@ -74,6 +74,12 @@ func parseRules(file string, text []byte) ([]Rule, error) {
 		if err != nil {
 			return nil, fmt.Errorf("fleetcall: %s:%d: rule %d: %w", file, lineOf(tree, i, key), i+1, err)
 		}
+		for j, earlier := range rules {
+			if newPattern(earlier.Path).covers(newPattern(rule.Path)) {
+				return nil, fmt.Errorf("fleetcall: %s:%d: rule %d: path: %q never holds, because the first rule that matches does, and rule %d for %q matches all of it; put this rule before that one",
+					file, lineOf(tree, i, "path"), i+1, rule.Path, j+1, earlier.Path)
+			}
+		}
 		rules = append(rules, rule)
 	}
 	return rules, nil
@@ -171,7 +177,7 @@ func checkPath(path string) error {
 		case s == "." || s == ".." || s == "" && !last:
 			return fmt.Errorf("path: %q has an empty segment, . or .., which no path has when rules are asked; %s", path, ways)
 		case s == "**" && !last, strings.Contains(s, "*") && s != "*" && s != "**", strings.ContainsAny(s, "?#"):
-			return fmt.Errorf("path: %q is none; %s", path, ways)
+			return fmt.Errorf("path: %q has a *, ? or # that is no segment's place-holder; %s", path, ways)
 		}
 	}
 	return nil
@@ -190,6 +196,9 @@ func located(file string, err error) error {
 	}
 	if wrong, ok := errors.AsType[*yaml.TypeError](err); ok {
 		message = fmt.Sprintf("%q is not %s", wrong.GetToken().Value, kindOf(wrong.DstType))
+	}
+	if wrong, ok := errors.AsType[*yaml.UnexpectedNodeTypeError](err); ok {
+		message = fmt.Sprintf("here is %s where %s must be", nodeName(wrong.Actual), nodeName(wrong.Expected))
 	}
 	return fmt.Errorf("fleetcall: %s:%d: %s", file, at.GetToken().Position.Line, message)
 }
@@ -210,9 +219,22 @@ func unknownKey(key string) string {
 	}
 	if near := spelling.Nearest(key, all); near != "" {
 		sentence += "; did you mean " + near + "?"
+	} else {
+		sentence += "."
 	}
-	return fmt.Sprintf("%s The file has %s; a rule has %s; an identity has %s", strings.TrimSuffix(sentence, ".")+".",
+	return fmt.Sprintf("%s The file has %s; a rule has %s; an identity has %s", sentence,
 		strings.Join(keys["the file"], ", "), strings.Join(keys["a rule"], ", "), strings.Join(keys["an identity"], " or "))
+}
+
+// nodeName says in words what stands in the file.
+func nodeName(t ast.NodeType) string {
+	switch t {
+	case ast.MappingType, ast.MappingValueType:
+		return "a mapping of keys to values"
+	case ast.SequenceType:
+		return "a list"
+	}
+	return "a " + strings.ToLower(t.String())
 }
 
 // kindOf says in words what a setting must be.

@@ -69,14 +69,14 @@ func TestAFileWithoutRulesHasNone(t *testing.T) {
 // Each mistake is refused, with its line and a way out.
 func TestMistakesInAFileAreNamedWithTheirLines(t *testing.T) {
 	for text, want := range map[string]string{
-		"rules:\n- path: /a\n  coalese: false\n":                            `proxy.yaml:3: there is no key "coalese"; did you mean coalesce?`,
+		"rules:\n- path: /a\n  coalese: false\n":                            `proxy.yaml:3: there is no key "coalese"; did you mean coalesce? The file has rules;`,
 		"rule:\n- path: /a\n":                                               `proxy.yaml:1: there is no key "rule"; did you mean rules?`,
 		"rules:\n- path: /a\n  nonsense: 1\n":                               "a rule has path, coalesce, query_parameters,",
 		"rules:\n- path: /a\n  identity: {header: X-User}\n":                `proxy.yaml:3: there is no key "header"`,
 		"rules:\n- path: /a\n  path: /b\n":                                  "proxy.yaml:3: ",
 		"rules:\n- path: a\n":                                               `proxy.yaml:2: rule 1: path: "a" does not begin with /`,
 		"rules:\n- coalesce: false\n":                                       `proxy.yaml:2: rule 1: path: "" does not begin with /`,
-		"rules:\n- path: /\n- path: /a/**/b\n":                              `proxy.yaml:3: rule 2: path: "/a/**/b" is none; say it as in /products/*`,
+		"rules:\n- path: /\n- path: /a/**/b\n":                              `proxy.yaml:3: rule 2: path: "/a/**/b" has a *, ? or # that is no segment's place-holder; say it as in /products/*`,
 		"rules:\n- path: /a*\n":                                             `proxy.yaml:2: rule 1: path: "/a*"`,
 		"rules:\n- path: /a?x=1\n":                                          `proxy.yaml:2: rule 1: path: "/a?x=1"`,
 		"rules:\n- path: /a//b\n":                                           "has an empty segment",
@@ -94,8 +94,14 @@ func TestMistakesInAFileAreNamedWithTheirLines(t *testing.T) {
 		"rules:\n- path: /a\n  coalesce: false\n  cookies: true\n":          "cookies: it has no effect",
 		"rules:\n- path: /a\n\tcoalesce: false\n":                           "proxy.yaml:3: ",
 		"rules: [\n": "proxy.yaml:",
-		"rules:\n- path: /a\n---\nrules:\n- path: /b\n":                        "proxy.yaml:3: a second document",
-		"rules:\n- path: &a /a\n- &b\n  path: *a\n- <<: *b\n  coalesce: false": "",
+		"rules:\n- path: /a\n---\nrules:\n- path: /b\n":                                                                  "proxy.yaml:3: a second document",
+		"rules:\n- path: /a\n  identity: &i {cookie: s}\n- path: /b\n  identity: *i\n- path: /c\n  identity: {<<: *i}\n": "",
+		"- path: /a\n":                                                   "proxy.yaml:1: here is a list where a mapping of keys to values must be",
+		"rules:\n  path: /a\n":                                           "proxy.yaml:2: here is a mapping of keys to values where a list must be",
+		"rules:\n- path: /a\n- path: /a\n":                               `proxy.yaml:3: rule 2: path: "/a" never holds`,
+		"rules:\n- path: /**\n- path: /a\n":                              `rule 1 for "/**" matches all of it`,
+		"rules:\n- path: /a/*\n- path: /a/b\n":                           `rule 2: path: "/a/b" never holds`,
+		"rules:\n- path: /a/*\n- path: /a/**\n- path: /*\n- path: /**\n": "",
 	} {
 		rules, err := parseRules("proxy.yaml", []byte(text))
 		switch {

@@ -68,6 +68,13 @@ func (e *exchange) answered(status int) {
 	e.status, e.took = status, time.Since(e.begun)
 }
 
+// switched says whether the upstream's answer was a change of the protocol.
+func (e *exchange) switched() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.status == http.StatusSwitchingProtocols
+}
+
 // refused notes that the proxy answers by itself, or that it has no client left to answer.
 func (e *exchange) refused(status int) {
 	e.mu.Lock()

@@ -48,21 +48,21 @@ func Failures() []string {
 }
 
 // failed returns an error of the connection to the upstream as one that says which of the
-// above it is, and its kind in a word, for counts. The kind is empty when the upstream has
+// above it is, after its kind in a word, for counts. The kind is empty when the upstream has
 // not failed, because the request ended for a reason of its own.
-func failed(ctx context.Context, err error) (wrapped error, kind string) {
+func failed(ctx context.Context, err error) (kind string, wrapped error) {
 	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-		return err, ""
+		return "", err
 	}
 	switch {
 	case isConnecting(err):
-		return fmt.Errorf("%w: %w", ErrUnreachable, err), kindUnreachable
+		return kindUnreachable, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case isTimeout(err):
-		return fmt.Errorf("%w: %w", ErrTimeout, err), kindTimeout
+		return kindTimeout, fmt.Errorf("%w: %w", ErrTimeout, err)
 	case isEnd(err):
-		return fmt.Errorf("%w: %w", ErrBroken, err), kindBroken
+		return kindBroken, fmt.Errorf("%w: %w", ErrBroken, err)
 	}
-	return fmt.Errorf("%w: %w", ErrGarbage, err), kindGarbage
+	return kindGarbage, fmt.Errorf("%w: %w", ErrGarbage, err)
 }
 
 // isConnecting says whether there was no connection yet: none was taken, or TLS failed.

@@ -32,6 +32,13 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 	if p.config.Host != "" {
 		r.Out.Host = p.config.Host
 	}
+	if strings.EqualFold(r.Out.Header.Get("Upgrade"), "h2c") {
+		// It is no longer part of HTTP (RFC 9113, section 3.1), and would be a tunnel
+		// behind which no rule holds. A server may ignore that it is asked for.
+		for _, name := range []string{"Connection", "Upgrade", "Http2-Settings"} {
+			r.Out.Header.Del(name)
+		}
+	}
 	trusted := p.trusts(r.In.RemoteAddr)
 	if trusted {
 		r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]

@@ -74,8 +74,11 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	found := problemOf(err)
-	if e.bodyError() != nil {
+	switch {
+	case e.bodyError() != nil:
 		found = problemBody
+	case e.switched():
+		found = problemGarbage // to another protocol than the client asked for
 	}
 	p.logFailure(r.Context(), e, found, err)
 	p.writeProblem(w, e, found)

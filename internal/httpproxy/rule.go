@@ -120,6 +120,11 @@ func (p pattern) matches(segments []string) bool {
 	return true
 }
 
+// covers says whether p matches every path that q matches.
+func (p pattern) covers(q pattern) bool {
+	return p.matches(q.segments) && (p.rest || !q.rest)
+}
+
 // segmentsOf cuts a path into its segments, decoded, without empty ones, "." and "..", as
 // nginx does for its locations: a rule must hold for every way to write the path that the
 // upstream may take for the same.

@@ -14,8 +14,11 @@ import (
 const (
 	dialTimeout = 5 * time.Second
 	// keptIdle is how many connections to the upstream are kept for the next requests.
-	keptIdle        = 1024
-	idleTimeout     = 90 * time.Second
+	keptIdle = 1024
+	// idleTimeout is shorter than the 5 s for which uvicorn and Node.js keep a connection:
+	// one that they close just as a POST is sent on it is a failure, because it must not be
+	// sent again.
+	idleTimeout     = 4 * time.Second
 	keepAlivePeriod = 30 * time.Second
 	// continueTimeout is how long a client's body waits for the upstream to ask for it, when
 	// the client wants to be asked.
@@ -82,7 +85,7 @@ func (u *upstream) RoundTrip(r *http.Request) (*http.Response, error) {
 			answered("") // it is the client that failed
 			return nil, err
 		}
-		err, kind := failed(r.Context(), err)
+		kind, err := failed(r.Context(), err)
 		answered(kind)
 		return nil, err
 	}

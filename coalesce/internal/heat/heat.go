@@ -137,6 +137,15 @@ func (k *Keys) Begins(id ID, now time.Time) (asks bool) {
 	return asks
 }
 
+// Asks says that the flight that has begun asks all the same.
+func (k *Keys) Asks(id ID) {
+	lock, e := k.find(id)
+	defer lock.Unlock()
+	if e != nil {
+		e.unasked = false
+	}
+}
+
 // Waits counts a call that waits for a flight of this replica. It may come a little before
 // that flight begins.
 func (k *Keys) Waits(id ID, now time.Time) {
@@ -266,5 +275,7 @@ func (e *entry) worth(now float64) float64 {
 	case e.unasked: // its flight runs
 		return math.MaxFloat64
 	}
-	return e.callsAt(now) + float64(e.grants)
+	// Grants fade as calls do: those of a key that nobody calls here any more would keep its
+	// place for ever, and with enough of them no other key would be remembered.
+	return (float64(e.calls) + float64(e.grants)) * e.fades(now)
 }

@@ -3,11 +3,7 @@ package heat
 import (
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newKeys returns a Keys in simulated time, and the keys that it finds hot.
 func newKeys() (*Keys, *[]ID) {
@@ -91,6 +87,31 @@ func TestTheTableForgetsTheKeysWithTheFewestCalls(t *testing.T) {
 	}
 	if !k.Begins(1, begun) {
 		t.Error("a hot key was forgotten for keys that came once")
+	}
+}
+
+func TestKeysThatAreCalledNoMoreGiveTheirPlacesToOthers(t *testing.T) {
+	ofOneSet := func(n int) ID { return ID(1 + n*sets) }
+	for what, fill := range map[string]func(k *Keys, id ID){
+		"told by another replica": func(k *Keys, id ID) { k.Told(id, begun) },
+		"shared":                  func(k *Keys, id ID) { k.Asked(id, true, begun) },
+		"asked for all the same":  func(k *Keys, id ID) { k.Begins(id, begun); k.Asks(id) },
+	} {
+		k, _ := newKeys()
+		for i := range ways {
+			fill(k, ofOneSet(i))
+		}
+		now := begun.Add(time.Hour)
+		for i := range ways {
+			k.Begins(ofOneSet(ways+i), now)
+			k.Ran(ofOneSet(ways+i), time.Millisecond)
+		}
+		for i := range ways {
+			lock, e := k.find(ofOneSet(ways + i))
+			if lock.Unlock(); e == nil {
+				t.Errorf("%s: key %d of an hour later is not remembered", what, i)
+			}
+		}
 	}
 }
 

@@ -47,17 +47,15 @@ const (
 // window returns for how long calls are counted, in seconds.
 func (e *entry) window() float64 { return max(window, windowRuns*float64(e.takes)) }
 
-// callsAt returns the calls within the window at a time after last.
-func (e *entry) callsAt(now float64) float64 {
-	return float64(e.calls) * math.Exp(min(e.last-now, 0)/e.window())
-}
+// fades returns how much of a count is left at a time after last.
+func (e *entry) fades(now float64) float64 { return math.Exp(min(e.last-now, 0) / e.window()) }
 
 // fade makes the counts those of a later time.
 func (e *entry) fade(now float64) {
 	if now <= e.last {
 		return
 	}
-	e.calls = float32(e.callsAt(now))
+	e.calls *= float32(e.fades(now))
 	e.vain *= float32(math.Exp2((e.last - now) / vainFor))
 	e.last = now
 }

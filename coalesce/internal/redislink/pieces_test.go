@@ -124,7 +124,8 @@ func TestPiecesThatWaitForTheirTurnStopWhenNobodyWantsThem(t *testing.T) {
 			}
 			return left
 		})
-		if late := time.Since(until); err != left || late > timeout {
+		// Its turn may also come just before its time is over.
+		if late := time.Since(until); err != left && err != nil || late > timeout {
 			t.Errorf("%v, %v after its time", err, late)
 		}
 		others.Wait()

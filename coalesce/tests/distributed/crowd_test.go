@@ -146,7 +146,7 @@ func TestFollowersOfALongFlightDoNotLook(t *testing.T) {
 		}}, opts...)
 		c.call(g, 1)
 	}
-	eventually(t, "all have looked once: they are subscribed", func() bool { return looks.Load() == followers })
+	eventually(t, "all have looked once: they are subscribed", func() bool { return looks.Load() >= followers })
 	before := renewals.Load()
 	eventually(t, "the lease that they saw was due long ago", func() bool { return renewals.Load() >= before+10 })
 	if n := looks.Load() - followers; n >= 2*followers { // where this machine holds a renewal up, all look once

@@ -59,12 +59,12 @@ func TestAServerIsUpAgainThoughNobodyCalls(t *testing.T) {
 // Redis has never served.
 func TestTheLogSaysWhatRedisRefuses(t *testing.T) {
 	for want, refuse := range map[string][]any{
-		`kind=noreplicas error="NOREPLICAS`:                    {"CONFIG", "SET", "min-replicas-to-write", "1"},
-		`kind=readonly error="READONLY`:                        {"REPLICAOF", "127.0.0.1", "1"},
-		`kind=oom error="OOM`:                                  {"CONFIG", "SET", "maxmemory", "1"},
-		`kind=auth error="ERR Protocol error: unauthenticated`: {"CONFIG", "SET", "requirepass", "secret"},
-		`kind=auth error="NOPERM`:                              {"ACL", "SETUSER", "default", "-evalsha"},
-		`kind=reply error="ERR unknown`:                        nil, // by a proxy
+		`kind=noreplicas error="NOREPLICAS`: {"CONFIG", "SET", "min-replicas-to-write", "1"},
+		`kind=readonly error="READONLY`:     {"REPLICAOF", "127.0.0.1", "1"},
+		`kind=oom error="OOM`:               {"CONFIG", "SET", "maxmemory", "1"},
+		`kind=auth error="NOAUTH`:           {"CONFIG", "SET", "requirepass", "secret"},
+		`kind=auth error="NOPERM`:           {"ACL", "SETUSER", "default", "-evalsha"},
+		`kind=reply error="ERR unknown`:     nil, // by a proxy
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()

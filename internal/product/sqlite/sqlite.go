@@ -46,7 +46,7 @@ func Open(ctx context.Context, path string, config product.PoolConfig) (*Store, 
 }
 
 func dsn(path string) string {
-	query := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)"}}
+	query := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(60000)"}}
 	if path == "" {
 		query.Set("vfs", "memdb")
 		return "file:/fleetcall-" + rand.Text() + "?" + query.Encode()

@@ -91,7 +91,7 @@ func spoilKeys(ctx context.Context, e episode, random *rand.Rand) error {
 }
 
 func (e episode) eachKey(do func(ctx context.Context, key string) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	var errs []error
 	keys := e.admin.Scan(ctx, 0, namespace+"*", 1000).Iterator()

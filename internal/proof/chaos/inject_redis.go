@@ -179,7 +179,7 @@ func runAnotherFleet(ctx context.Context, e episode, random *rand.Rand) error {
 		_ = group.Forget(ctx, key)
 		e.pause(ctx, 5*time.Millisecond)
 	}
-	closing, cancel := context.WithTimeout(context.Background(), grace)
+	closing, cancel := context.WithTimeout(context.Background(), 10*grace) // the machine is busy
 	defer cancel()
 	if ctx.Err() != nil {
 		err = nil // the campaign is over

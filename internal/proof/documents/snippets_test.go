@@ -26,6 +26,10 @@ type snippet struct {
 	after    string // from the comment before the block: more code, which readers do not see
 }
 
+// testFile returns the name of the file that the snippet is tested in. It does not end with the line,
+// because a file whose name ends with _386_test.go is for one architecture alone.
+func (s snippet) testFile() string { return s.name() + "_snippet_test.go" }
+
 func (s snippet) name() string {
 	stem := strings.Trim(notWord.ReplaceAllString(strings.ToLower(strings.TrimSuffix(s.document, ".md")), "_"), "_")
 	return fmt.Sprintf("%s_%d", stem, s.line)
@@ -184,7 +188,7 @@ func generate(t *testing.T, dir string) (compiled, run int) {
 				t.Errorf("%s:%d: %v", s.document, s.line, err)
 				continue
 			}
-			write(s.name()+"_test.go", string(file))
+			write(s.testFile(), string(file))
 			compiled++
 			if bytes.Contains(file, []byte("// Output:")) {
 				run++
@@ -266,7 +270,7 @@ func TestASnippetThatIsWrongIsFound(t *testing.T) {
 				_ = os.Remove(other)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, s.name()+"_test.go"), file, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, s.testFile()), file, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.CommandContext(t.Context(), "go", "test", "-run", "^Example_docs_x", ".")

@@ -24,7 +24,7 @@ func privatePages(t *testing.T, front Front) {
 	var inside atomic.Int64
 	release := make(chan struct{})
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		who := r.Header.Get("X-Session")
+		who := r.Header.Get("X-Visitor")
 		w.Header().Set("Cache-Control", "private")
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
@@ -44,7 +44,7 @@ func privatePages(t *testing.T, front Front) {
 	all := make([]asked, pageRequests)
 	for i := range all {
 		a := asked{user: users[i%2], path: fmt.Sprintf("/page/%d", i/2%pages)}
-		q := Request{Target: a.path, Fields: []string{"X-Session", a.user}}.like(Request{})
+		q := Request{Target: a.path, Fields: []string{"X-Visitor", a.user}}.like(Request{})
 		a.answer = send(t.Context(), client, replicas.URLs[i/2/pages%2], q)
 		all[i] = a
 	}
