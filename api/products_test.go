@@ -203,6 +203,6 @@ func (h *held) Products(ctx context.Context, ids []int32) ([]product.Product, er
 // await waits for what no event announces.
 func await(until func() bool) {
 	for !until() {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // no event announces it
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	zipfKeys = 100_000
-	zipfRate = 500 // calls a second, in the whole fleet
+	zipfRate = 1000 // calls a second, in the whole fleet
 )
 
 // adaptiveFleet is three replicas and a Redis of their own.
@@ -49,7 +49,7 @@ func startAdaptive(options ...distributed.Option) *adaptiveFleet {
 func (f *adaptiveFleet) call(replica int, key string, takes time.Duration) {
 	_, _, err := f.groups[replica].Do(context.Background(), key, func(context.Context) ([]byte, error) {
 		f.executions.Add(1)
-		time.Sleep(takes)
+		time.Sleep(takes) // as long as the query would take
 		return nil, nil
 	})
 	must(err)
@@ -60,7 +60,7 @@ func (f *adaptiveFleet) count(do func()) (commands, executions float64) {
 	before := f.executions.Load()
 	m := startMonitor(f.addr)
 	do()
-	time.Sleep(settle)
+	time.Sleep(settle) // until MONITOR has shown the commands that come after the last result
 	for _, command := range m.stop() {
 		if !strings.EqualFold(command[0], "time") { // of a connection
 			commands++
@@ -84,7 +84,7 @@ func (f *adaptiveFleet) zipf(lasting time.Duration) {
 		if at > lasting {
 			break
 		}
-		time.Sleep(at - time.Since(began))
+		time.Sleep(at - time.Since(began)) // calls come at times that were drawn before
 		replica, key := r.IntN(fleetReplicas), fmt.Sprint("zipf-", sort.SearchFloat64s(sums, r.Float64()*sum))
 		calls.Go(func() { f.call(replica, key, fleetFunction) })
 	}
