@@ -29,13 +29,15 @@ import (
 //	call of b: has heard nothing of its leader for so long that it is due soon: is waited for
 //	call of c: has heard of its leader: is not waited for
 //	call of b: peek → gone, joins the wave: it is complete, and leaves
+//
+// A wave waits for earlier joins to be answered, too.
 type batch[V any] struct {
 	g  *Group[V]
 	fn func(ctx context.Context, keys []string) (map[string]V, error)
 
 	mu     sync.Mutex
 	open   *wave[V]              // that still gathers calls; nil: none
-	coming map[*part[V]]struct{} // calls that may join again: part.due says when they will know
+	coming map[*part[V]]struct{} // calls that may join, or join again: part.due says when they will know
 }
 
 // part is a call's in its batch.
@@ -47,7 +49,7 @@ type part[V any] struct {
 	// Guarded by b.mu.
 	wave    *wave[V] // that waits for it, because its join may yet lead; nil: none
 	due     time.Time
-	own     bool // it awaits the finish of this replica's own flight, which a codec may hold up
+	held    bool // Redis is to answer its join first, or a finish of this replica's own flight is to be sent
 	awaited bool // the open wave waits for it
 }
 
@@ -58,7 +60,7 @@ type wave[V any] struct {
 	leads   []*part[V] // for which the function is to run
 	awaited int        // calls that may come before the wave leaves
 	early   bool       // it must not leave yet, though it waits for none
-	falls   bool       // a call that falls back opened it: it waits for no finish
+	falls   bool       // a call that falls back opened it: it does not wait for Redis
 	pending int        // joins that may yet lead, and one until all have been sent
 	timer   *time.Timer
 	limit   time.Time // calls that are due later are not awaited
@@ -148,6 +150,7 @@ func (p *part[V]) ready() {
 	if p.wave != nil { // its join has been answered
 		p.wave.leads = append(p.wave.leads, p)
 		b.settle(p)
+		b.came(p)
 		return
 	}
 	w := b.gather(true)
@@ -157,15 +160,19 @@ func (p *part[V]) ready() {
 
 // comes says that the call follows a flight, of whose end it will know when it is due, or
 // awaits the finish of its replica's own.
-func (p *part[V]) comes(due time.Time, own bool) {
+func (p *part[V]) comes(due time.Time, held bool) {
 	if p == nil {
 		return
 	}
-	b := p.b
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.settle(p)
-	p.due, p.own = due, own
+	p.b.mu.Lock()
+	defer p.b.mu.Unlock()
+	p.b.settle(p)
+	p.b.comes(p, due, held)
+}
+
+// comes wants b.mu held.
+func (b *batch[V]) comes(p *part[V], due time.Time, held bool) {
+	p.due, p.held = due, held
 	b.coming[p] = struct{}{}
 	if b.open == nil {
 		return
@@ -224,7 +231,7 @@ func (b *batch[V]) answered(w *wave[V]) {
 
 // awaits says whether the wave waits for a call that may come.
 func (w *wave[V]) awaits(p *part[V]) bool {
-	return !p.due.After(w.limit) && !(p.own && w.falls)
+	return !p.due.After(w.limit) && !(p.held && w.falls)
 }
 
 // gather returns the wave that gathers calls, for one that joins or falls back. It wants
@@ -306,6 +313,9 @@ func (b *batch[V]) send(w *wave[V]) {
 			if a := j.how.request(j.part.c); a != nil {
 				a.sent.Then = func() { b.answer(w, j.part.c, a) }
 				requests = append(requests, a.sent)
+				b.mu.Lock()
+				b.comes(j.part, time.Now(), true)
+				b.mu.Unlock()
 			}
 		}))
 	})
