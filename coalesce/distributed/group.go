@@ -309,6 +309,7 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 			return new(result[V]), coalesce.LocalFollower, err
 		}
 		if g.takes(r, err, arrived) {
+			joined.Unwind()
 			return r, coalesce.LocalFollower, err
 		}
 	}
@@ -318,11 +319,11 @@ func (g *Group[V]) call(ctx context.Context, key string, arrived time.Time, fn f
 // is nil when the caller has left, or its own time is over.
 func (g *Group[V]) follow(ctx context.Context, joined local.Joined[string, result[V]], arrived time.Time) (*result[V], error) {
 	if !g.mixed.Load() {
-		return joined.Wait(ctx)
+		return joined.Outcome(ctx)
 	}
 	timed, cancel := context.WithDeadline(ctx, arrived.Add(g.set.flightTimeout))
 	defer cancel()
-	r, err := joined.Wait(timed)
+	r, err := joined.Outcome(timed)
 	if r == nil && ctx.Err() == nil {
 		err = coalesce.ErrFlightTimeout
 	}

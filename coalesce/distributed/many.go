@@ -192,7 +192,7 @@ func (m *many[V]) take() {
 
 // mayHave says whether p's caller may have what its flight came to. Who leads it must.
 func (m *many[V]) mayHave(p *caller[V], r *result[V], err error) bool {
-	return p.joined.Leads() || r.lost || m.g.takes(r, err, m.arrived)
+	return p.joined.Leads() || m.g.takes(r, err, m.arrived)
 }
 
 func roleOf[V any](p *caller[V], r *result[V]) coalesce.Role {

@@ -79,14 +79,17 @@ func (e Ended) tellFollowers() {
 func (j Joined[K, V]) Wait(ctx context.Context) (*V, error) {
 	val, err := j.Outcome(ctx)
 	if val != nil {
-		j.f.unwind()
+		j.Unwind()
 	}
 	return val, err
 }
 
-// Outcome is Wait for a caller of many keys, whose stack one of them must not unwind: of a
-// flight that panicked or exited, it returns the *coalesce.PanicError or
-// coalesce.ErrGoexit.
+// Unwind does to the caller's stack what the function did to its own, if that panicked or
+// exited. It may be called when Outcome has returned a result.
+func (j Joined[K, V]) Unwind() { j.f.unwind() }
+
+// Outcome is Wait for a caller whose stack is not to be unwound, or not yet: of a flight
+// that panicked or exited, it returns the *coalesce.PanicError or coalesce.ErrGoexit.
 func (j Joined[K, V]) Outcome(ctx context.Context) (*V, error) {
 	if j.done != nil && ctx.Done() == nil {
 		<-j.done

@@ -2,6 +2,7 @@ package distributed_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 
@@ -84,6 +85,36 @@ func TestAForgetIsHeardByAFlightThatIsAboutToEnd(t *testing.T) {
 			}
 			if a := comesBack(t, "who called after the Forget", late); a.val != "new" || a.err != nil {
 				t.Errorf("who called after the Forget: %+v", a)
+			}
+		})
+	}
+}
+
+// TestWhoComesWhenAFunctionHasPanickedGetsAFlightOfItsOwn has those who came before not told
+// yet.
+func TestWhoComesWhenAFunctionHasPanickedGetsAFlightOfItsOwn(t *testing.T) {
+	for name, end := range map[string]func(){"panic": func() { panic("old") }, "exit": runtime.Goexit} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hook := &slowEnd{make(chan struct{}), make(chan struct{})}
+			f := newFleet[string](t, 1, distributed.WithHooks(hook))
+			g := f.groups[0].Group
+			first := calling(context.Background(), g, "k", func(context.Context) (string, error) { end(); return "", nil })
+			<-hook.ended
+			late := calling(context.Background(), g, "k", func(context.Context) (string, error) { return "new", nil })
+			many := doMany(context.Background(), g, []string{"k"}, func(context.Context, []string) (map[string]string, error) {
+				return map[string]string{"k": "new"}, nil
+			})
+			eventually(t, "three wait", func() bool { return g.Stats().Local.Waiting == 3 })
+			close(hook.release)
+			if a := comesBack(t, "who called before", first); a.err == nil {
+				t.Errorf("who called before: %+v", a)
+			}
+			if a := comesBack(t, "who called after", late); a.val != "new" || a.err != nil {
+				t.Errorf("who called after: %+v", a)
+			}
+			if a := (<-many).results["k"]; a.Val != "new" || a.Err != nil {
+				t.Errorf("who called for many keys after: %+v", a)
 			}
 		})
 	}
