@@ -47,11 +47,16 @@ func (r *batchRun[V]) run(parts []*part[V]) {
 	g.batchRuns.Add(1)
 	g.batchKeys.Add(uint64(len(keys)))
 	r.leave()
+	var ended time.Time
 	fn := wrapMany(g.hooks, func(key string) (context.Context, Run) {
 		c := byKey[key]
 		return &c.deadline, c.asRun()
-	}, r.b.fn)
-	r.returned(calls, outcomes.Run(&r.ctx, keys, fn, func(o outcomes.Outcomes[string, V]) { r.returned(calls, o) }))
+	}, func(ctx context.Context, keys []string) (map[string]V, error) {
+		defer func() { ended = time.Now() }() // before the hooks are told, which takes time
+		return r.b.fn(ctx, keys)
+	})
+	o := outcomes.Run(&r.ctx, keys, fn, func(o outcomes.Outcomes[string, V]) { r.returned(calls, o, ended) })
+	r.returned(calls, o, ended)
 }
 
 // begin returns the calls that are not over when the function is about to run. A call to
@@ -114,8 +119,10 @@ func (r *batchRun[V]) leave() {
 }
 
 // returned tells each call what the function came to for it.
-func (r *batchRun[V]) returned(calls []*call[V], o outcomes.Outcomes[string, V]) {
-	ended := time.Now()
+func (r *batchRun[V]) returned(calls []*call[V], o outcomes.Outcomes[string, V], ended time.Time) {
+	if ended.IsZero() { // a hook panicked before it began
+		ended = time.Now()
+	}
 	r.mu.Lock()
 	r.held = true
 	r.mu.Unlock()

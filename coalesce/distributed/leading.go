@@ -131,15 +131,23 @@ func (c *call[V]) execute(role coalesce.Role) state[V] {
 		if !did {
 			r.lost, r.err = true, lost.Error(recover())
 		}
-		r.ended = time.Now()
+		if r.ended.IsZero() {
+			r.ended = time.Now()
+		}
 		e.mu.Lock()
 		e.back = r
 		e.mu.Unlock()
 		c.handle(back)
 	}()
-	g := c.g
-	fn := wrap(g.hooks, c.asRun(), c.fn)
+	fn, hooks := c.fn, c.g.hooks
 	c.fn = nil
+	if len(hooks.run) > 0 {
+		own := fn
+		fn = wrap(hooks, c.asRun(), func(ctx context.Context) (V, error) {
+			defer func() { r.ended = time.Now() }() // before the hooks are told, which takes time
+			return own(ctx)
+		})
+	}
 	r.val, r.err = fn(&c.deadline)
 	did = true
 	return nil

@@ -119,3 +119,40 @@ func TestWhoComesWhenAFunctionHasPanickedGetsAFlightOfItsOwn(t *testing.T) {
 		})
 	}
 }
+
+// slowRun is a distributed.RunHook that keeps the first function's end for itself.
+type slowRun slowEnd
+
+func (s *slowRun) Run(ctx context.Context, _ distributed.Run) (context.Context, func(error)) {
+	_, _, ended := (*slowEnd)(s).Flight(ctx, distributed.FlightStart{})
+	return ctx, func(error) { ended(distributed.Flight{}) }
+}
+
+// TestAFunctionHasEndedBeforeTheHooksKnow has a caller come while they are told.
+func TestAFunctionHasEndedBeforeTheHooksKnow(t *testing.T) {
+	for name, begin := range map[string]func(*distributed.Group[string]){
+		"one key": func(g *distributed.Group[string]) {
+			calling(context.Background(), g, "k", func(context.Context) (string, error) { return "old", nil })
+		},
+		"many keys": func(g *distributed.Group[string]) {
+			doMany(context.Background(), g, []string{"k"}, func(context.Context, []string) (map[string]string, error) {
+				return map[string]string{"k": "old"}, nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			hook := &slowRun{make(chan struct{}), make(chan struct{})}
+			f := newFleet[string](t, 1, distributed.WithHooks(hook))
+			g := f.groups[0].Group
+			begin(g)
+			<-hook.ended
+			late := calling(context.Background(), g, "k", func(context.Context) (string, error) { return "new", nil })
+			eventually(t, "two wait", func() bool { return g.Stats().Local.Waiting == 2 })
+			close(hook.release)
+			if a := comesBack(t, "who called after", late); a.val != "new" || a.err != nil {
+				t.Errorf("who called after: %+v", a)
+			}
+		})
+	}
+}
