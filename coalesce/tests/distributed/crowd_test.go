@@ -112,7 +112,7 @@ func TestEachKeyLooksOnceAfterACut(t *testing.T) {
 func TestTenThousandKeysAtOnce(t *testing.T) {
 	t.Parallel()
 	const keys = 10_000
-	f := newFleet[string](t, 1, distributed.WithLeaseTTL(time.Minute))
+	f := newFleet[string](t, 1, distributed.WithLeaseTTL(5*time.Minute), distributed.WithRedisTimeout(3*calm))
 	c := newCrowd(t)
 	c.call(f.groups[0], keys)
 	eventually(t, "all run", func() bool { return c.runs.Load() == keys })
@@ -126,7 +126,7 @@ func TestTenThousandKeysAtOnce(t *testing.T) {
 // them that it lives.
 func TestFollowersOfALongFlightDoNotLook(t *testing.T) {
 	t.Parallel()
-	const ttl, followers = time.Second, 20
+	const ttl, followers = 3 * time.Second, 20
 	f := newFleet[string](t, 0)
 	var renewals, looks atomic.Int64
 	opts := []distributed.Option{distributed.WithLeaseTTL(ttl)}

@@ -79,12 +79,14 @@ func TestABatchTakesTwoRoundTripsAndOneCommandWhereItFollowsHotKeys(t *testing.T
 	keys := numbered("k", 100)
 	a, b := f.groups[0], f.groups[1]
 
-	f.resetCommands()
-	(<-doMany(context.Background(), a, keys, atOnce)).wantRoles(t, keys, coalesce.Leader)
-	f.quiet()
-	if n := f.commands(); n["evalsha"] != 2 || len(n) != 1 {
-		t.Errorf("cold keys: want a script for the joins and one for the finishes; sent %v", n)
-	}
+	// Who encodes results for 10 ms, as a busy machine may, sends what there is: not every time.
+	eventually(t, "cold keys take a script for the joins, and one for the finishes", func() bool {
+		f.resetCommands()
+		(<-doMany(context.Background(), a, keys, atOnce)).wantRoles(t, keys, coalesce.Leader)
+		f.quiet()
+		n := f.commands()
+		return n["evalsha"] == 2 && len(n) == 1
+	})
 
 	for _, hot := range []bool{false, true} {
 		fn := newBatchFn()

@@ -104,11 +104,11 @@ func TestASlowTailHurtsNobodyElse(t *testing.T) {
 // thousands of flights over a slow link: their looks wait for each other for much longer than
 // the Redis timeout.
 func TestACutSubscriptionIsNoStampede(t *testing.T) {
-	const followers, redisTimeout = 10_000, time.Second
+	const followers, redisTimeout = 10_000, 2 * time.Second
 	ctx := context.Background()
 	f := newFleet[string](t, 0)
-	near := onSlow(t, f.server, &slowTail{}, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(2*time.Minute))
-	far := onSlow(t, f.server, &slowTail{longer: 90 * time.Millisecond}, distributed.WithRedisTimeout(redisTimeout), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(2*time.Minute))
+	near := onSlow(t, f.server, &slowTail{}, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(time.Hour))
+	far := onSlow(t, f.server, &slowTail{longer: 180 * time.Millisecond}, distributed.WithRedisTimeout(redisTimeout), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(time.Hour))
 	end := make(chan struct{})
 	var leads, wg sync.WaitGroup
 	leads.Add(followers)

@@ -44,27 +44,33 @@ func record(keys int, perSecond float64, length time.Duration) (calls []recorded
 	return calls
 }
 
-// play makes the calls of a load, each in its time, and returns how many functions ran.
-func play(t *testing.T, calls []recordedCall, groups []coalesce.Group[string]) (executions int64) {
+// play makes the calls of a load, each in its time, and returns how many functions ran, and
+// how long their callers waited on average.
+func play(t *testing.T, calls []recordedCall, groups []coalesce.Group[string]) (executions int64, wait time.Duration) {
 	t.Helper()
-	var ran atomic.Int64
+	var ran, waited atomic.Int64
 	var running sync.WaitGroup
 	begun := time.Now()
 	for _, c := range calls {
 		time.Sleep(c.at - time.Since(begun)) // the load's own time
 		running.Go(func() {
+			own, came := false, time.Now()
 			_, _, err := groups[c.replica].Do(context.Background(), c.key, func(context.Context) (string, error) {
-				ran.Add(1)
+				own = true
 				time.Sleep(functionTakes)
 				return "result", nil
 			})
 			if err != nil {
 				t.Error(err)
 			}
+			if own {
+				ran.Add(1)
+				waited.Add(int64(time.Since(came)))
+			}
 		})
 	}
 	running.Wait()
-	return ran.Load()
+	return ran.Load(), time.Duration(waited.Load() / max(ran.Load(), 1))
 }
 
 // functionTakes is long beside the stalls of a busy machine.
@@ -78,7 +84,8 @@ func client(t *testing.T, server *redisrig.Server) *redis.Client {
 }
 
 // The same recorded load is played to three replicas in shadow, and to three that
-// coalesce: what the first predict is what the others save.
+// coalesce: what the first predict is what the others save. Where a busy machine has
+// flights last longer in one of the two than in the other, others overlap.
 func TestThreeReplicasPredictWhatDistributedThenSaves(t *testing.T) {
 	server := redisrig.Start(t)
 	load := record(1000, 400, 10*time.Second)
@@ -93,7 +100,8 @@ func TestThreeReplicasPredictWhatDistributedThenSaves(t *testing.T) {
 		eventually(t, "hearing all replicas", func() bool { st := f.Stats(); return st.Replicas == replicas && st.Seconds.Counted > 0 })
 		f.ResetStats()
 	}
-	if ran := play(t, load, watched); ran != int64(len(load)) {
+	ran, lasted := play(t, load, watched)
+	if ran != int64(len(load)) {
 		t.Errorf("%d functions ran for %d calls: something was coalesced", ran, len(load))
 	}
 	var predicted, uncertain float64
@@ -121,9 +129,10 @@ func TestThreeReplicasPredictWhatDistributedThenSaves(t *testing.T) {
 		}
 		coalesced = append(coalesced, group)
 	}
-	saved := float64(len(load)) - float64(play(t, load, coalesced))
-	t.Logf("of %d calls, %.0f ± %.0f would have been saved, and %.0f were: %+.1f %%", len(load), predicted, uncertain, saved, 100*(predicted/saved-1))
-	if math.Abs(predicted/saved-1) > 0.05 {
+	ran, last := play(t, load, coalesced)
+	saved := float64(len(load)) - float64(ran)
+	t.Logf("of %d calls, %.0f ± %.0f would have been saved, and %.0f were: %+.1f %%; flights of %v and %v", len(load), predicted, uncertain, saved, 100*(predicted/saved-1), lasted, last)
+	if math.Abs(predicted/saved-1) > 0.05+math.Abs(float64(last)/float64(lasted)-1) {
 		t.Errorf("%.0f ± %.0f would have been saved, and %.0f were", predicted, uncertain, saved)
 	}
 }
