@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 )
@@ -44,6 +46,30 @@ func newCapture(source io.ReadCloser, length int64, limit int) *capture {
 		go c.fill()
 	}
 	return c
+}
+
+// headStart is how long a caller waits for the end of the body when the header is there,
+// before it begins to read. Most bodies come with the header. Then the caller is woken
+// once, and knows its role.
+const headStart = time.Millisecond
+
+// isHere says whether the body's end has come, and waits a headStart for it.
+func (c *capture) isHere(flight context.Context) bool {
+	runtime.Gosched() // a body that came with the header is read without a wait, for which a timer would wake a thread
+	select {
+	case <-c.done:
+		return true
+	default:
+	}
+	timer := time.NewTimer(headStart)
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return true
+	case <-timer.C:
+	case <-flight.Done():
+	}
+	return false
 }
 
 func (c *capture) fill() {

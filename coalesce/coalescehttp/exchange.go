@@ -153,11 +153,6 @@ func (x *exchange) keep(a *Answer, resp *http.Response, body *reader) bool {
 	return true
 }
 
-// headStart is how long a caller waits for the end of the body when the header is there,
-// before it begins to read. Most bodies come with the header. Then the caller is woken
-// once, and knows its role.
-const headStart = time.Millisecond
-
 // share captures the body for all. The caller reads it as it comes.
 func (x *exchange) share(flight context.Context, a *Answer, resp *http.Response, life *worktime) (*Answer, error) {
 	header := resp.Header.Clone() // the caller may change its own
@@ -177,17 +172,13 @@ func (x *exchange) share(flight context.Context, a *Answer, resp *http.Response,
 	}
 	own.Body = client
 
-	timer := time.NewTimer(headStart)
-	defer timer.Stop()
-	select {
-	case <-body.done:
+	if body.isHere(flight) {
 		x.keep(a, &own, client)
 		return x.whole(flight, a, resp, header, body, life)
-	case <-timer.C:
-	case <-flight.Done():
 	}
 	x.answer(a, &own, client)
-	timer.Reset(x.t.settings.bodyTimeout(flight))
+	timer := time.NewTimer(x.t.settings.bodyTimeout(flight))
+	defer timer.Stop()
 	select {
 	case <-body.done:
 		return x.whole(flight, a, resp, header, body, life)

@@ -190,10 +190,23 @@ func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
 	eventually(t, "something was lost", func() bool { return r.fallbacks.Load() > before })
 	close(stop)
 	wg.Wait()
+	client := cluster.Client()
+	leased := func() (n int64) {
+		for _, key := range living {
+			n += client.Exists(context.Background(), "dead:test:{"+key+"}:lease").Val()
+		}
+		return n
+	}
 	for range 3 {
-		if err := r.hold(living, func(key string) (string, error) { return key, nil }).end().shared(); err != nil {
+		h := r.hold(living, func(key string) (string, error) { return key, nil })
+		if n := leased(); n != int64(len(living)) {
+			t.Errorf("%d leases of %d keys", n, len(living))
+		}
+		if err := h.end().shared(); err != nil {
 			t.Error(err)
 		}
+		// Who joined a flight that has ended would join anew, and count twice.
+		eventually(t, "all are released", func() bool { return leased() == 0 })
 	}
 	for _, g := range r.groups {
 		var down []string

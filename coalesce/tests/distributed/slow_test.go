@@ -108,7 +108,7 @@ func TestACutSubscriptionIsNoStampede(t *testing.T) {
 	ctx := context.Background()
 	f := newFleet[string](t, 0)
 	near := onSlow(t, f.server, &slowTail{}, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(time.Hour))
-	far := onSlow(t, f.server, &slowTail{longer: 180 * time.Millisecond}, distributed.WithRedisTimeout(redisTimeout), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(time.Hour))
+	far := onSlow(t, f.server, &slowTail{longer: 540 * time.Millisecond}, distributed.WithRedisTimeout(redisTimeout), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(time.Hour))
 	end := make(chan struct{})
 	var leads, wg sync.WaitGroup
 	leads.Add(followers)
