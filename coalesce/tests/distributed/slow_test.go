@@ -104,7 +104,7 @@ func TestASlowTailHurtsNobodyElse(t *testing.T) {
 // thousands of flights over a slow link: their looks wait for each other for much longer than
 // the Redis timeout.
 func TestACutSubscriptionIsNoStampede(t *testing.T) {
-	const followers, redisTimeout = 10_000, 2 * time.Second
+	const followers, redisTimeout = 5_000, 3 * time.Second
 	ctx := context.Background()
 	f := newFleet[string](t, 0)
 	near := onSlow(t, f.server, &slowTail{}, distributed.WithRedisTimeout(10*time.Second), distributed.WithLeaseTTL(time.Minute), distributed.WithFlightTimeout(time.Hour))
