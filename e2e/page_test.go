@@ -34,7 +34,7 @@ func TestThePageOfARealFleet(t *testing.T) {
 	pg := database(t)
 	redis := redisrig.Start(t)
 	// The query must last until a snapshot shows which replica leads.
-	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=2s"}})
+	f := start(t, setup{mode: "distributed", replicas: 3, postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=5s"}})
 	b := browserrig.StartTest(t)
 	p, err := b.Open(f.URL()+"/", browserrig.View{})
 	if err != nil {

@@ -118,7 +118,7 @@ func TestFollowersTakeOverWhenTheLeadingReplicaIsKilled(t *testing.T) {
 	t.Parallel()
 	pg := database(t)
 	redis := redisrig.Start(t)
-	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=5s", "COALESCE_LEASE_TTL=3s", "COALESCE_REDIS_TIMEOUT=3s"}})
+	f := start(t, setup{mode: "distributed", postgres: pg, redisURL: redis.URL(), env: []string{"QUERY_DELAY=10s", "COALESCE_LEASE_TTL=3s", "COALESCE_REDIS_TIMEOUT=3s"}})
 	running := f.Replicas()
 	pg.ResetQueries()
 
