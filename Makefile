@@ -24,8 +24,8 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 BESIDE := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 FASTER := -ldflags=-w -vet=off
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 30m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$' -e '/deploy/verify$$')
-	$(GO) test $(FASTER) ./bench ./deploy/verify
+	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 30m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$' -e '/deploy/verify$$' -e '/deploy/debian$$')
+	$(GO) test $(FASTER) ./bench ./deploy/verify ./deploy/debian
 	$(GO) test -race -parallel $(BESIDE) $(FASTER) -timeout 30m ./e2e
 
 e2e: setup ## the end-to-end tests alone
@@ -63,7 +63,7 @@ fmt: ## format the source
 tidy: ## add to each go.mod what is missing, and drop what is unused
 	./scripts/tidy
 
-setup: ## install redis-server, postgresql, nginx, haproxy, prometheus, chromium, FastAPI, spin and gcc where missing
+setup: ## install redis-server, postgresql, nginx, prometheus, chromium, FastAPI, spin and gcc where missing
 	@./scripts/setup
 
 module-path: ## give the modules another path, wherever it stands (MODULE=example.com/team/fleetcall)

@@ -18,7 +18,7 @@ import (
 
 // kept are the folders whose modules, and those below, serve work in the repository:
 // nobody gets them, so a release does not tag them.
-var kept = []string{"bench", "coalesce/tests", "deploy/verify", "examples"}
+var kept = []string{"bench", "coalesce/tests", "deploy/debian", "deploy/verify", "examples"}
 
 // Module is one module of the workspace.
 type Module struct {
