@@ -46,3 +46,31 @@ func TestTheImageSaysItsVersion(t *testing.T) {
 		t.Errorf("docker-compose.yml builds the image %d times, and passes FLEETCALL_VERSION on %d times", builds, len(passed))
 	}
 }
+
+// The labels are those that OCI's image specification names. What differs between two
+// releases comes from arguments, which docs/releasing.md takes from the tag.
+func TestTheImageHasLabels(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile(filepath.Join(repository(t), "deploy", "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, last, _ := strings.Cut(string(content), "\nFROM scratch\n")
+	want := map[string]string{
+		"title": "fleetcall", "description": "One execution of a function across a fleet of replicas",
+		"source": "https://github.com/fleetcall/fleetcall", "licenses": "MIT",
+		"version": "$VERSION", "revision": "$REVISION", "created": "$CREATED",
+	}
+	for _, found := range regexp.MustCompile(`org\.opencontainers\.image\.(\w+)="([^"]*)"`).FindAllStringSubmatch(last, -1) {
+		if want[found[1]] != found[2] {
+			t.Errorf("the label %s is %q, want %q", found[1], found[2], want[found[1]])
+		}
+		if argument, ok := strings.CutPrefix(found[2], "$"); ok && !strings.Contains(last, "\nARG "+argument+"=\n") && !strings.HasPrefix(last, "ARG "+argument+"=\n") {
+			t.Errorf("the last stage has no argument %s", argument)
+		}
+		delete(want, found[1])
+	}
+	if len(want) != 0 {
+		t.Errorf("the image lacks the labels %v", want)
+	}
+}
