@@ -60,6 +60,17 @@ func describe(ctx context.Context, binary, name, version string) error {
 	return err
 }
 
+// debian makes the Debian package of a binary, by the tag's own command and at the tag's
+// time.
+func (b *build) debian(ctx context.Context, p Platform, binary string) error {
+	root := filepath.Join(b.work, "tree")
+	cmd := exec.CommandContext(ctx, "go", "run", ".", "-root", root, "-version", b.Version, "-arch", p.Arch, "-binary", binary, "-out", b.made)
+	cmd.Dir = filepath.Join(root, "deploy", "debian")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.tagged.Unix()))
+	_, err := output(cmd)
+	return err
+}
+
 // checksums writes SHA256SUMS for the files of a folder, as sha256sum -c reads it.
 func checksums(folder string) error {
 	files, err := os.ReadDir(folder) // in order of their names

@@ -40,8 +40,8 @@ func ParsePlatforms(text string) ([]Platform, error) {
 }
 
 // Build builds the binaries of the tagged version of the repository at root, whatever
-// is checked out, and puts into the folder out: an archive for each platform, what it is
-// made of (an SBOM), and the checksums of all. The binaries are those of
+// is checked out, and puts into the folder out: an archive for each platform, for Linux a
+// Debian package, what each binary is made of (an SBOM), and the checksums of all. The binaries are those of
 //
 //	CGO_ENABLED=0 go install -trimpath …/cmd/fleetcall@version
 //
@@ -117,7 +117,7 @@ func (b *build) prepare(ctx context.Context) error {
 	return os.MkdirAll(b.made, 0o755)
 }
 
-// platform makes one platform's binary, archive and SBOM.
+// platform makes one platform's binary, archive, package and SBOM.
 func (b *build) platform(ctx context.Context, p Platform) error {
 	binary, err := b.install(ctx, p)
 	if err != nil {
@@ -131,6 +131,11 @@ func (b *build) platform(ctx context.Context, p Platform) error {
 	packed := []string{binary, filepath.Join(tree, "LICENSE"), filepath.Join(tree, "README.md")}
 	if err := pack(name+".tar.gz", b.tagged, packed); err != nil {
 		return err
+	}
+	if p.OS == "linux" {
+		if err := b.debian(ctx, p, binary); err != nil {
+			return err
+		}
 	}
 	return describe(ctx, binary, name+".cdx.json", b.Version)
 }

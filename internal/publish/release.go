@@ -88,6 +88,9 @@ func (r Release) commit(ctx context.Context, w *Workspace, clone string) error {
 	if err := write(changelog, []byte(release(string(text), r.Version, r.Date))); err != nil {
 		return err
 	}
+	if err := deployed(clone, r.Version); err != nil {
+		return err
+	}
 	folder, err := os.MkdirTemp("", "fleetcall-proxy-")
 	if err != nil {
 		return fmt.Errorf("fleetcall: making a release: %w", err)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -80,6 +81,7 @@ func TestARelease(t *testing.T) {
 	t.Run("what it delivers", func(t *testing.T) {
 		checkDelivery(t, w, filepath.Join(root, "dist"), strings.ReplaceAll(platform, "/", "_"))
 	})
+	t.Run("anybody makes it anew", func(t *testing.T) { checkReproducible(t, root, env) })
 	t.Run("its tags are what the hashes are of", func(t *testing.T) { checkTags(t, w) })
 	t.Run("once", func(t *testing.T) { refused(t, root, "exists already", "make", "release", "VERSION="+released) })
 }
@@ -93,7 +95,13 @@ func checkDelivery(t *testing.T, w *publish.Workspace, dist, platform string) {
 		t.Fatal(err)
 	}
 	delivered := map[string][]byte{}
-	for _, file := range []string{name + ".cdx.json", name + ".tar.gz"} {
+	expected := []string{name + ".cdx.json", name + ".tar.gz"}
+	debian, isLinux := strings.CutPrefix(platform, "linux_")
+	if isLinux {
+		debian = "fleetcall_" + strings.TrimPrefix(released, "v") + "_" + debian + ".deb"
+		expected = append(expected, debian)
+	}
+	for _, file := range expected {
 		content, err := os.ReadFile(filepath.Join(dist, file))
 		if err != nil {
 			t.Fatal(err)
@@ -110,6 +118,31 @@ func checkDelivery(t *testing.T, w *publish.Workspace, dist, platform string) {
 		t.Errorf("the archive has %v, want %v", files, want)
 	}
 	checkBinary(t, w, filepath.Join(folder, "fleetcall"))
+	if _, err := exec.LookPath("dpkg-deb"); isLinux && err == nil {
+		checkPackage(t, filepath.Join(dist, debian), filepath.Join(folder, "fleetcall"))
+	}
+}
+
+// checkReproducible lets somebody else, in another folder, make the files of the release,
+// and checks that they are the same.
+func checkReproducible(t *testing.T, root string, env []string) {
+	const command = "make dist VERSION=" + released
+	documented(t, command)
+	other := filepath.Join(t.TempDir(), "other")
+	run(t, ".", nil, "git", "clone", "--quiet", root, other)
+	t.Log(run(t, other, env, "sh", "-ec", command))
+	run(t, ".", nil, "diff", "-r", filepath.Join(root, "dist"), filepath.Join(other, "dist"))
+}
+
+// checkPackage checks that the Debian package has the binary of the archive.
+func checkPackage(t *testing.T, name, binary string) {
+	t.Helper()
+	if version := run(t, ".", nil, "dpkg-deb", "--field", name, "Version"); version != strings.TrimPrefix(released, "v")+"\n" {
+		t.Errorf("the package's version is %q", version)
+	}
+	folder := t.TempDir()
+	run(t, ".", nil, "dpkg-deb", "--extract", name, folder)
+	run(t, ".", nil, "cmp", binary, filepath.Join(folder, "usr", "bin", "fleetcall"))
 }
 
 // checkSBOM checks that the SBOM is of the release, and names what is in the binary.
