@@ -63,7 +63,7 @@ fmt: ## format the source
 tidy: ## add to each go.mod what is missing, and drop what is unused
 	./scripts/tidy
 
-setup: ## install redis-server, postgresql, nginx, prometheus, chromium, FastAPI, spin and gcc where missing
+setup: ## install redis-server, postgresql, nginx, haproxy, prometheus, chromium, FastAPI, spin and gcc where missing
 	@./scripts/setup
 
 module-path: ## give the modules another path, wherever it stands (MODULE=example.com/team/fleetcall)
