@@ -39,7 +39,9 @@ type Config struct {
 	Databases int
 	// Clusters is how often a master of a Cluster is hit, in each way.
 	Clusters int
-	Progress func(string)
+	// Hosts: each replica runs on a host of its own. RunHosts sets it.
+	Hosts    bool
+	Progress func(string) `json:"-"`
 }
 
 // Result is what a campaign came to.
@@ -116,7 +118,9 @@ func (c *campaign) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = c.history.Close() }()
-	if redisrig.ClockMissing() == "" {
+	if c.config.Hosts {
+		c.redis = redisrig.Start(c.host, "--bind", "127.0.0.1", redisHost, "--protected-mode", "no")
+	} else if redisrig.ClockMissing() == "" {
 		c.redis, c.clock = redisrig.StartOnClock(c.host)
 	} else {
 		c.redis = redisrig.Start(c.host)
@@ -128,7 +132,11 @@ func (c *campaign) run(ctx context.Context) (err error) {
 	c.tap = startTap(c.admin)
 	defer c.tap.close()
 	defer c.abort()
-	if err := c.startReplicas(); err != nil {
+	start := c.startReplicas
+	if c.config.Hosts {
+		start = c.startHosts
+	}
+	if err := start(); err != nil {
 		return err
 	}
 	c.pause(ctx, time.Second)
@@ -179,22 +187,29 @@ func (c *campaign) startReplicas() error {
 			return err
 		}
 		c.host.Cleanup(messages.Stop)
-		p := &place{number: number, commands: commands, messages: messages, config: workerConfig{
-			Dir: c.config.Dir, Seed: c.config.Seed, Callers: c.config.Callers,
-			Commands: commands.Listen, Messages: messages.Listen, Namespace: namespace,
-		}}
-		if i >= c.config.Replicas {
-			p.config.Namespace, p.config.Prefix, p.config.MaxAge = namespace+"-kept", "kept-", keptAge
-		}
-		if i == 0 {
-			p.config.Broken = c.config.Broken
-		}
+		p := c.place(i, commands.Listen, messages.Listen)
+		p.commands, p.messages = commands, messages
 		c.places = append(c.places, p)
 		if err := p.start(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// place returns where the replica with an index runs, which finds Redis at these addresses.
+func (c *campaign) place(i int, commands, messages string) *place {
+	p := &place{number: i + 1, config: workerConfig{
+		Dir: c.config.Dir, Seed: c.config.Seed, Callers: c.config.Callers,
+		Commands: commands, Messages: messages, Namespace: namespace,
+	}}
+	if i >= c.config.Replicas {
+		p.config.Namespace, p.config.Prefix, p.config.MaxAge = namespace+"-kept", "kept-", keptAge
+	}
+	if i == 0 {
+		p.config.Broken = c.config.Broken
+	}
+	return p
 }
 
 func (c *campaign) stopReplicas() error {
@@ -222,7 +237,7 @@ func (c *campaign) inject(ctx context.Context) error {
 	began := time.Now()
 	apart := c.config.Time * 3 / 4
 	order := stream(c.config.Seed, "faults")
-	faults := c.chosen(faults)
+	faults := c.chosen(c.faults())
 	for round := 1; c.config.Rounds == 0 || round <= c.config.Rounds; round++ {
 		order.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 		for _, f := range faults {
@@ -256,6 +271,9 @@ func (c *campaign) once(ctx context.Context, f fault, order *rand.Rand) error {
 // severalAtOnce injects faults of processes, of Redis, and of the network at
 // the same time, each kind one after another.
 func (c *campaign) severalAtOnce(ctx context.Context, began time.Time) error {
+	if c.config.Hosts {
+		return nil
+	}
 	c.progress("%v: several at once", time.Since(began).Round(time.Second))
 	left := c.config.Time - time.Since(began)
 	if c.config.Rounds > 0 {

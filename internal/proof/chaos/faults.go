@@ -67,10 +67,18 @@ func arriving(b bound) bound {
 // Names returns the names of all faults.
 func Names() []string {
 	var names []string
-	for _, f := range slices.Concat(faults, clusterFaults) {
+	for _, f := range slices.Concat(faults, clusterFaults, hostFaults) {
 		names = append(names, f.name)
 	}
 	return names
+}
+
+// faults are those that are injected into the replicas one at a time.
+func (c *campaign) faults() []fault {
+	if c.config.Hosts {
+		return hostFaults
+	}
+	return faults
 }
 
 // chosen returns those of the faults that are to be injected and can be here.
@@ -95,7 +103,7 @@ func (f fault) missing() string {
 // skipped returns the faults that are wanted and not injected, and what each needs.
 func (c *campaign) skipped() map[string]string {
 	found := map[string]string{}
-	for _, f := range faults {
+	for _, f := range c.faults() {
 		if missing := f.missing(); missing != "" && c.wants(f.name) {
 			found[f.name] = missing
 		}

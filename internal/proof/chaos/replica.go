@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 type place struct {
 	number   int
 	config   workerConfig // of every process there, but its name
+	host     string       // name of its network namespace; "": this process'
 	commands proxy
 	messages proxy
 
@@ -43,8 +45,15 @@ func (p *place) start() error {
 		return err
 	}
 	p.output = &output{ready: make(chan struct{})}
+	var args []string
+	if p.host != "" {
+		args = []string{"netns", "exec", p.host, path}
+		if path, err = exec.LookPath("ip"); err != nil {
+			return err
+		}
+	}
 	p.proc, err = process.Start(process.Spec{
-		Path: path, Env: append(os.Environ(), workerVariable+"="+string(text)), Stdout: p.output, Stderr: p.output,
+		Path: path, Args: args, Env: append(os.Environ(), workerVariable+"="+string(text)), Stdout: p.output, Stderr: p.output,
 	})
 	if err != nil {
 		return err

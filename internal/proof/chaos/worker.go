@@ -54,9 +54,16 @@ type workerConfig struct {
 	Broken    Broken
 }
 
-// ServeReplica runs a replica, and ends the process with it, if this process
-// was started to be one. A program that runs campaigns calls it first.
+// ServeReplica runs a replica, or a campaign on hosts, and ends the process with it, if this
+// process was started to be one. A program that runs campaigns calls it first.
 func ServeReplica() {
+	if text := os.Getenv(hostsVariable); text != "" && os.Getenv(workerVariable) == "" {
+		if err := serveHosts(text); err != nil {
+			_, _ = fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	text := os.Getenv(workerVariable)
 	if text == "" {
 		return
