@@ -124,7 +124,7 @@ func (a *app) startNginx(t *testing.T) {
 		upstream = strings.Replace(upstream, s.id+":8000", s.addr, 1)
 	}
 	a.url = "http://" + addr
-	nginxrig.Start(t, nginxrig.Files{"nginx.conf": read("nginx.conf"), "listen.conf": listen, "upstream.conf": []byte(upstream)}, a.url)
+	nginxrig.Start(t, nginxrig.Files{"nginx.conf": read("nginx.conf"), "listen.conf": listen, "upstream.conf": nginxrig.Fixed([]byte(upstream))}, a.url)
 }
 
 // worker is the name by which PostgreSQL knows a worker.
