@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e bench scale chaos model screenshots lint fmt tidy setup module-path release dist clean
+.PHONY: help build demo run test e2e bench scale chaos hosts containers model screenshots lint fmt tidy setup module-path release dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ SEED ?= 0
 
 chaos: setup ## break all that a fleet depends on, check every promise (TIME=10m SEED=42)
 	$(GO) run ./internal/proof/chaos/run -time $(TIME) -seed $(SEED)
+
+hosts: ## replicas in network namespaces that lose each other, every promise checked; needs root
+	$(GO) test -count=1 -v -run AmongHosts ./internal/proof/chaos
+
+# Not a part of make test: the first time, it builds images and the compose tool for minutes.
+containers: ## run the compose file on this machine's container engine, and test it
+	./scripts/containers
 
 model: setup ## check the protocol's model with spin
 	$(GO) test -count=1 -v ./docs
