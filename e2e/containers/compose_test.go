@@ -202,43 +202,64 @@ func (p *project) monitored() {
 	}
 }
 
-// replacedUnderLoad gives a replica another address while requests come in.
-func (p *project) replacedUnderLoad() {
-	p.t.Helper()
-	before := p.container("replica-2").address()
-	target := p.address("nginx", "8000") + "/product/coalesced/4"
-	stop := make(chan struct{})
-	var mu sync.Mutex
-	var sent int
-	var lost []error
-	var slowest time.Duration
-	last := map[string]time.Time{}
-	var clients sync.WaitGroup
+// stream is requests that come one after the other from several clients.
+type stream struct {
+	stop    chan struct{}
+	clients sync.WaitGroup
+
+	mu      sync.Mutex
+	sent    int
+	lost    []error
+	slowest time.Duration
+	last    map[string]time.Time // when each replica has answered
+}
+
+func newStream(target string) *stream {
+	s := &stream{stop: make(chan struct{}), last: map[string]time.Time{}}
 	c := client(20)
-	defer c.CloseIdleConnections()
 	for range 20 {
-		clients.Go(func() {
+		s.clients.Go(func() {
+			defer c.CloseIdleConnections()
 			for {
 				select {
-				case <-stop:
+				case <-s.stop:
 					return
 				default:
 				}
 				began := time.Now()
 				replica, err := get(c, target)
-				mu.Lock()
-				sent++
-				slowest = max(slowest, time.Since(began))
+				s.mu.Lock()
+				s.sent++
+				s.slowest = max(s.slowest, time.Since(began))
 				if err != nil {
-					lost = append(lost, err)
+					s.lost = append(s.lost, err)
 				}
-				last[replica] = time.Now()
-				mu.Unlock()
+				s.last[replica] = time.Now()
+				s.mu.Unlock()
 			}
 		})
 	}
-	end := sync.OnceFunc(func() { close(stop); clients.Wait() })
-	defer end()
+	return s
+}
+
+// end may be called more than once.
+func (s *stream) end() {
+	s.mu.Lock()
+	select {
+	case <-s.stop:
+	default:
+		close(s.stop)
+	}
+	s.mu.Unlock()
+	s.clients.Wait()
+}
+
+// replacedUnderLoad gives a replica another address while requests come in.
+func (p *project) replacedUnderLoad() {
+	p.t.Helper()
+	before := p.container("replica-2").address()
+	load := newStream(p.address("nginx", "8000") + "/product/coalesced/4")
+	defer load.end()
 
 	p.compose(nil, "stop", "replica-2")
 	p.compose(nil, "rm", "--force", "replica-2")
@@ -249,22 +270,22 @@ func (p *project) replacedUnderLoad() {
 	after := p.container("replica-2").address()
 	began := time.Now()
 	eventually(p.t, "the replica's new address", func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		if last["replica-2"].Before(began) {
+		load.mu.Lock()
+		defer load.mu.Unlock()
+		if load.last["replica-2"].Before(began) {
 			return fmt.Errorf("no answer of replica-2 since it was made anew, at %s instead of %s", after, before)
 		}
 		return nil
 	})
 	took := time.Since(began)
-	end()
+	load.end()
 	docker(p.t, "rm", "--force", "--volumes", p.name+"-squatter")
 	p.t.Logf("replica-2 made anew at %s instead of %s: it answers through nginx %v after it was healthy; %d requests meanwhile, %d lost, the slowest took %v",
-		after, before, took.Round(time.Millisecond), sent, len(lost), slowest.Round(time.Millisecond))
+		after, before, took.Round(time.Millisecond), load.sent, len(load.lost), load.slowest.Round(time.Millisecond))
 	if before == after {
 		p.t.Errorf("the replica has its address %s again, so that this shows nothing", after)
 	}
-	if len(lost) > 0 {
-		p.t.Errorf("%d of %d requests were lost: %v", len(lost), sent, lost[0])
+	if len(load.lost) > 0 {
+		p.t.Errorf("%d of %d requests were lost: %v", len(load.lost), load.sent, load.lost[0])
 	}
 }

@@ -149,14 +149,8 @@ func shared(leader, follower *replica[string]) bool {
 	}
 }
 
-// TestADeadMasterHurtsNoOthersKeys freezes one of three.
-func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
-	cluster := redisrig.StartCluster(t)
-	r := newReplicas(t, onCluster(cluster), distributed.WithRedisTimeout(time.Second), distributed.WithNamespace("dead"))
-	keys := manyKeys(60)
-	r.hold(keys, func(key string) (string, error) { return key, nil }).end()
-	dead := cluster.Master("{" + keys[0] + "}")
-	var living, lost []string
+// livingAndLost are the keys of other masters, and those of the dead one.
+func livingAndLost(cluster *redisrig.Cluster, keys []string, dead *redisrig.Server) (living, lost []string) {
 	for _, key := range keys {
 		if cluster.Master("{"+key+"}") == dead {
 			lost = append(lost, key)
@@ -164,6 +158,25 @@ func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
 			living = append(living, key)
 		}
 	}
+	return living, lost
+}
+
+// leasesOf returns how many of a Group's keys have one in this namespace.
+func leasesOf(client redis.Cmdable, namespace string, keys []string) (n int) {
+	for _, key := range keys {
+		n += int(client.Exists(context.Background(), namespace+":test:{"+key+"}:lease").Val())
+	}
+	return n
+}
+
+// TestADeadMasterHurtsNoOthersKeys freezes one of three.
+func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
+	cluster := redisrig.StartCluster(t)
+	r := newReplicas(t, onCluster(cluster), distributed.WithRedisTimeout(time.Second), distributed.WithNamespace("dead"))
+	keys := manyKeys(60)
+	r.hold(keys, func(key string) (string, error) { return key, nil }).end()
+	dead := cluster.Master("{" + keys[0] + "}")
+	living, lost := livingAndLost(cluster, keys, dead)
 	dead.Freeze()
 	defer dead.Thaw()
 	var wg sync.WaitGroup
@@ -191,22 +204,16 @@ func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	client := cluster.Client()
-	leased := func() (n int64) {
-		for _, key := range living {
-			n += client.Exists(context.Background(), "dead:test:{"+key+"}:lease").Val()
-		}
-		return n
-	}
 	for range 3 {
 		h := r.hold(living, func(key string) (string, error) { return key, nil })
-		if n := leased(); n != int64(len(living)) {
+		if n := leasesOf(client, "dead", living); n != len(living) {
 			t.Errorf("%d leases of %d keys", n, len(living))
 		}
 		if err := h.end().shared(); err != nil {
 			t.Error(err)
 		}
 		// Who joined a flight that has ended would join anew, and count twice.
-		eventually(t, "all are released", func() bool { return leased() == 0 })
+		eventually(t, "all are released", func() bool { return leasesOf(client, "dead", living) == 0 })
 	}
 	for _, g := range r.groups {
 		var down []string

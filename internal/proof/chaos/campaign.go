@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -73,10 +74,11 @@ type campaign struct {
 	admin  *redis.Client
 	// leases asks for leases, also while Redis is down. A client that could
 	// not connect too often goes on failing for a while when Redis is back.
-	leases  *redis.Client
-	tap     *tap
-	places  []*place
-	history *history.Writer
+	leases     *redis.Client
+	tap        *tap
+	places     []*place
+	history    *history.Writer
+	injections atomic.Uint64 // so many so far
 
 	redisVersion string
 	programs     []Row // what was measured of the program itself

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/proof/history"
@@ -122,7 +123,8 @@ func (c *campaign) episode(f fault, row string) episode { return episode{c, f, r
 
 // begin writes down that the fault begins. end writes down that it is undone.
 func (e episode) begin(target string, on held) (end func() error) {
-	record := history.Record{Kind: history.FaultBegin, Fault: e.row, Target: target, Key: on.key, Flight: on.flight, Keys: on.keys, Effects: &e.fault.effects}
+	id := strconv.FormatUint(e.injections.Add(1), 10)
+	record := history.Record{Kind: history.FaultBegin, Fault: e.row, Target: target, Injection: id, Key: on.key, Flight: on.flight, Keys: on.keys, Effects: &e.fault.effects}
 	_, err := e.history.Write(record)
 	return func() error {
 		record.Kind, record.Effects, record.Keys = history.FaultEnd, nil, nil

@@ -137,7 +137,7 @@ func (p *past) incidents() []incident {
 			found = append(found, i)
 		case history.FaultEnd:
 			for j := range slices.Backward(found) {
-				if b := found[j].began; b.Fault == r.Fault && b.Target == r.Target && b.Flight == r.Flight {
+				if b := found[j].began; b.Fault == r.Fault && b.Target == r.Target && b.Injection == r.Injection {
 					found[j].ended = r.At
 					break
 				}

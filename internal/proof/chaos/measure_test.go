@@ -168,7 +168,7 @@ func TestAFaultOfLeadersThatHitsNoneFails(t *testing.T) {
 	for _, flights := range [][]string{on[:1], on} {
 		var records []history.Record
 		for i, flight := range flights {
-			began := history.Record{At: ms(int64(1 + i)), Kind: history.FaultBegin, Fault: "leader killed", Target: "r1.1", Flight: flight, Effects: &history.Effects{Kills: true}}
+			began := history.Record{At: ms(int64(1 + i)), Kind: history.FaultBegin, Fault: "leader killed", Target: "r1.1", Flight: flight, Injection: flight, Effects: &history.Effects{Kills: true}}
 			ended := began
 			ended.Kind = history.FaultEnd
 			records = append(records, began, ended)

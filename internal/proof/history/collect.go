@@ -24,7 +24,7 @@ var (
 func (c *checker) collect(records []Record) {
 	g := collector{
 		checker: c, calls: map[[2]string]*call{}, batches: map[[2]string][]*call{}, executions: map[string]*execution{},
-		leases: map[string]*lease{}, forgets: map[[2]string]*forget{}, faults: map[[2]string][]*fault{},
+		leases: map[string]*lease{}, forgets: map[[2]string]*forget{}, faults: map[[3]string][]*fault{},
 	}
 	for i := range records {
 		c.last = max(c.last, records[i].At)
@@ -40,7 +40,7 @@ type collector struct {
 	executions map[string]*execution
 	leases     map[string]*lease // by flight
 	forgets    map[[2]string]*forget
-	faults     map[[2]string][]*fault // faults that have not ended, by name and target
+	faults     map[[3]string][]*fault // faults that have not ended, by name, target and injection
 }
 
 func (g *collector) add(r *Record) {
@@ -224,7 +224,7 @@ func (g *collector) faultBegin(r *Record) {
 			x.keys[key] = true
 		}
 	}
-	id := [2]string{r.Fault, r.Target}
+	id := [3]string{r.Fault, r.Target, r.Injection}
 	g.faults[id] = append(g.faults[id], x)
 	g.facts.faults = append(g.facts.faults, x)
 	if x.effects.Kills && x.target != "" {
@@ -234,7 +234,7 @@ func (g *collector) faultBegin(r *Record) {
 }
 
 func (g *collector) faultEnd(r *Record) {
-	id := [2]string{r.Fault, r.Target}
+	id := [3]string{r.Fault, r.Target, r.Injection}
 	open := g.faults[id]
 	if len(open) == 0 {
 		g.violation("log", []*Record{r}, "the fault %q ended that had not begun", r.Fault)

@@ -56,6 +56,23 @@ var leaseExamples = []example{
 		2601 r2 return c leader value z
 		5000 r1 end x value
 		5001 r1 return a leader value x`},
+	{"a lease that is lost by the first of two injections, the second of which ends before", "", `
+		90 driver fault several r9 keys injection=1
+		95 driver fault several r9 unreliable injection=2
+		98 driver faultend several r9 injection=2
+		100 r1 call a
+		102 r1 taken x
+		103 r1 start x leader
+		600 r2 call b
+		602 r2 taken y
+		603 r2 start y leader
+		700 driver faultend several r9 injection=1
+		900 r2 end y value
+		901 r2 return b leader value y
+		902 r2 released y
+		1102 r1 lost x
+		5000 r1 end x value
+		5001 r1 return a leader value x`},
 	{"a lease that ran out", "", `
 		100 r1 call a
 		102 r1 taken x

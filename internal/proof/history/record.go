@@ -30,20 +30,23 @@ type Record struct {
 	// record says whose result the caller got.
 	Execution string `json:"execution,omitempty"`
 
-	Role     string        `json:"role,omitempty"`     // Returned, Started: as in X-Coalesce-Role
-	Outcome  Outcome       `json:"outcome,omitempty"`  // Returned, Ended
-	Error    string        `json:"error,omitempty"`    // Returned, Ended, Forgotten: for human readers
-	Deadline int64         `json:"deadline,omitempty"` // Called: that of its context, as At; 0: none
-	Cause    string        `json:"cause,omitempty"`    // Started: why it is a fallback
-	Takeover bool          `json:"takeover,omitempty"` // Started
-	State    string        `json:"state,omitempty"`    // LeaseIs: taken, renewed, lost or released
-	Asked    int64         `json:"asked,omitempty"`    // LeaseIs: when Redis was asked, as At; Over: when the function ended
-	Fault    string        `json:"fault,omitempty"`    // FaultBegin, FaultEnd: its name in the table
-	Target   string        `json:"target,omitempty"`   // FaultBegin, FaultEnd: the process that it hits; empty: all
-	Keys     []string      `json:"keys,omitempty"`     // FaultBegin: those that it hits; empty: all
-	Settings *Settings     `json:"settings,omitempty"` // Begin
-	Effects  *Effects      `json:"effects,omitempty"`  // FaultBegin
-	Took     time.Duration `json:"took,omitempty"`     // FaultEnd: the worst time seen, for the table
+	Role     string   `json:"role,omitempty"`     // Returned, Started: as in X-Coalesce-Role
+	Outcome  Outcome  `json:"outcome,omitempty"`  // Returned, Ended
+	Error    string   `json:"error,omitempty"`    // Returned, Ended, Forgotten: for human readers
+	Deadline int64    `json:"deadline,omitempty"` // Called: that of its context, as At; 0: none
+	Cause    string   `json:"cause,omitempty"`    // Started: why it is a fallback
+	Takeover bool     `json:"takeover,omitempty"` // Started
+	State    string   `json:"state,omitempty"`    // LeaseIs: taken, renewed, lost or released
+	Asked    int64    `json:"asked,omitempty"`    // LeaseIs: when Redis was asked, as At; Over: when the function ended
+	Fault    string   `json:"fault,omitempty"`    // FaultBegin, FaultEnd: its name in the table
+	Target   string   `json:"target,omitempty"`   // FaultBegin, FaultEnd: the process that it hits; empty: all
+	Keys     []string `json:"keys,omitempty"`     // FaultBegin: those that it hits; empty: all
+	// Injection is the same in the FaultBegin and the FaultEnd of one injection. Where
+	// two of one fault hit one target at a time, it tells which of them has ended.
+	Injection string        `json:"injection,omitempty"`
+	Settings  *Settings     `json:"settings,omitempty"` // Begin
+	Effects   *Effects      `json:"effects,omitempty"`  // FaultBegin
+	Took      time.Duration `json:"took,omitempty"`     // FaultEnd: the worst time seen, for the table
 }
 
 // Kind is the kind of an event.
@@ -60,8 +63,8 @@ const (
 	LeaseIs    Kind = "lease"      // Key, Flight, State, Asked
 	Forget     Kind = "forget"     // Key, Call: Forget was called; Call connects it with its end
 	Forgotten  Kind = "forgotten"  // Key, Call, Error: Forget has returned
-	FaultBegin Kind = "faultbegin" // Fault, Target, Keys, Effects
-	FaultEnd   Kind = "faultend"   // Fault, Target: the fault has been undone
+	FaultBegin Kind = "faultbegin" // Fault, Target, Injection, Keys, Effects
+	FaultEnd   Kind = "faultend"   // Fault, Target, Injection: the fault has been undone
 	Closing    Kind = "closing"    // Close was called: from now on, calls may be refused
 	Exit       Kind = "exit"       // the process exits cleanly: Close and all calls have returned
 )

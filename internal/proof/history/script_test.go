@@ -29,7 +29,7 @@ var settings = history.Settings{
 //	taken|renewed|lost|released <execution> [asked=<ms>]
 //	forget <name>
 //	forgotten <name> [error=<text>]
-//	fault|faultend <name> <process or *> [<effect>,...] [keys=<key>,...]
+//	fault|faultend <name> <process or *> [<effect>,...] [keys=<key>,...] [injection=<name>]
 //	closing, exit
 //
 // An execution x belongs to the flight "f-x". The key is "k", unless the line has
@@ -117,7 +117,7 @@ func parseLine(words []string) history.Record {
 		r.Kind, r.Call = history.Kind(args[0]), args[1]
 	case "fault", "faultend":
 		r.Kind, r.Key, r.Fault, r.Target = history.Kind(strings.Replace(args[0]+"begin", "endbegin", "end", 1)), "", args[1], strings.Trim(args[2], "*")
-		r.Effects = &history.Effects{}
+		r.Effects, r.Injection = &history.Effects{}, named["injection"]
 		if keys := named["keys"]; keys != "" {
 			r.Keys = strings.Split(keys, ",")
 		}
