@@ -32,7 +32,7 @@ func measureBatch(b *bench) {
 	many := func(keys []string) { fallbacks = askMany(us.ctx, us.group, keys, coalesce.Leader) }
 	many(keys(2)) // loads the scripts
 	us.call("batch-warm")
-	time.Sleep(settle)
+	time.Sleep(settle) // until the flights of the warm-up have ended in Redis, too
 
 	cold, _ := countCommands(us.addr, b.rounds(5), func() { many(keys(batchKeys)) })
 	s.limit("100 cold keys, one caller: round trips", cold, 2)
@@ -117,7 +117,7 @@ func followerCommands(us beside) float64 {
 		})
 		must(err)
 		<-followed
-		time.Sleep(settle)
+		time.Sleep(settle) // until the finishes are in Redis: the next round begins with free keys
 	}
 	return sent
 }
@@ -135,7 +135,7 @@ func costOfMany(rounds int, prepare func() func()) (took, memory float64) {
 		times = append(times, float64(time.Since(began)))
 		runtime.ReadMemStats(&after)
 		bytes = append(bytes, float64(after.TotalAlloc-before.TotalAlloc))
-		time.Sleep(settle)
+		time.Sleep(settle) // until the finishes are in Redis: their work is not the next call's
 	}
 	return median(times), median(bytes)
 }
