@@ -341,11 +341,13 @@ func (g *guarded) each(rules []string) {
 }
 
 func TestTheDocumentedUserHasTheRightsItNeedsAndNoMore(t *testing.T) {
+	t.Parallel()
 	rules, _ := documentedUsers(t)
 	guardedServer(t).each(rules)
 }
 
 func TestTheDocumentedUserOfAClusterHasTheRightsItNeedsAndNoMore(t *testing.T) {
+	t.Parallel()
 	_, rules := documentedUsers(t)
 	guardedCluster(t).each(rules)
 }

@@ -13,6 +13,7 @@ import (
 // TestTheFirstFlightAfterAnOutageThatNobodyNoticedIsShared restarts Redis while nobody asks
 // it anything but to subscribe.
 func TestTheFirstFlightAfterAnOutageThatNobodyNoticedIsShared(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	replicas := connected(t, &redis.Options{Addr: server.Addr, DialerRetries: 1}, distributed.WithRedisTimeout(5*time.Second), distributed.WithLeaseTTL(time.Minute))
 	eventually(t, "the flights are over", func() bool {

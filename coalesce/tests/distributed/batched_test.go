@@ -180,6 +180,7 @@ func TestScriptsThatRedisForgotAreLoadedAgainForAllThatAreSentTogether(t *testin
 // TestCommandsThatHangForeverDoNotKeepOthersFromRedis stalls as many
 // connections as there are goroutines that send.
 func TestCommandsThatHangForeverDoNotKeepOthersFromRedis(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 0)
 	stalled := make(chan struct{})
 	defer close(stalled)

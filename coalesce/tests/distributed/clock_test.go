@@ -19,6 +19,7 @@ import (
 // TestALeaseThatLivesForTooLongIsNotBelieved has a leader that is dead, and callers that
 // come before and after the clock is set.
 func TestALeaseThatLivesForTooLongIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	const ttl = 600 * time.Millisecond
 	for name, forgotten := range map[string]bool{"a lease": false, "a flight that was forgotten": true} {
 		t.Run(name, func(t *testing.T) {
@@ -51,6 +52,7 @@ func TestALeaseThatLivesForTooLongIsNotBelieved(t *testing.T) {
 // TestAPoisonedKeyRecoversThoughTheClockWasSetBack has deaths that would be counted for an
 // hour.
 func TestAPoisonedKeyRecoversThoughTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1, distributed.WithMaxTakeovers(0), distributed.WithLeaseTTL(300*time.Millisecond), distributed.WithFlightTimeout(400*time.Millisecond))
 	f.foreignDeath("k", "first", time.Hour)
 	if _, _, err := f.groups[0].Do(context.Background(), "k", value); !errors.Is(err, coalesce.ErrPoisoned) {
@@ -79,6 +81,7 @@ func TestAFollowerLooksWhenItsOwnLeaseTTLHasPassed(t *testing.T) {
 // TestCallersInAHurryAreNotKeptFromALeaseThatLivesForTooLong has callers of whom none waits
 // until it looks for the flight again.
 func TestCallersInAHurryAreNotKeptFromALeaseThatLivesForTooLong(t *testing.T) {
+	t.Parallel()
 	const ttl = 2 * time.Second
 	f := newFleet[string](t, 1, distributed.WithLeaseTTL(ttl))
 	f.foreignLease("k", ttl)
@@ -102,6 +105,7 @@ func TestCallersInAHurryAreNotKeptFromALeaseThatLivesForTooLong(t *testing.T) {
 // A caller comes meanwhile, after the clock was set back: by that clock it came long before
 // the function's end, as the leader knows it.
 func TestAResultIsNoYoungerForAClockThatWasSetBack(t *testing.T) {
+	t.Parallel()
 	server, clock := redisrig.StartOnClock(t)
 	var fails, joins atomic.Int32
 	fails.Store(1)

@@ -118,6 +118,7 @@ func TestASecondCloseMayForceTheFirst(t *testing.T) {
 }
 
 func TestCloseDoesNotWaitForARedisThatHangs(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	server.Freeze()
 	client := redis.NewClient(&redis.Options{Addr: server.Addr})

@@ -18,7 +18,7 @@ import (
 )
 
 func TestOnACluster(t *testing.T) {
-	dialsEnd(t)
+	t.Parallel()
 	cluster := redisrig.StartCluster(t)
 	t.Run("a client for one server is named in the log", func(t *testing.T) { aClientForOneServer(t, cluster) })
 	t.Run("every key of every slot is run once", func(t *testing.T) { everyKeyIsRunOnce(t, cluster) })

@@ -119,6 +119,7 @@ func exercise(t *testing.T, connect func(t *testing.T) redis.UniversalClient) {
 }
 
 func TestGroupsOnOneServerPassTheConformanceSuite(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	exercise(t, func(*testing.T) redis.UniversalClient {
 		return redis.NewClient(&redis.Options{Addr: server.Addr, ContextTimeoutEnabled: true})
@@ -126,13 +127,13 @@ func TestGroupsOnOneServerPassTheConformanceSuite(t *testing.T) {
 }
 
 func TestGroupsOnAClusterPassTheConformanceSuite(t *testing.T) {
-	dialsEnd(t)
+	t.Parallel()
 	cluster := redisrig.StartCluster(t)
 	exercise(t, func(*testing.T) redis.UniversalClient { return onCluster(cluster)() })
 }
 
 func TestGroupsOnSentinelPassTheConformanceSuite(t *testing.T) {
-	dialsEnd(t)
+	t.Parallel()
 	sentinel := redisrig.StartSentinel(t)
 	exercise(t, func(*testing.T) redis.UniversalClient { return onSentinel(sentinel)() })
 }

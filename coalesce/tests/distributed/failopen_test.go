@@ -22,6 +22,7 @@ import (
 func value(context.Context) (string, error) { return "v", nil }
 
 func TestCallersDoNotNoticeThatRedisIsGone(t *testing.T) {
+	t.Parallel()
 	for _, outage := range []struct {
 		name string
 		make func(f *fleet[string])
@@ -70,6 +71,7 @@ func TestCallersDoNotNoticeThatRedisIsGone(t *testing.T) {
 }
 
 func TestFollowersRunTheirOwnWhenRedisIsKilledInFlight(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 3, distributed.WithRedisTimeout(time.Second), distributed.WithLeaseTTL(time.Second))
 	var runs atomic.Int32
 	answers := f.overlapping(20, "k", func(context.Context) (string, error) {
@@ -137,6 +139,7 @@ func TestWhatIsWrongWithEachOfManyFlightsIsLoggedOnceASecond(t *testing.T) {
 }
 
 func TestAGroupThatFailsClosedSaysSo(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1, distributed.WithFailClosed())
 	f.server.Kill()
 	for range 3 {
@@ -151,6 +154,7 @@ func TestAGroupThatFailsClosedSaysSo(t *testing.T) {
 }
 
 func TestForgetWithoutRedisSaysSoAndForgetsHere(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1, distributed.WithRedisTimeout(time.Second), distributed.WithLeaseTTL(time.Second))
 	g := f.groups[0]
 	f.server.Kill()
@@ -303,6 +307,7 @@ func TestACodecThatPanicsHurtsNoCaller(t *testing.T) {
 // whose client may keep it does not send its command itself, and one who does
 // keeps its deadline.
 func TestACallerLeavesThoughItsJoinHangs(t *testing.T) {
+	t.Parallel()
 	const redisTimeout = 3 * time.Second
 	f := newFleet[string](t, 2, distributed.WithRedisTimeout(redisTimeout))
 	f.server.Freeze()

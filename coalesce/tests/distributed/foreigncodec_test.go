@@ -59,6 +59,7 @@ func wantV(t *testing.T, leader <-chan answer[string]) {
 }
 
 func TestADecoderThatHangsKeepsNoCallerPastTheFlightTimeout(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	hang := make(chan struct{})
 	a := newGroup[string](t, openFleet(t, server), "g", distributed.WithCodec[string](codecOf{}))
@@ -126,6 +127,7 @@ func noDeathIsCounted(t *testing.T, server *redisrig.Server) {
 // TestFollowersDoNotWaitForAnEncoderThatHangs has them run their own, as they do where an
 // outcome is too large. They would be leaders if they had waited for the lease to run out.
 func TestFollowersDoNotWaitForAnEncoderThatHangs(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	hang := make(chan struct{})
 	opts := []distributed.Option{distributed.WithLeaseTTL(1500 * time.Millisecond), distributed.WithRedisTimeout(1500 * time.Millisecond)}

@@ -61,6 +61,7 @@ func TestAForgottenFunctionIsCancelledWhenItsCallersLeave(t *testing.T) {
 }
 
 func TestForgetStartsANewFlightOnEveryReplicaAndLeavesTheOldOneToItsCallers(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 2, distributed.WithLeaseTTL(300*time.Millisecond))
 	release := make(chan struct{})
 	var old sync.WaitGroup

@@ -31,6 +31,7 @@ func (d faraway) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proce
 // TestForgettingThousandsOfKeysIsNoOutage has all of them together take longer than the
 // Redis timeout, though Redis is well.
 func TestForgettingThousandsOfKeysIsNoOutage(t *testing.T) {
+	t.Parallel()
 	g, _ := newPrompt(t, nil, faraway(30*time.Millisecond), distributed.WithRedisTimeout(800*time.Millisecond))
 	keys := manyKeys(10_000)
 	if err := g.Forget(context.Background(), keys...); err != nil {

@@ -198,6 +198,7 @@ func onEach(t *testing.T, leaseTTL time.Duration, test func(t *testing.T, f *fla
 }
 
 func TestSubscriptionsThatFlapSplitNoFlight(t *testing.T) {
+	t.Parallel()
 	onEach(t, 4*calm, func(t *testing.T, f *flapping) {
 		first := f.begin()
 		var late []<-chan answer[string]
@@ -222,6 +223,7 @@ func TestSubscriptionsThatFlapSplitNoFlight(t *testing.T) {
 }
 
 func TestAForgetThatWasMissedWhileTheSubscriptionWasCutIsHonoured(t *testing.T) {
+	t.Parallel()
 	onEach(t, 4*calm, func(t *testing.T, f *flapping) {
 		first := f.begin()
 		letIn := f.cut()
@@ -257,6 +259,7 @@ func (f *flapping) splits(key string) {
 // TestAFlightOfWhichRedisHasNothingIsJoinedNoMore has Redis lose what the Forget left, or all
 // that it has: the key may have been forgotten.
 func TestAFlightOfWhichRedisHasNothingIsJoinedNoMore(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]func(*redis.Client){
 		"the attempts are evicted, and the control channel comes back": func(node *redis.Client) {
 			node.Del(context.Background(), "fleetcall:test:{led}:attempts")
@@ -282,6 +285,7 @@ func TestAFlightOfWhichRedisHasNothingIsJoinedNoMore(t *testing.T) {
 // TestALeaderWithoutItsControlChannelLearnsFromItsRenewalsThatItsKeyWasForgotten has one that
 // is not subscribed again.
 func TestALeaderWithoutItsControlChannelLearnsFromItsRenewalsThatItsKeyWasForgotten(t *testing.T) {
+	t.Parallel()
 	for name, lose := range map[string]bool{"forgotten": false, "all is flushed": true} {
 		t.Run(name, func(t *testing.T) {
 			onEach(t, time.Second, func(t *testing.T, f *flapping) {

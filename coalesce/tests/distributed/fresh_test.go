@@ -160,6 +160,7 @@ func TestWhoComesToAFollowersReplicaWhenTheFunctionHasEndedGetsAFlightOfItsOwn(t
 // TestAFollowerOfAFlightWhoseLeaseRedisLostWaitsForThatFlight has Redis lose a lease, and
 // another flight take the key. The follower looks before the lease was due, and after.
 func TestAFollowerOfAFlightWhoseLeaseRedisLostWaitsForThatFlight(t *testing.T) {
+	t.Parallel()
 	const ttl = 600 * time.Millisecond
 	server := redisrig.Start(t)
 	client, ctx := server.Client(), context.Background()

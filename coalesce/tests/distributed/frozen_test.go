@@ -24,6 +24,7 @@ import (
 // TestAFrozenRedisCostsOneTimeoutAltogether freezes it under callers that come one after
 // the other, on clients of every kind, and thaws it when their connections hang.
 func TestAFrozenRedisCostsOneTimeoutAltogether(t *testing.T) {
+	t.Parallel()
 	const redisTimeout = time.Second
 	for name, options := range map[string]redis.Options{
 		"a client that keeps deadlines":   {ContextTimeoutEnabled: true},
@@ -171,6 +172,7 @@ func leasesOf(client redis.Cmdable, namespace string, keys []string) (n int) {
 
 // TestADeadMasterHurtsNoOthersKeys freezes one of three.
 func TestADeadMasterHurtsNoOthersKeys(t *testing.T) {
+	t.Parallel()
 	cluster := redisrig.StartCluster(t)
 	r := newReplicas(t, onCluster(cluster), distributed.WithRedisTimeout(time.Second), distributed.WithNamespace("dead"))
 	keys := manyKeys(60)
@@ -235,6 +237,7 @@ const stoppedServer = "FLEETCALL_TEST_STOPPED_SERVER"
 // TestAProcessThatWasStoppedDoesNotBlameRedis stops one that calls all the time, as often as
 // it takes to stop it with commands on their way.
 func TestAProcessThatWasStoppedDoesNotBlameRedis(t *testing.T) {
+	t.Parallel()
 	if addr := os.Getenv(stoppedServer); addr != "" {
 		callUntilEOF(t, addr)
 		return

@@ -45,6 +45,7 @@ type caller struct {
 // caller came than MaxAge, on whatever replica and by whatever way it came. An execution
 // has ended by the time that the caller who led it has the result.
 func TestNoCallerGetsAResultThatEndedBeforeItCame(t *testing.T) {
+	t.Parallel()
 	for _, maxAge := range []time.Duration{0, 20 * time.Millisecond} {
 		t.Run("MaxAge "+maxAge.String(), func(t *testing.T) {
 			const replicas, callers = 3, 8

@@ -90,6 +90,7 @@ func randomBytes(n int) []byte {
 // TestALargeResultTravelsInPiecesAndRunsOnce also has the server refuse what is larger than
 // 1 MiB, which is the least that proto-max-bulk-len can be.
 func TestALargeResultTravelsInPiecesAndRunsOnce(t *testing.T) {
+	t.Parallel()
 	const piece = protocol.PieceBytes
 	ctx := context.Background()
 	server := redisrig.Start(t)
@@ -140,6 +141,7 @@ func TestALargeResultThatNobodyWantsIsNotStored(t *testing.T) {
 // TestTheLeaseIsRenewedWhileALargeResultIsStored holds up the first piece until the lease
 // has been renewed.
 func TestTheLeaseIsRenewedWhileALargeResultIsStored(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	moved := &movements{}
 	moved.onSet = sync.OnceFunc(func() {

@@ -14,6 +14,7 @@ import (
 )
 
 func TestALeaseIsRenewedForAsLongAsItsFunctionRuns(t *testing.T) {
+	t.Parallel()
 	// A busy machine may hold a renewal up for a moment.
 	const ttl = 600 * time.Millisecond
 	f := newFleet[string](t, 2, distributed.WithLeaseTTL(ttl))
@@ -96,6 +97,7 @@ func TestALeaseThatAShortFunctionLosesIsCountedOnce(t *testing.T) {
 // TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted is about a process that is
 // stopped for a while. Another has led since, and has ended before this one.
 func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
+	t.Parallel()
 	const ttl = time.Second
 	ended := make(chan struct{})
 	hook := &meddler{step: "renew", do: func() { <-ended }}
@@ -122,6 +124,7 @@ func TestALeaseThatRanOutWhileNothingCouldBeSentIsCounted(t *testing.T) {
 // TestAFinishThatItsClientRepeatsLosesNoLease has the first reply of a finish lost
 // on its way. By the second, another flight has the lease.
 func TestAFinishThatItsClientRepeatsLosesNoLease(t *testing.T) {
+	t.Parallel()
 	const ttl = 500 * time.Millisecond
 	nothing := func(*fleet[string]) func() { return func() {} }
 	for name, tt := range map[string]struct {

@@ -66,6 +66,7 @@ func (f *fleet[V]) followers(key string) string {
 // TestTheFunctionIsCancelledWhenTheLastCallerInTheFleetLeaves has a leader and two
 // followers, whose callers leave in every order. The flight timeout would be too late.
 func TestTheFunctionIsCancelledWhenTheLastCallerInTheFleetLeaves(t *testing.T) {
+	t.Parallel()
 	for name, order := range map[string][]int{
 		"the leader's last": {1, 2, 0}, "the leader's first": {0, 1, 2}, "the leader's between them": {1, 0, 2},
 		"the leader's alone": {0},
@@ -105,6 +106,7 @@ func TestTheFunctionIsCancelledWhenTheLastCallerInTheFleetLeaves(t *testing.T) {
 // TestAFollowerThatWaitsKeepsTheFunctionGoing has the leader's callers and one of two
 // followers leave, whose client repeats its leave.
 func TestAFollowerThatWaitsKeepsTheFunctionGoing(t *testing.T) {
+	t.Parallel()
 	const ttl = 300 * time.Millisecond
 	f := newFleet[string](t, 1, distributed.WithFlightTimeout(time.Hour), distributed.WithLeaseTTL(ttl))
 	left := make(chan error, 1)

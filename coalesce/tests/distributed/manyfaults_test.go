@@ -44,6 +44,7 @@ func TestWhoTakesABatchOverCallsItsFunctionOnce(t *testing.T) {
 		followers = append(followers, doMany(context.Background(), g, keys, func(_ context.Context, keys []string) (map[string]string, error) {
 			calls <- keys
 			eventually(t, "the other replica has joined again", func() bool { return f.joins.Load() == joined+4*all })
+			time.Sleep(onItsWay)
 			return allOf(keys), nil
 		}))
 	}

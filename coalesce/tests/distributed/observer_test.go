@@ -139,6 +139,7 @@ func (w *watcher) seen(t *testing.T, n int) (landed []distributed.Flight, follow
 const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 func TestAFollowersObserverIsToldTheLeadersTraceAndTheLag(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct{ trace, replica, want string }{
 		"traceparent":                     {traceparent, "leader", traceparent},
 		"none":                            {"", "leader", ""},
@@ -243,6 +244,7 @@ func TestLagIsMeasuredByRedisClock(t *testing.T) {
 }
 
 func TestAForeignTraceIsNone(t *testing.T) {
+	t.Parallel()
 	for _, trace := range []string{"\n" + strings.Repeat("x", 129), "\nwith space", "\n\xff", "\n\n", "\n" + traceparent + "\n"} {
 		w := &watcher{}
 		f := newFleet[string](t, 1, distributed.WithHooks(w))
@@ -259,6 +261,7 @@ func TestAForeignTraceIsNone(t *testing.T) {
 }
 
 func TestAFlightsObserverIsToldHowItEnded(t *testing.T) {
+	t.Parallel()
 	w := &watcher{}
 	f := newFleet[string](t, 1, distributed.WithHooks(w), distributed.WithRedisTimeout(2*time.Second))
 	g := f.groups[0]
@@ -295,6 +298,7 @@ func TestAFlightsObserverIsToldHowItEnded(t *testing.T) {
 }
 
 func TestTotalsOutliveAReset(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1, distributed.WithRedisTimeout(2*time.Second))
 	g := f.groups[0]
 	do := func() {

@@ -88,6 +88,7 @@ type panics struct {
 const panicTimeout = 300 * time.Millisecond // of the flight
 
 func TestAnObserversPanicEndsOneCallOnce(t *testing.T) {
+	t.Parallel()
 	returns := func(context.Context) (string, error) { return "v", nil }
 	waits := func(ctx context.Context) (string, error) {
 		<-ctx.Done()
@@ -207,6 +208,7 @@ func (p panicsAtRenewals) Command(c distributed.Command) {
 // TestCloseWaitsForTheAbandonThatAPanicMeets has a renewal fail, and the observer
 // panic at that, while the call waits for the answer to its abandon.
 func TestCloseWaitsForTheAbandonThatAPanicMeets(t *testing.T) {
+	t.Parallel()
 	observer := panicsAtRenewals{make(chan struct{})}
 	renews, fails := make(chan struct{}), make(chan struct{})
 	abandons, answered := make(chan struct{}, 1), make(chan struct{})

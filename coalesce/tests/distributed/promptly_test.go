@@ -92,6 +92,7 @@ func TestAClientThatKeepsNoDeadlinesKeepsNoCaller(t *testing.T) {
 // TestAClusterThatHangsKeepsNoCaller has a client that does not know yet what
 // commands there are: it asks a node, for as long as it likes.
 func TestAClusterThatHangsKeepsNoCaller(t *testing.T) {
+	t.Parallel()
 	cluster := redisrig.StartCluster(t)
 	client := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs(), ContextTimeoutEnabled: true, MaxRetries: -1, DialerRetries: 1})
 	defer func() { _ = client.Close() }()
@@ -192,6 +193,7 @@ func TestAFunctionDoesNotRunForACallerWhoLeftDuringItsJoin(t *testing.T) {
 // the Redis timeout, in each command of a flight: its caller does not notice, and
 // Redis is used again.
 func TestAHookThatPanicsIsAnOutage(t *testing.T) {
+	t.Parallel()
 	const timeout = 200 * time.Millisecond
 	for _, step := range []string{"join", "finish"} {
 		for when, after := range map[string]time.Duration{"in time": 0, "late": 2 * timeout} {
@@ -203,10 +205,12 @@ func TestAHookThatPanicsIsAnOutage(t *testing.T) {
 				g, _ := newPrompt(t, nil, hook, distributed.WithRedisTimeout(timeout))
 				for range 2 {
 					hook.times.Store(1)
-					if v, _, err := g.Do(t.Context(), "k", value); v != "v" || err != nil {
-						t.Errorf("%q, %v", v, err)
-					}
-					eventually(t, "the server is up", func() bool { return g.Stats().Distributed.Server != distributed.ServerDown && hook.times.Load() < 1 })
+					eventually(t, "the hook has panicked", func() bool { // while the server is down, it is not called
+						if v, _, err := g.Do(t.Context(), "k", value); v != "v" || err != nil {
+							t.Errorf("%q, %v", v, err)
+						}
+						return hook.times.Load() < 1
+					})
 				}
 				eventually(t, "Redis is used", func() bool {
 					_, role, err := g.Do(t.Context(), "k", value)

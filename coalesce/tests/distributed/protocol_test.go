@@ -136,6 +136,7 @@ func TestARingIsRefused(t *testing.T) {
 }
 
 func TestAMissedMessageIsFetchedAndNotGivenToThoseWhoCameLater(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1)
 	g := f.groups[0]
 	f.foreignLease("k", time.Second)

@@ -86,6 +86,7 @@ func everyReplicaLeads(f *fleet[string]) bool {
 }
 
 func TestThoseWhoJoinALateTakeoverGetALeaderNotItsTimeout(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 2, distributed.WithFlightTimeout(2*time.Second))
 	f.foreignLease("k", time.Second) // its leader is dead: half of the flight timeout is lost with it
 	ctx := context.Background()
@@ -165,6 +166,7 @@ func TestAnAbandonThatRedisDidNotTakeIsRepeated(t *testing.T) {
 // Redis when it has let a caller join a flight that has ended, but whose end it
 // has not been told of.
 func TestACallerRunsItsOwnWhenRedisHangsBeforeTheEndOfItsReplicasFlight(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	ended, joined := make(chan struct{}), make(chan struct{})
 	var finishes, joins atomic.Int32

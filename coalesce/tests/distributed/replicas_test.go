@@ -11,7 +11,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
-	"go.uber.org/goleak"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
@@ -230,10 +229,4 @@ func manyKeys(n int) []string {
 		keys[i] = fmt.Sprint("key-", i)
 	}
 	return keys
-}
-
-// dialsEnd waits, at the end of a test, for attempts to connect to a server that
-// was killed: go-redis sleeps a second between them, though it was closed.
-func dialsEnd(t *testing.T) {
-	t.Cleanup(func() { eventually(t, "attempts to connect end", func() bool { return goleak.Find() == nil }) })
 }

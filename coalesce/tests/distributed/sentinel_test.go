@@ -21,7 +21,7 @@ func onSentinel(sentinel *redisrig.Sentinel) func() redis.UniversalClient {
 }
 
 func TestCallersDoNotNoticeThatSentinelsReplaceTheMaster(t *testing.T) {
-	dialsEnd(t)
+	t.Parallel()
 	sentinel := redisrig.StartSentinel(t)
 	for _, c := range []struct {
 		name    string

@@ -20,6 +20,7 @@ import (
 // TestAFollowerOfAnIdleReplicaNoticesThatRedisHangs follows a lease that would
 // outlast the flight timeout, on a replica that sends nothing else.
 func TestAFollowerOfAnIdleReplicaNoticesThatRedisHangs(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1,
 		distributed.WithRedisTimeout(time.Second),
 		distributed.WithLeaseTTL(1500*time.Millisecond), // a third of it is the heartbeat
@@ -115,6 +116,7 @@ func deafTo(channel string) func(ctx context.Context, network, addr string) (net
 }
 
 func TestAConnectionThatLosesMessagesIsReplaced(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 1, distributed.WithLeaseTTL(time.Second))
 	ctx := context.Background()
 	var peeks atomic.Int64 // of a flight that runs

@@ -76,6 +76,7 @@ func onSlow(t *testing.T, server *redisrig.Server, hook redis.Hook, opts ...dist
 // TestASlowTailHurtsNobodyElse holds one reply in a hundred for longer than the Redis
 // timeout. Those whose command it is fall back; nobody else does.
 func TestASlowTailHurtsNobodyElse(t *testing.T) {
+	t.Parallel()
 	var told toldLog
 	tail := &slowTail{every: 100, hold: 3 * time.Second}
 	g := onSlow(t, redisrig.Start(t), tail, distributed.WithRedisTimeout(2*time.Second), distributed.WithHooks(health{log: &told}))
@@ -104,6 +105,7 @@ func TestASlowTailHurtsNobodyElse(t *testing.T) {
 // thousands of flights over a slow link: their looks wait for each other for much longer than
 // the Redis timeout.
 func TestACutSubscriptionIsNoStampede(t *testing.T) {
+	t.Parallel()
 	const followers, redisTimeout = 5_000, 3 * time.Second
 	ctx := context.Background()
 	f := newFleet[string](t, 0)

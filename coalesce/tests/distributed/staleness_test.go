@@ -19,6 +19,7 @@ import (
 // and again, while callers on every replica read all the time. It logs what the
 // other replicas saw before the notice arrived.
 func TestAfterForgetNobodyReadsWhatWasThereBefore(t *testing.T) {
+	t.Parallel()
 	const replicas, readers = 3, 50
 	rounds := 100
 	switch {

@@ -52,6 +52,7 @@ func TestEvictedLeasesAreNoDeaths(t *testing.T) {
 // TestARedisThatEvictsHurtsNobody shares a Redis that is full with a cache, under every
 // policy that evicts. Functions outlast their leases.
 func TestARedisThatEvictsHurtsNobody(t *testing.T) {
+	t.Parallel()
 	policies := []string{"volatile-ttl", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "allkeys-lru", "allkeys-lfu"}
 	if testing.Short() {
 		policies = policies[:2]
@@ -123,6 +124,7 @@ func evicting(t *testing.T, policy string) {
 // TestHangsOfRedisAreNoDeaths has Redis hang for longer than a lease while a flight ends,
 // again and again within the flight timeout.
 func TestHangsOfRedisAreNoDeaths(t *testing.T) {
+	t.Parallel()
 	const ttl = 600 * time.Millisecond
 	server := redisrig.Start(t)
 	admin, ctx := server.Client(), context.Background()
@@ -208,6 +210,7 @@ func (s *stoppable) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 // TestALeaderThatIsStoppedPastItsLeaseAgainAndAgainHasNotDied has no takeover that may
 // fail: one leader that counts as dead poisons the key.
 func TestALeaderThatIsStoppedPastItsLeaseAgainAndAgainHasNotDied(t *testing.T) {
+	t.Parallel()
 	const ttl = 600 * time.Millisecond
 	opts := []distributed.Option{distributed.WithLeaseTTL(ttl), distributed.WithRedisTimeout(ttl), distributed.WithMaxTakeovers(1)}
 	f := newFleet[string](t, 1, opts...)

@@ -43,6 +43,7 @@ func TestTheSameGroupMadeAgainHasItsOwnFlightTimeout(t *testing.T) {
 // TestFollowersOfALeaderWithLessTimeLeadAnew has followers on the leader's replica and on
 // another one.
 func TestFollowersOfALeaderWithLessTimeLeadAnew(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	a, b := newGroup[string](t, openFleet(t, server), "g"), newGroup[string](t, openFleet(t, server), "g")
 	began, release := make(chan struct{}), make(chan struct{})
@@ -68,6 +69,7 @@ func TestFollowersOfALeaderWithLessTimeLeadAnew(t *testing.T) {
 // TestAFunctionThatObeysTheFlightTimeoutAtOnceGivesAllThatError has a function that sees
 // the end of its time before the Fleet does.
 func TestAFunctionThatObeysTheFlightTimeoutAtOnceGivesAllThatError(t *testing.T) {
+	t.Parallel()
 	g := newGroup[string](t, openFleet(t, redisrig.Start(t)), "g", distributed.WithFlightTimeout(10*time.Millisecond))
 	obeys := func(ctx context.Context) (string, error) {
 		for ctx.Err() == nil { // as a function that works does, which looks now and then
@@ -89,6 +91,7 @@ func TestAFunctionThatObeysTheFlightTimeoutAtOnceGivesAllThatError(t *testing.T)
 // leave. While Redis is asked whether another replica waits, the flight timeout passes,
 // and the function obeys it.
 func TestATimeoutThatIsObeyedWhileTheFleetIsBusyReachesFollowersAsSuch(t *testing.T) {
+	t.Parallel()
 	server := redisrig.Start(t)
 	returned := make(chan struct{})
 	leads := wiredGroup[string](&tap{t: t, server: server, before: func(script string, _ []any) error {

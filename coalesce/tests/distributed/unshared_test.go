@@ -194,6 +194,7 @@ func each(t *testing.T, client *redis.Client, groups []*distributed.Group[[]byte
 // TestNobodyWaitsForAResultThatCannotTravel is about keys whose results are of no use to
 // other replicas, for whatever reason.
 func TestNobodyWaitsForAResultThatCannotTravel(t *testing.T) {
+	t.Parallel()
 	for name, o := range obstacles {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()

@@ -53,6 +53,7 @@ func TestMaxAgeServesAFinishedValueUntilItIsTooOldOrForgotten(t *testing.T) {
 const fetchSlack = 100 * time.Millisecond
 
 func TestOutcomesOfEverySizeArrive(t *testing.T) {
+	t.Parallel()
 	const inline, payload = 1000, 100_000
 	f := newFleet[[]byte](t, 2, distributed.WithInlineLimit(inline), distributed.WithPayloadLimit(payload))
 	for _, size := range []int{0, 1, inline - 1, inline, inline + 1, payload - 1, payload, payload + 1} {
@@ -108,6 +109,7 @@ func TestARollingChangeOfTheCodecBreaksNoCall(t *testing.T) {
 }
 
 func TestGarbageInEveryKeyAndChannelHurtsNobody(t *testing.T) {
+	t.Parallel()
 	f := newFleet[string](t, 2)
 	ctx := context.Background()
 	client := f.client()
@@ -148,6 +150,7 @@ func TestGarbageInEveryKeyAndChannelHurtsNobody(t *testing.T) {
 }
 
 func TestKeysOfAnyBytesAndLengthAreTheirOwn(t *testing.T) {
+	t.Parallel()
 	f := newFleet[[]byte](t, 2)
 	var every []byte
 	for b := range 256 {

@@ -15,6 +15,7 @@ import (
 // the leader be late with the next renewal. The lease that the follower saw has run out
 // by then; Redis still has the flight among the attempts, and that it is not due.
 func TestFollowersOfAFlightThatLostItsLeaseStay(t *testing.T) {
+	t.Parallel()
 	const leaseTTL = 3 * time.Second
 	ctx := context.Background()
 	f := newFleet[string](t, 1, distributed.WithLeaseTTL(leaseTTL))
@@ -62,6 +63,7 @@ func TestFollowersOfAFlightThatLostItsLeaseStay(t *testing.T) {
 // TestAFlightThatLostItsLeaseTakesItAgainWhenTheNextHasEnded has another flight lead, and
 // end, before the first one renews its lease.
 func TestAFlightThatLostItsLeaseTakesItAgainWhenTheNextHasEnded(t *testing.T) {
+	t.Parallel()
 	const leaseTTL = 3 * time.Second
 	ctx := context.Background()
 	f := newFleet[string](t, 3, distributed.WithLeaseTTL(leaseTTL))
@@ -94,6 +96,7 @@ func TestAFlightThatLostItsLeaseTakesItAgainWhenTheNextHasEnded(t *testing.T) {
 // TestAJoinIsGivenUpThoughRedisReadsItAfterMoreThanALease has Redis hang with a join in
 // its socket: nobody would renew the lease that this takes.
 func TestAJoinIsGivenUpThoughRedisReadsItAfterMoreThanALease(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	f := newFleet[string](t, 2, distributed.WithLeaseTTL(500*time.Millisecond), distributed.WithRedisTimeout(100*time.Millisecond))
 	client, g := f.client(), f.groups[1] // whose client does not close the connection
