@@ -4,7 +4,7 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test e2e bench scale chaos hosts containers model screenshots lint fmt tidy setup module-path release dist clean
+.PHONY: help build demo run test e2e bench scale chaos hosts containers soak model screenshots lint fmt tidy setup module-path release dist clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ hosts: ## replicas in network namespaces that lose each other, every promise che
 # Not a part of make test: the first time, it builds images and the compose tool for minutes.
 containers: ## run the compose file on this machine's container engine, and test it
 	./scripts/containers
+
+soak: ## three replicas in containers for long, a fault a minute; fails if something leaks (TIME=30m)
+	FLEETCALL_SOAK=$(TIME) ./scripts/containers -run Soak -timeout 0
 
 model: setup ## check the protocol's model with spin
 	$(GO) test -count=1 -v ./docs

@@ -41,7 +41,9 @@ type Config struct {
 	// Clusters is how often a master of a Cluster is hit, in each way.
 	Clusters int
 	// Hosts: each replica runs on a host of its own. RunHosts sets it.
-	Hosts    bool
+	Hosts bool
+	// Skewed is the program that replicas on hosts run.
+	Skewed   string
 	Progress func(string) `json:"-"`
 }
 

@@ -18,7 +18,8 @@ import (
 
 // A fleet on hosts has each replica in a network namespace of its own, linked by a bridge to
 // the one in which Redis runs and faults are injected. What a host drops, nobody is told of:
-// connections stay open on both sides until TCP or a timeout gives them up.
+// connections stay open on both sides until TCP or a timeout gives them up. The hosts' clocks
+// differ by hours.
 
 // redisHost is the address of Redis' host on the bridge.
 const redisHost = "10.77.0.1"
@@ -160,8 +161,10 @@ func (c *campaign) startHosts() error {
 		}
 		p := c.place(i, addr, addr)
 		p.host = host
+		skew := skews[i%len(skews)]
+		p.skewedBy(c.config.Skewed, skew)
 		c.places = append(c.places, p)
-		if err := p.start(); err != nil {
+		if err := errors.Join(p.start(), p.checkClock(skew)); err != nil {
 			return err
 		}
 	}
@@ -182,6 +185,9 @@ func HostsMissing() string {
 // that end with it. The program must call ServeReplica first.
 func RunHosts(ctx context.Context, config Config) (result Result, err error) {
 	config.Hosts = true
+	if config.Skewed, err = buildSkewed(ctx, config.Dir); err != nil {
+		return result, err
+	}
 	text, err := json.Marshal(config)
 	if err != nil {
 		return result, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -18,6 +19,8 @@ type place struct {
 	number   int
 	config   workerConfig // of every process there, but its name
 	host     string       // name of its network namespace; "": this process'
+	program  string       // that it runs; "": this one
+	env      []string     // what its environment has beside this process'
 	commands proxy
 	messages proxy
 
@@ -34,6 +37,9 @@ func (p *place) start() error {
 	path, err := os.Executable()
 	if err != nil {
 		return err
+	}
+	if p.program != "" {
+		path = p.program
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -53,7 +59,7 @@ func (p *place) start() error {
 		}
 	}
 	p.proc, err = process.Start(process.Spec{
-		Path: path, Args: args, Env: append(os.Environ(), workerVariable+"="+string(text)), Stdout: p.output, Stderr: p.output,
+		Path: path, Args: args, Env: slices.Concat(os.Environ(), p.env, []string{workerVariable + "=" + string(text)}), Stdout: p.output, Stderr: p.output,
 	})
 	if err != nil {
 		return err
@@ -124,6 +130,10 @@ func (p *place) died() error {
 	return fmt.Errorf("chaos: replica %s ended by itself: %v\n%s", p.name, p.proc.Err(), p.output)
 }
 
+// readyText is the start of the first line that a replica prints, when it takes calls; its
+// clock stands after it, in seconds.
+const readyText = "ready "
+
 // output keeps the start of what a process prints. ready is closed by the
 // first of it.
 type output struct {
@@ -135,7 +145,7 @@ type output struct {
 func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.kept.Len() == 0 && bytes.HasPrefix(b, []byte("ready")) {
+	if o.kept.Len() == 0 && bytes.HasPrefix(b, []byte(readyText)) {
 		close(o.ready)
 	}
 	const most = 64 << 10

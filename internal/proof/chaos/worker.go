@@ -107,7 +107,7 @@ func serve(config workerConfig) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println("ready")
+	fmt.Print(readyText, time.Now().Unix(), "\n")
 
 	var callers sync.WaitGroup
 	for i := range config.Callers {
