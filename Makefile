@@ -24,7 +24,7 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 BESIDE := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 FASTER := -ldflags=-w -vet=off
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 30m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$' -e '/deploy/verify$$' -e '/deploy/debian$$')
+	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 60m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$' -e '/deploy/verify$$' -e '/deploy/debian$$')
 	$(GO) test $(FASTER) ./bench ./deploy/verify ./deploy/debian
 	$(GO) test -race -parallel $(BESIDE) $(FASTER) -timeout 30m ./e2e
 
