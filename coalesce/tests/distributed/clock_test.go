@@ -49,6 +49,35 @@ func TestALeaseThatLivesForTooLongIsNotBelieved(t *testing.T) {
 	}
 }
 
+// TestWhoFollowsADeadLeaderLooksTwiceAfterTheClockWasSetBack has its lease and what stands
+// among the attempts live for too long. Who follows it waits for one more lease TTL, not two.
+func TestWhoFollowsADeadLeaderLooksTwiceAfterTheClockWasSetBack(t *testing.T) {
+	t.Parallel()
+	const ttl = 2 * time.Second
+	server := redisrig.Start(t)
+	f := &fleet[string]{t: t, server: server}
+	f.foreignLease("k", ttl)
+	var looks atomic.Int32
+	g := wiredGroup[string](&tap{t: t, server: server, after: func(script string, _ []any, _ any, _ time.Duration) {
+		if script == "peek" {
+			looks.Add(1)
+		}
+	}}, distributed.WithLeaseTTL(ttl))
+	caller := calling(context.Background(), g.Group, "k", value)
+	f.waitFollowers("k", 1)
+	client, ctx := f.client(), context.Background()
+	client.HSet(ctx, "fleetcall:test:{k}:attempts", foreignFlight, time.Now().Add(time.Hour).UnixMilli())
+	if !client.PExpire(ctx, "fleetcall:test:{k}:lease", time.Hour).Val() {
+		t.Fatal("there is no lease")
+	}
+	if got := comesBack(t, "the follower", caller); got.val != "v" || got.role != coalesce.Leader || got.err != nil {
+		t.Errorf("the follower has %+v", got)
+	}
+	if n := looks.Load(); n > 3 { // when it has subscribed, and when the lease is due, twice
+		t.Errorf("it has looked %d times", n)
+	}
+}
+
 // TestAPoisonedKeyRecoversThoughTheClockWasSetBack has deaths that would be counted for an
 // hour.
 func TestAPoisonedKeyRecoversThoughTheClockWasSetBack(t *testing.T) {

@@ -31,6 +31,8 @@ var peeks = []situation{
 		func(s *stage) { s.leaseFor(another, 1, 0) }, peek},
 	{"peek/lease-for-too-long", "the flight has a lease that lives for longer than its leader asked for: the server's clock was set back. It gets the TTL that it had.",
 		func(s *stage) { s.leaseFor(another, 1, time.Hour) }, peek},
+	{"peek/lease-for-too-long-and-an-attempt", "the lease lives for longer than its leader asked for, and among the attempts it is due as late: the server's clock was set back. Both end with the TTL that it had.",
+		func(s *stage) { s.leaseFor(another, 1, time.Hour); s.attempt(another, time.Hour, "") }, peek},
 	{"peek/lease-without-numbers", "the flight has a lease that has been cut off. It is given the lease TTL at the most.",
 		func(s *stage) { s.set("lease", "1"+another, time.Hour) }, peek},
 	{"peek/forgotten", "the key was forgotten while the flight runs. Those who wait for it still see it run.",

@@ -33,6 +33,8 @@ var joins = []situation{
 		func(s *stage) { s.leaseFor(another, 1, 0) }, plainJoin},
 	{"join/held-by-another-for-too-long", "another flight has the lease, which lives for longer than its leader asked for: the server's clock was set back. It gets the TTL that it had.",
 		func(s *stage) { s.leaseFor(another, 1, time.Hour) }, plainJoin},
+	{"join/held-by-another-for-too-long-and-an-attempt", "another flight has the lease, which lives for longer than its leader asked for, and among the attempts it is due as late: the server's clock was set back. Both end with the TTL that it had.",
+		func(s *stage) { s.leaseFor(another, 1, time.Hour); s.attempt(another, time.Hour, "") }, plainJoin},
 	{"join/lease-is-garbage", "what stands as the lease is none. It is overwritten.",
 		func(s *stage) { s.set("lease", "garbage", leaseTTL) }, plainJoin},
 	{"join/lease-is-of-another-version", "the lease is one of an earlier version. It is overwritten.",

@@ -55,6 +55,11 @@ if lasts then
   if ttl < 0 or ttl > lasts then
     ttl = lasts
     call('PEXPIRE', key, ttl)
+    -- When it is gone, what stands among the attempts would keep its followers for another TTL.
+    local attempt = redis.pcall('HGET', KEYS[2], holder)
+    if type(attempt) == 'string' then
+      call('HSET', KEYS[2], holder, (string.gsub(attempt, '^%d+', string.format('%.0f', now / 1000 + ttl))))
+    end
   end
   local count = sub(lease, 24, 27) + 1
   if count == 1 then

@@ -15,6 +15,13 @@ if type(lease) == 'string' and string.sub(lease, 2, 23) == ARGV[1] then
   if ttl < 0 or ttl > lasts then
     ttl = lasts
     redis.call('PEXPIRE', KEYS[1], ttl)
+    -- When it is gone, what stands among the attempts would keep its followers for another TTL.
+    local attempt = redis.pcall('HGET', KEYS[4], ARGV[1])
+    if type(attempt) == 'string' then
+      local time = redis.call('TIME')
+      local due = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ttl)
+      redis.call('HSET', KEYS[4], ARGV[1], (string.gsub(attempt, '^%d+', due)))
+    end
   end
   return {'running', ttl, 0}
 end
