@@ -166,7 +166,7 @@ func (p *project) queries() int {
 	log := p.compose(nil, "logs", "--no-log-prefix", "--no-color", "postgres")
 	n := 0
 	for line := range strings.Lines(log) {
-		if strings.Contains(line, "LOG:  execute ") && strings.Contains(line, "FROM products") {
+		if (strings.Contains(line, "LOG:  execute ") || strings.Contains(line, "LOG:  statement: ")) && strings.Contains(line, "FROM products") {
 			n++
 		}
 	}

@@ -23,7 +23,7 @@ func TestTheFirstFlightAfterAnOutageThatNobodyNoticedIsShared(t *testing.T) {
 	server.Kill()
 	time.Sleep(2 * time.Second) // the attempts to connect are about a second apart by now
 	server.Restart()
-	if !shared(replicas[0], replicas[1]) {
+	if !shared(server.Client(), replicas[0], replicas[1]) {
 		t.Error("each replica ran its own")
 	}
 }
