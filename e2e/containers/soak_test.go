@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -136,22 +137,24 @@ func (h holdings) String() string {
 	return fmt.Sprintf("%s; Redis %d keys, %d connections; PostgreSQL %d connections", strings.Join(of, "; "), h.redisKeys, h.redisClients, h.sessions)
 }
 
-// beyond says what is more than it was, by more than a pool's size differs from one moment to
-// another.
+// beyond says what is more than it was, by more than what the replicas' pools may differ: an
+// outage fills them, and connections stay in them for minutes.
 func (h holdings) beyond(was holdings) (leaks []string) {
 	more := func(what string, now, before, slack float64) {
 		if now > before+slack {
 			leaks = append(leaks, fmt.Sprintf("%s: %.0f at the end, %.0f at the start, and no more than %.0f beyond that are no leak", what, now, before, slack))
 		}
 	}
+	const databasePool = 10 // DB_POOL_MAX
+	redisPool := 10 * float64(runtime.NumCPU())
 	for replica := range was.memory {
 		more(replica+", bytes of resident memory", h.memory[replica], was.memory[replica], was.memory[replica]/4+8<<20)
 		more(replica+", goroutines", h.goroutines[replica], was.goroutines[replica], 12)
-		more(replica+", open files", h.files[replica], was.files[replica], 12)
+		more(replica+", open files", h.files[replica], was.files[replica], databasePool+redisPool)
 	}
 	more("keys in Redis", float64(h.redisKeys), float64(was.redisKeys), 3)
-	more("connections to Redis", float64(h.redisClients), float64(was.redisClients), 12)
-	more("connections to PostgreSQL", float64(h.sessions), float64(was.sessions), 15) // up to DB_POOL_MAX of each
+	more("connections to Redis", float64(h.redisClients), float64(was.redisClients), redisPool*float64(len(was.memory)))
+	more("connections to PostgreSQL", float64(h.sessions), float64(was.sessions), databasePool*float64(len(was.memory)))
 	return leaks
 }
 
