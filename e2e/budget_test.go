@@ -165,6 +165,10 @@ func TestAFlightCostsRedisItsBudgetAndNoMore(t *testing.T) {
 		t.Errorf("a cold flight cost %v, want %v", cold, want)
 	}
 	hot := runFlight(t, m, f, pg, 1)
+	// On a busy machine the subscriptions of the first product have been idle for long by now.
+	if hot["unsubscribe"] <= 2 {
+		delete(hot, "unsubscribe")
+	}
 	// The leader sends join and finish. Each of two followers sends join.
 	if want := map[string]int{"join": 3, "finish": 1}; !maps.Equal(hot, want) {
 		t.Errorf("a hot flight cost %v, want %v", hot, want)
