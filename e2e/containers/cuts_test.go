@@ -39,7 +39,7 @@ func TestAReplicaThatIsCutOff(t *testing.T) {
 				name := fmt.Sprintf("replica-2 and %s, %s, %v", other, cut.name, lasts)
 				before, began := p.queries(), time.Now()
 				load := newStream(p.address("nginx", "8000") + "/product/coalesced/1")
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) // requests are under way when the packets go
 				p.cutOff("replica-2", other, cut.chains, lasts)
 				time.Sleep(lasts + time.Second) // TCP sends again what was dropped, at ever longer intervals
 				load.end()
@@ -77,7 +77,7 @@ func (p *project) cutOff(service, other string, chains []string, lasts time.Dura
 		}
 		filter("-I", chain, of, peer, "-j", "DROP")
 	}
-	time.Sleep(lasts)
+	time.Sleep(lasts) // the cut itself
 	for _, chain := range chains {
 		filter("-F", chain)
 	}

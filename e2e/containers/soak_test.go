@@ -56,10 +56,10 @@ func TestSoak(t *testing.T) {
 		began := time.Now()
 		load.take()
 		fault.inject()
-		time.Sleep(time.Until(began.Add(40 * time.Second)))
+		time.Sleep(time.Until(began.Add(40 * time.Second))) // the fault, and what comes back after it
 		s.healthy(append(s.replicas, "nginx")...)
 		during := load.take()
-		time.Sleep(time.Until(began.Add(min(time.Minute, lasts))))
+		time.Sleep(time.Until(began.Add(min(time.Minute, lasts)))) // the rest of its minute is calm
 		calm := load.take()
 		fmt.Printf("%-34s %s; %s, then %s\n", fault.name, s.holds(), during, calm)
 		if calm.answered == 0 || calm.failed > 0 {
@@ -91,7 +91,7 @@ func (s *soak) faults() []fault {
 	paused := func(service string, lasts time.Duration) func() {
 		return func() {
 			engine("pause")(service)()
-			time.Sleep(lasts)
+			time.Sleep(lasts) // the fault itself
 			engine("unpause")(service)()
 		}
 	}
@@ -162,7 +162,7 @@ func (h holdings) beyond(was holdings) (leaks []string) {
 // idle connections, memory that the collector has found unused, what Redis keeps for seconds.
 func (s *soak) settled(was *holdings) holdings {
 	s.t.Helper()
-	time.Sleep(30 * time.Second)
+	time.Sleep(30 * time.Second) // Redis keeps marks, and clients idle connections, for seconds
 	h := s.holds()
 	for end := time.Now().Add(2 * time.Minute); was != nil && len(h.beyond(*was)) > 0 && time.Now().Before(end); h = s.holds() {
 		time.Sleep(5 * time.Second)

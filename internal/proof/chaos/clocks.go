@@ -24,7 +24,7 @@ const skewVariable = "FLEETCALL_CHAOS_CLOCK"
 // skews are those of the replicas on hosts, in turn.
 var skews = []time.Duration{0, time.Hour, -time.Hour}
 
-// skewed is Go's time.Now, before and after.
+// rightNow is in Go's time.Now, and skewNow takes its place; skewRead stands at the file's end.
 const (
 	rightNow = "sec, nsec, mono := runtimeNow()\n"
 	skewNow  = rightNow + "\tsec += clockSkew\n"
