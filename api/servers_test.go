@@ -33,7 +33,7 @@ func TestFleetScopeListsEachRedisServerOnceAndSaysWhoseIsDown(t *testing.T) {
 		f := start(t, &store{}, func(c *api.Config) {
 			c.Replica, c.Fleet, c.Mode = fmt.Sprintf("replica-%d", i), fleet, "distributed"
 			c.Tiers = func() api.Tiers {
-				return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{RedisServers: servers}}
+				return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{RedisServers: servers, Leaders: 1000, Unasked: 900, HotKeys: 3}}
 			}
 		})
 		fleet.servers = append(fleet.servers, f.Server)
@@ -68,14 +68,18 @@ func eachRedisServerIsShownWithItsState(t *testing.T, b *browserrig.Browser) {
 				if servers == nil {
 					return api.Tiers{Local: &api.LocalTier{}}
 				}
-				return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{RedisServers: servers}}
+				return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{RedisServers: servers, Leaders: 1000, Unasked: 900, HotKeys: 3}}
 			}
 		}).Server)
 	}
 	f := start(t, &store{}, func(c *api.Config) { c.Fleet = fleet })
 	p := open(t, b, f, browserrig.View{})
 	browserrig.WaitFor(t, p, "document.querySelectorAll('#redis-table tbody tr').length === 2")
-	shown := browserrig.Value[struct{ Servers, Replicas []string }](t, p, `({
+	shown := browserrig.Value[struct {
+		Servers, Replicas []string
+		Unasked           string
+	}](t, p, `({
+		Unasked: document.querySelector('#redis-unasked').textContent,
 		Servers: [...document.querySelectorAll('#redis-table tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent).join(' | ')),
 		Replicas: [...document.querySelectorAll('#replicas-table [data-label=Redis]')].map((cell) => cell.textContent),
 	})`)
@@ -87,6 +91,9 @@ func eachRedisServerIsShownWithItsState(t *testing.T, b *browserrig.Browser) {
 	}
 	if want := []string{"up", "1 of 2 down", "–"}; !slices.Equal(shown.Replicas, want) {
 		t.Errorf("the replicas have %q, want %q", shown.Replicas, want)
+	}
+	if want := "Of 2,000 flights, 1,800 did not ask Redis, because nobody shared their keys. It is asked for 3 keys that are shared."; shown.Unasked != want {
+		t.Errorf("the page says %q, want %q", shown.Unasked, want)
 	}
 	alone := open(t, b, start(t, &store{}, func(c *api.Config) { c.Mode = "local" }), browserrig.View{})
 	if browserrig.Value[bool](t, alone, "document.querySelector('#redis').checkVisibility()") {

@@ -176,7 +176,7 @@ func (s Stats) counts() []int64 {
 		if tier == nil {
 			tier = &TierStats{}
 		}
-		counts = append(counts, tier.Requests, tier.Leaders, tier.Followers, tier.Cached, tier.Fallbacks, tier.Takeovers, tier.LeaseLost, tier.RedisErrors)
+		counts = append(counts, tier.Requests, tier.Leaders, tier.Unasked, tier.Followers, tier.Cached, tier.Fallbacks, tier.Takeovers, tier.LeaseLost, tier.RedisErrors)
 	}
 	return counts
 }
@@ -189,6 +189,7 @@ func (s *TierStats) since(before *TierStats) *TierStats {
 	return &TierStats{
 		Requests:    s.Requests - before.Requests,
 		Leaders:     s.Leaders - before.Leaders,
+		Unasked:     s.Unasked - before.Unasked,
 		Followers:   s.Followers - before.Followers,
 		Cached:      s.Cached - before.Cached,
 		Fallbacks:   s.Fallbacks - before.Fallbacks,

@@ -65,6 +65,7 @@ type Stats struct {
 type TierStats struct {
 	Requests    int64 `json:"requests"`
 	Leaders     int64 `json:"leaders"`
+	Unasked     int64 `json:"unasked,omitempty"` // of the leaders, those that did not ask Redis
 	Followers   int64 `json:"followers"`
 	Cached      int64 `json:"cached"`
 	Fallbacks   int64 `json:"fallbacks"`

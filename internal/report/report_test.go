@@ -48,7 +48,7 @@ func sample(text string) *report.Report {
 	queries, more := int64(1000), int64(1)
 	fleet := &load.Stats{Scope: text, Replica: text, Mode: text}
 	fleet.Tiers.Local = &load.TierStats{Requests: 101, Leaders: 102, Followers: 103}
-	fleet.Tiers.Distributed = &load.TierStats{Requests: 104, Leaders: 105, Followers: 106, Cached: 107, Fallbacks: 108, Takeovers: 109, LeaseLost: 110, RedisErrors: 111}
+	fleet.Tiers.Distributed = &load.TierStats{Requests: 104, Leaders: 105, Followers: 106, Cached: 107, Fallbacks: 108, Takeovers: 109, LeaseLost: 110, RedisErrors: 111, Unasked: 112}
 	fleet.Shadow = &load.ShadowStats{
 		Requests: 1000, QuerySeconds: 500, Local: load.ShadowTier{Executions: 400, QuerySeconds: 200},
 		Distributed: &load.ShadowTier{Executions: 100, ExecutionsError: 10, QuerySeconds: 50, SecondsError: 5},
@@ -164,7 +164,7 @@ func TestThePageHasTheFiguresOfTheJSON(t *testing.T) {
 		}
 		expectTitles(t, charts[1], titles)
 	}
-	for n := 101; n <= 111; n++ {
+	for n := 101; n <= 112; n++ {
 		if page := text(root); !strings.Contains(page, strconv.Itoa(n)) {
 			t.Errorf("the tiers' count %d is not on the page", n)
 		}

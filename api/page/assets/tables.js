@@ -83,6 +83,17 @@ export function showRedisServers(snapshot) {
     ),
   );
   document.querySelector('#redis').hidden = servers.length === 0;
+  showUnasked(snapshot.fleet.tiers.distributed);
+}
+
+// showUnasked tells what an adaptive fleet spares Redis.
+function showUnasked(tier) {
+  const words = document.querySelector('#redis-unasked');
+  words.hidden = !tier?.unasked;
+  if (tier?.unasked) {
+    const keys = tier.hot_keys > 0 ? `It is asked for ${plural(tier.hot_keys, 'key that is', 'keys that are')} shared.` : 'No key is shared now.';
+    words.textContent = `Of ${plural(tier.leaders, 'flight')}, ${count(tier.unasked)} did not ask Redis, because nobody shared their keys. ${keys}`;
+  }
 }
 
 // roleCounts is a list of chips: how many requests had which role.
