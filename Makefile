@@ -46,7 +46,7 @@ chaos: setup ## break all that a fleet depends on, check every promise (TIME=10m
 	$(GO) run ./internal/proof/chaos/run -time $(TIME) -seed $(SEED)
 
 hosts: ## replicas in network namespaces that lose each other, every promise checked; needs root
-	$(GO) test -count=1 -v -run AmongHosts ./internal/proof/chaos
+	FLEETCALL_HOSTS=all $(GO) test -count=1 -v -run AmongHosts ./internal/proof/chaos
 
 # Not a part of make test: the first time, it builds images and the compose tool for minutes.
 containers: ## run the compose file on this machine's container engine, and test it

@@ -43,7 +43,7 @@ const atOnce = 1000
 
 func TestTheFleetOfCompose(t *testing.T) {
 	needEngine(t)
-	p := newProject(t, "../../deploy/docker-compose.yml", "POSTGRES_PASSWORD="+password)
+	p := newProject(t, "docker-compose.yml", "limits.yml", "POSTGRES_PASSWORD="+password)
 	p.compose(nil, "build")
 
 	for i, mode := range []struct {
@@ -55,8 +55,7 @@ func TestTheFleetOfCompose(t *testing.T) {
 		p.compose([]string{"COALESCE_MODE=" + mode.name, "QUERY_DELAY=" + mode.delay}, "up", "--detach")
 		p.healthy("replica-1", "replica-2", "replica-3", "nginx")
 		if i == 0 {
-			p.sql("ALTER SYSTEM SET log_statement = 'all'")
-			p.sql("SELECT pg_reload_conf()")
+			p.logStatements()
 		}
 		before := p.queries()
 		replicas := p.burst(fmt.Sprintf("/product/coalesced/%d", i+1))
@@ -69,7 +68,9 @@ func TestTheFleetOfCompose(t *testing.T) {
 			t.Errorf("mode %s: %d replicas answered, want 3", mode.name, len(replicas))
 		}
 	}
-	p.hardened()
+	p.hardened(map[string]string{
+		"replica-1": "10001", "replica-2": "10001", "replica-3": "10001", "nginx": "101", "redis": "999", "postgres": "70",
+	})
 	p.monitored()
 	p.replacedUnderLoad()
 }
@@ -125,12 +126,9 @@ func get(c *http.Client, target string) (replica string, err error) {
 	return resp.Header.Get("X-Replica"), err
 }
 
-// hardened looks at the processes themselves.
-func (p *project) hardened() {
+// hardened looks at the processes of services themselves, by the users that they are to have.
+func (p *project) hardened(users map[string]string) {
 	p.t.Helper()
-	users := map[string]string{
-		"replica-1": "10001", "replica-2": "10001", "replica-3": "10001", "nginx": "101", "redis": "999", "postgres": "70",
-	}
 	for service, user := range users {
 		c := p.container(service)
 		status := c.status(p.t)

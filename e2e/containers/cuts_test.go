@@ -27,12 +27,11 @@ func TestAReplicaThatIsCutOff(t *testing.T) {
 		}
 	}
 	const delay = 50 * time.Millisecond
-	p := newProject(t, "../../deploy/docker-compose.yml", "COALESCE_MODE=distributed", "QUERY_DELAY="+delay.String())
+	p := newProject(t, "docker-compose.yml", "limits.yml", "COALESCE_MODE=distributed", "QUERY_DELAY="+delay.String())
 	p.compose(nil, "build")
 	p.compose(nil, "up", "--detach")
 	p.healthy("replica-1", "replica-2", "replica-3", "nginx")
-	p.sql("ALTER SYSTEM SET log_statement = 'all'")
-	p.sql("SELECT pg_reload_conf()")
+	p.logStatements()
 	for _, other := range []string{"redis", "postgres", "nginx"} {
 		for _, cut := range cuts {
 			for _, lasts := range []time.Duration{time.Second, 6 * time.Second} {

@@ -26,15 +26,17 @@ type project struct {
 // image is the name of the image that the tests build.
 const image = "fleetcall-containers-test"
 
-func newProject(t testing.TB, file string, env ...string) *project {
-	p := &project{t: t, name: fmt.Sprintf("fleetcall-test-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6), files: []string{"-f", file}}
+// newProject returns a project of a compose file in deploy, with more variables. limits is a
+// file of testdata for an engine that may not raise the number of open files.
+func newProject(t testing.TB, file, limits string, env ...string) *project {
+	p := &project{t: t, name: fmt.Sprintf("fleetcall-test-%d-%d", os.Getpid(), time.Now().UnixNano()%1e6), files: []string{"-f", "../../deploy/" + file}}
 	// An engine in a machine that is one itself may lack the right to raise a limit.
 	if probe := exec.Command("docker", "run", "--rm", "--ulimit", "nofile=65536", "alpine:3.22", "true"); probe.Run() != nil {
-		t.Log("the engine may not raise the number of open files: with testdata/limits.yml")
-		p.files = append(p.files, "-f", "testdata/limits.yml")
+		t.Log("the engine may not raise the number of open files: with testdata/" + limits)
+		p.files = append(p.files, "-f", "testdata/"+limits)
 	}
 	// The engine chooses the ports.
-	p.env = append(os.Environ(), "FLEETCALL_IMAGE="+image, "FLEETCALL_PORT=0", "PROMETHEUS_PORT=0", "GRAFANA_PORT=0")
+	p.env = append(os.Environ(), "FLEETCALL_IMAGE="+image, "FLEETCALL_PORT=0", "FASTAPI_PORT=0", "PROMETHEUS_PORT=0", "GRAFANA_PORT=0")
 	p.env = append(p.env, env...)
 	t.Cleanup(p.remove)
 	return p
@@ -158,6 +160,13 @@ func (c container) status(t testing.TB) map[string][]string {
 func (p *project) sql(statement string) string {
 	p.t.Helper()
 	return strings.TrimSpace(p.compose(nil, "exec", "-T", "postgres", "psql", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "fleetcall", "-d", "fleetcall", "-c", statement))
+}
+
+// logStatements has PostgreSQL log what queries counts.
+func (p *project) logStatements() {
+	p.t.Helper()
+	p.sql("ALTER SYSTEM SET log_statement = 'all'")
+	p.sql("SELECT pg_reload_conf()")
 }
 
 // queries is how many statements with FROM products PostgreSQL's log has.

@@ -34,7 +34,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("left out: a fleet that runs for a long time; make soak TIME=30m runs it")
 	}
 	needEngine(t)
-	s := &soak{project: newProject(t, "../../deploy/docker-compose.yml", "COALESCE_MODE=distributed", "QUERY_DELAY=50ms"),
+	s := &soak{project: newProject(t, "docker-compose.yml", "limits.yml", "COALESCE_MODE=distributed", "QUERY_DELAY=50ms"),
 		replicas: []string{"replica-1", "replica-2", "replica-3"}}
 	s.compose(nil, "build")
 	s.compose(nil, "up", "--detach")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/internal/proof/history"
 	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/netrig"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
@@ -38,13 +39,16 @@ type Config struct {
 	// Databases says.
 	Binary    string
 	Databases int
-	// Clusters is how often a master of a Cluster is hit, in each way.
+	// Clusters is how often a master of a Cluster is hit, in each way; on hosts also how often
+	// one that sentinels watch is.
 	Clusters int
 	// Hosts: each replica runs on a host of its own. RunHosts sets it.
 	Hosts bool
-	// Skewed is the program that replicas on hosts run.
-	Skewed   string
-	Progress func(string) `json:"-"`
+	// Mixed: some of the replicas on hosts are of the release before this one.
+	Mixed bool
+	// Skewed is the program that replicas on hosts run, Old that of the release before.
+	Skewed, Old string
+	Progress    func(string) `json:"-"`
 }
 
 // Result is what a campaign came to.
@@ -52,6 +56,7 @@ type Result struct {
 	Rows    []Row
 	History history.Report
 	Redis   string // version
+	Old     string // name of the release before, of a mixed fleet
 	// Skipped are the faults that were to be injected and could not be, and what of the
 	// machine each needs.
 	Skipped map[string]string
@@ -71,9 +76,12 @@ const (
 type campaign struct {
 	config Config
 	host   *rig.Host
-	redis  *redisrig.Server
-	clock  *redisrig.Clock // of redis; nil: the machine's
-	admin  *redis.Client
+	// network has a host for each replica; nil: they have none.
+	network *netrig.Network
+	hosts   []*netrig.Host
+	redis   *redisrig.Server
+	clock   *redisrig.Clock // of redis; nil: the machine's
+	admin   *redis.Client
 	// leases asks for leases, also while Redis is down. A client that could
 	// not connect too often goes on failing for a while when Redis is back.
 	leases     *redis.Client
@@ -123,7 +131,10 @@ func (c *campaign) run(ctx context.Context) (err error) {
 	}
 	defer func() { _ = c.history.Close() }()
 	if c.config.Hosts {
-		c.redis = redisrig.Start(c.host, "--bind", "127.0.0.1", redisHost, "--protected-mode", "no")
+		if c.network, err = netrig.Start(); err != nil {
+			return err
+		}
+		c.redis = redisrig.Start(c.host, "--bind", "127.0.0.1", c.network.Own.IP(), "--protected-mode", "no")
 	} else if redisrig.ClockMissing() == "" {
 		c.redis, c.clock = redisrig.StartOnClock(c.host)
 	} else {
@@ -155,6 +166,10 @@ func (c *campaign) run(ctx context.Context) (err error) {
 		c.progress("hitting one of a Cluster's masters")
 		if err := c.hitMasters(ctx, c.config.Clusters); err != nil {
 			return err
+		}
+		if c.config.Hosts {
+			c.progress("losing masters that sentinels watch")
+			return c.loseMasters(ctx, c.config.Clusters)
 		}
 	}
 	if c.config.Databases == 0 {
@@ -193,8 +208,7 @@ func (c *campaign) startReplicas() error {
 		c.host.Cleanup(messages.Stop)
 		p := c.place(i, commands.Listen, messages.Listen)
 		p.commands, p.messages = commands, messages
-		c.places = append(c.places, p)
-		if err := p.start(); err != nil {
+		if err := c.startAt(i, p); err != nil {
 			return err
 		}
 	}

@@ -47,18 +47,19 @@ var clockSkew = func() int64 {
 `
 )
 
-// buildSkewed builds a program into dir that serves replicas, and whose clock may be off.
-func buildSkewed(ctx context.Context, dir string) (path string, err error) {
+// buildSkewed builds a program into dir that serves replicas, and whose clock may be off. Its
+// source is around a directory; "": this one.
+func buildSkewed(ctx context.Context, source, dir string) (path string, err error) {
 	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", fmt.Errorf("chaos: go env GOROOT: %w", err)
 	}
 	original := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
-	source, err := os.ReadFile(original)
+	now, err := os.ReadFile(original)
 	if err != nil {
 		return "", err
 	}
-	text := string(source)
+	text := string(now)
 	if strings.Count(text, rightNow) != 1 || !strings.Contains(text, "\nimport (\n") {
 		return "", errors.New("chaos: this Go has another time.Now than the one for which replicas' clocks can be set")
 	}
@@ -77,6 +78,7 @@ func buildSkewed(ctx context.Context, dir string) (path string, err error) {
 	}
 	path = filepath.Join(dir, "skewed")
 	build := exec.CommandContext(ctx, "go", "build", "-overlay", overlay, "-o", path, "github.com/fleetcall/fleetcall/internal/proof/chaos/run")
+	build.Dir = source
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("chaos: building a program whose clock may be off: %w\n%s", err, out)
@@ -93,7 +95,7 @@ func (p *place) skewedBy(program string, skew time.Duration) {
 // checkClock wants the clock of the process that has just started to be off by so much.
 func (p *place) checkClock(skew time.Duration) error {
 	text, _, _ := strings.Cut(strings.TrimPrefix(p.output.String(), readyText), "\n")
-	seconds, err := strconv.ParseInt(text, 10, 64)
+	seconds, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil {
 		return fmt.Errorf("chaos: replica %s does not tell its clock: %w", p.name, err)
 	}

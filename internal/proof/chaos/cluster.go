@@ -21,14 +21,18 @@ const clusterReplicas = 3
 
 // clusterFaults hit one of the masters, and no key of the others.
 var clusterFaults = []fault{
-	{
-		name: "one of three masters killed", living: "· the living ones' keys", effects: history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}, most: clusterReplicas, calm: recovering,
-		bound: withinBoth,
-	},
-	{
-		name: "one of three masters frozen", living: "· the running ones' keys", effects: history.Effects{Unreliable: true, LosesMessages: true}, most: clusterReplicas, calm: recovering,
-		bound: withinBoth,
-	},
+	masterFault("one of three masters killed", "· the living ones' keys", clusterReplicas, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}),
+	masterFault("one of three masters frozen", "· the running ones' keys", clusterReplicas, history.Effects{Unreliable: true, LosesMessages: true}),
+}
+
+// clusterHostFaults are the same for a Cluster whose nodes are on hosts of their own.
+var clusterHostFaults = []fault{
+	masterFault("hosts: one of three masters' host gone", "· the living ones' keys", clusterReplicas, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}),
+	masterFault("hosts: one of three masters replaced", "· the others' keys", 1.6, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}),
+}
+
+func masterFault(name, living string, most float64, effects history.Effects) fault {
+	return fault{name: name, living: living, effects: effects, most: most, calm: recovering, bound: withinBoth}
 }
 
 // mostLiving is the price of a dead master for the keys of the living ones.
@@ -45,15 +49,18 @@ type masters struct {
 // each way.
 func (c *campaign) hitMasters(ctx context.Context, times int) (err error) {
 	// The living masters serve their slots while those of the dead one have no master.
-	m := &masters{campaign: c, cluster: redisrig.StartCluster(c.host, "--cluster-require-full-coverage", "no")}
+	m := &masters{campaign: c, cluster: redisrig.StartClusterOn(c.host, c.network, "--cluster-require-full-coverage", "no")}
+	faults := clusterFaults
+	if c.config.Hosts {
+		faults = clusterHostFaults
+	}
 	c.places = nil
 	for i := range clusterReplicas {
 		p := &place{number: 101 + i, config: workerConfig{
 			Dir: c.config.Dir, Seed: c.config.Seed, Callers: c.config.Callers,
 			Cluster: m.cluster.Addrs(), Namespace: namespace, Prefix: "cluster-",
 		}}
-		c.places = append(c.places, p)
-		if err := p.start(); err != nil {
+		if err := c.startAt(i, p); err != nil {
 			return err
 		}
 	}
@@ -63,7 +70,7 @@ func (c *campaign) hitMasters(ctx context.Context, times int) (err error) {
 	c.pause(ctx, time.Second)
 	random := stream(c.config.Seed, "masters")
 	for range times {
-		for _, f := range clusterFaults {
+		for _, f := range faults {
 			if ctx.Err() != nil || !c.wants(f.name) {
 				continue
 			}
@@ -111,19 +118,23 @@ func (m *masters) hit(ctx context.Context, f fault, random *rand.Rand) error {
 		}
 	}
 	end := m.episode(f, f.name).begin("", held{keys: hit})
-	if f.name == clusterFaults[0].name {
+	switch f.name {
+	case clusterFaults[1].name:
+		master.Freeze()
+		m.pause(ctx, between(random, 2*redisTimeout, 2*leaseTTL))
+		master.Thaw()
+		return end()
+	case clusterHostFaults[1].name:
+		m.cluster.Failover(key)
+		m.cluster.WaitFailover(master)
+		master.Stop()
+	default:
 		m.cluster.KillMaster(key)
 		m.cluster.WaitFailover(master)
-		if err := end(); err != nil {
-			return err
-		}
-		m.pause(ctx, recovering)
-		master.Restart()
-		m.cluster.WaitComplete()
-		return nil
 	}
-	master.Freeze()
-	m.pause(ctx, between(random, 2*redisTimeout, 2*leaseTTL))
-	master.Thaw()
-	return end()
+	err = end()
+	m.pause(ctx, recovering)
+	master.Restart()
+	m.cluster.WaitComplete()
+	return err
 }

@@ -65,10 +65,15 @@ func arriving(b bound) bound {
 	return b
 }
 
+// allFaults are those of every campaign.
+func allFaults() []fault {
+	return slices.Concat(faults, clusterFaults, hostFaults, clusterHostFaults, sentinelFaults)
+}
+
 // Names returns the names of all faults.
 func Names() []string {
 	var names []string
-	for _, f := range slices.Concat(faults, clusterFaults, hostFaults) {
+	for _, f := range allFaults() {
 		names = append(names, f.name)
 	}
 	return names

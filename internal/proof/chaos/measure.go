@@ -158,7 +158,7 @@ func measure(records []history.Record, report history.Report) []Row {
 	p := readPast(records)
 	incidents := p.incidents()
 	var rows []Row
-	for _, f := range append(slices.Concat(faults, clusterFaults, hostFaults), fault{name: several}, fault{name: heldUp}) {
+	for _, f := range append(allFaults(), fault{name: several}, fault{name: heldUp}) {
 		row := Row{Fault: f.name, Bound: f.bound.text, Limit: f.bound.limit, ArrivingBound: "Redis timeout", ArrivingLimit: f.bound.arriving, Hurt: report.Faults[f.name].Hurt, Most: f.most}
 		var of []incident
 		for _, i := range incidents {

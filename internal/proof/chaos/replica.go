@@ -5,22 +5,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/process"
+	"github.com/fleetcall/fleetcall/internal/rig/netrig"
 )
 
 // place is where one replica of the fleet runs, in one process after another.
 type place struct {
 	number   int
 	config   workerConfig // of every process there, but its name
-	host     string       // name of its network namespace; "": this process'
-	program  string       // that it runs; "": this one
-	env      []string     // what its environment has beside this process'
+	host     *netrig.Host
+	program  string   // that it runs; "": this one
+	other    string   // program of another release; "": there is none
+	env      []string // what its environment has beside this process'
 	commands proxy
 	messages proxy
 
@@ -51,12 +52,9 @@ func (p *place) start() error {
 		return err
 	}
 	p.output = &output{ready: make(chan struct{})}
-	var args []string
-	if p.host != "" {
-		args = []string{"netns", "exec", p.host, path}
-		if path, err = exec.LookPath("ip"); err != nil {
-			return err
-		}
+	path, args, err := p.host.Command(path)
+	if err != nil {
+		return err
 	}
 	p.proc, err = process.Start(process.Spec{
 		Path: path, Args: args, Env: slices.Concat(os.Environ(), p.env, []string{workerVariable + "=" + string(text)}), Stdout: p.output, Stderr: p.output,
@@ -73,6 +71,15 @@ func (p *place) start() error {
 	case <-time.After(startLimit):
 		p.proc.Kill()
 		return fmt.Errorf("chaos: replica %s did not start within %v\n%s", p.name, startLimit, p.output)
+	}
+}
+
+// update has the next process be of the other release.
+func (p *place) update() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.other != "" {
+		p.program, p.other = p.other, p.program
 	}
 }
 
@@ -131,8 +138,8 @@ func (p *place) died() error {
 }
 
 // readyText is the start of the first line that a replica prints, when it takes calls; its
-// clock stands after it, in seconds.
-const readyText = "ready "
+// clock stands after a space, in seconds. Releases before the first print no clock.
+const readyText = "ready"
 
 // output keeps the start of what a process prints. ready is closed by the
 // first of it.

@@ -20,6 +20,7 @@ import (
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/distributed"
 	"github.com/fleetcall/fleetcall/internal/proof/history"
+	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
 )
 
 // The settings are short, so that many faults fit into a run.
@@ -45,6 +46,7 @@ type workerConfig struct {
 	Dir       string   // the history's
 	Commands  string   // address of Redis for commands
 	Cluster   []string // addresses of a Cluster instead; nil: one server
+	Sentinels []string // addresses of sentinels instead; nil: one server
 	Messages  string   // address of Redis for the subscription
 	Namespace string
 	MaxAge    time.Duration
@@ -107,7 +109,7 @@ func serve(config workerConfig) error {
 	if err != nil {
 		return err
 	}
-	fmt.Print(readyText, time.Now().Unix(), "\n")
+	fmt.Println(readyText, time.Now().Unix())
 
 	var callers sync.WaitGroup
 	for i := range config.Callers {
@@ -231,6 +233,14 @@ func newClient(config workerConfig) redis.UniversalClient {
 			MaxRetries: -1, DialerRetries: 1, PoolSize: 64,
 			ContextTimeoutEnabled: true, DisableIdentity: true,
 			ClusterStateReloadInterval: clusterReload,
+		})
+	}
+	if config.Sentinels != nil {
+		return redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName: redisrig.SentinelMaster, SentinelAddrs: config.Sentinels,
+			DialTimeout: redisTimeout, ReadTimeout: redisTimeout, WriteTimeout: redisTimeout, PoolTimeout: redisTimeout,
+			MaxRetries: -1, DialerRetries: 1, PoolSize: 64,
+			ContextTimeoutEnabled: true, DisableIdentity: true,
 		})
 	}
 	options := func(address string) *redis.Options {

@@ -40,7 +40,7 @@ func ClockMissing() string {
 // the test where ClockMissing names something.
 func StartOnClock(t testing.TB, args ...string) (*Server, *Clock) {
 	t.Helper()
-	r := newServer(t, args)
+	r := newServer(t, nil, args)
 	c, err := newClock(t, rig.TempDir(t, "fleetcall-clock-"))
 	if err != nil {
 		t.Fatalf("fleetcall: making a server's clock: %v", err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/netrig"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -36,13 +37,19 @@ type Cluster struct {
 // of each node. The nodes are stopped when the test ends.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
+	return StartClusterOn(t, nil, args...)
+}
+
+// StartClusterOn is StartCluster with each node on a host of its own. A nil network has none.
+func StartClusterOn(t testing.TB, network *netrig.Network, args ...string) *Cluster {
+	t.Helper()
 	c := &Cluster{t: t}
 	args = append([]string{
 		"--cluster-enabled", "yes", "--cluster-node-timeout", shortTimeout,
 		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
 	}, args...)
 	for range 2 * clusterMasters {
-		node := newServer(t, args)
+		node := newServer(t, network, args)
 		node.bus = rig.FreePort(t)
 		node.launch()
 		c.nodes = append(c.nodes, node)
@@ -245,6 +252,22 @@ func (m *Migration) Finish() {
 	m.to.do("CLUSTER", "SETSLOT", m.slot, "NODE", id)
 	m.from.do("CLUSTER", "SETSLOT", m.slot, "NODE", id)
 	m.c.WaitComplete()
+}
+
+// Failover has the replica of the node that serves the key's slot take over from it while it
+// runs, and returns the node. WaitFailover waits for that.
+func (c *Cluster) Failover(key string) *Server {
+	c.t.Helper()
+	master := c.Master(key)
+	for _, e := range master.list("CLUSTER", "SLOTS") {
+		nodes := e.([]any)[2:]
+		addr := func(node any) string { return fmt.Sprintf("%v:%v", node.([]any)[0], node.([]any)[1]) }
+		if addr(nodes[0]) == master.Addr {
+			c.node(addr(nodes[1])).do("CLUSTER", "FAILOVER")
+			break
+		}
+	}
+	return master
 }
 
 // MigrateSlot moves the key's slot with all its keys in one step.

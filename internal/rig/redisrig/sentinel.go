@@ -12,14 +12,17 @@ import (
 	"testing"
 
 	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/netrig"
 
 	"github.com/redis/go-redis/v9"
 )
 
 const (
-	sentinelMaster = "mymaster"
-	dataNodes      = 3
-	sentinels      = 3
+	// SentinelMaster is the name by which sentinels know the master.
+	SentinelMaster = "mymaster"
+
+	dataNodes = 3
+	sentinels = 3
 )
 
 // Sentinel is a private Redis master with two replicas, and three sentinels that watch
@@ -35,9 +38,16 @@ type Sentinel struct {
 // All servers are stopped when the test ends.
 func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	t.Helper()
+	return StartSentinelOn(t, nil, args...)
+}
+
+// StartSentinelOn is StartSentinel with each server on a host of its own. A nil network has
+// none.
+func StartSentinelOn(t testing.TB, network *netrig.Network, args ...string) *Sentinel {
+	t.Helper()
 	s := &Sentinel{t: t}
 	for range dataNodes {
-		node := newServer(t, append([]string{"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"}, args...))
+		node := newServer(t, network, append([]string{"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"}, args...))
 		node.launch()
 		s.nodes = append(s.nodes, node)
 	}
@@ -49,7 +59,7 @@ func StartSentinel(t testing.TB, args ...string) *Sentinel {
 		replica.do("REPLICAOF", host, port)
 	}
 	for range sentinels {
-		s.sentinels = append(s.sentinels, s.startSentinel(host, port, args))
+		s.sentinels = append(s.sentinels, s.startSentinel(network, host, port, args))
 	}
 	s.waitReady()
 	return s
@@ -57,21 +67,21 @@ func StartSentinel(t testing.TB, args ...string) *Sentinel {
 
 // startSentinel starts one sentinel. It asks its own clients for no user and no
 // password.
-func (s *Sentinel) startSentinel(host, port string, args []string) *Server {
+func (s *Sentinel) startSentinel(network *netrig.Network, host, port string, args []string) *Server {
 	s.t.Helper()
 	node := s.nodes[0]
 	var secure []string
 	if i := slices.Index(args, "--tls-ca-cert-file"); i >= 0 {
 		secure = args[i : i+len((&TLS{}).Args())]
 	}
-	sentinel := newServer(s.t, append([]string{"--sentinel"}, secure...))
+	sentinel := newServer(s.t, network, append([]string{"--sentinel"}, secure...))
 	sentinel.config = filepath.Join(sentinel.dir, "sentinel.conf") // the sentinel rewrites this file
 	if err := os.WriteFile(sentinel.config, nil, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	sentinel.launch()
-	sentinel.do("SENTINEL", "MONITOR", sentinelMaster, host, port, 2)
-	set := func(name, value string) { sentinel.do("SENTINEL", "SET", sentinelMaster, name, value) }
+	sentinel.do("SENTINEL", "MONITOR", SentinelMaster, host, port, 2)
+	set := func(name, value string) { sentinel.do("SENTINEL", "SET", SentinelMaster, name, value) }
 	set("down-after-milliseconds", longTimeout)
 	if node.username != "" {
 		set("auth-user", node.username)
@@ -88,7 +98,7 @@ func (s *Sentinel) waitReady() {
 	s.t.Helper()
 	rig.Wait(s.t, "the sentinels", func() error {
 		for _, sentinel := range s.sentinels {
-			if _, err := sentinel.reply([]any{"SENTINEL", "CKQUORUM", sentinelMaster}); err != nil {
+			if _, err := sentinel.reply([]any{"SENTINEL", "CKQUORUM", SentinelMaster}); err != nil {
 				return err
 			}
 			state := sentinel.masterState()
@@ -117,9 +127,21 @@ func (s *Sentinel) replicated() error {
 // masterState returns what a sentinel knows about the master.
 func (r *Server) masterState() map[string]string {
 	r.t.Helper()
+	return asked(r, (*redis.SentinelClient).Master)
+}
+
+// replicaStates returns what a sentinel knows about each replica of the master.
+func (r *Server) replicaStates() []map[string]string {
+	r.t.Helper()
+	return asked(r, (*redis.SentinelClient).Replicas)
+}
+
+// asked asks a sentinel.
+func asked[S any, C interface{ Result() (S, error) }](r *Server, about func(*redis.SentinelClient, context.Context, string) C) S {
+	r.t.Helper()
 	client := redis.NewSentinelClient(&redis.Options{Addr: r.Addr, TLSConfig: r.tls, MaxRetries: -1})
 	defer func() { _ = client.Close() }()
-	state, err := client.Master(context.Background(), sentinelMaster).Result()
+	state, err := about(client, context.Background(), SentinelMaster).Result()
 	if err != nil {
 		r.t.Fatalf("fleetcall: asking the sentinel %s: %v", r.Addr, err)
 	}
@@ -137,7 +159,7 @@ func (s *Sentinel) Addrs() []string {
 
 // URL returns the address of the sentinels in the form of REDIS_URL.
 func (s *Sentinel) URL() string {
-	return s.nodes[0].url("redis+sentinel", strings.Join(s.Addrs(), ",")) + "/" + sentinelMaster
+	return s.nodes[0].url("redis+sentinel", strings.Join(s.Addrs(), ",")) + "/" + SentinelMaster
 }
 
 // Client returns a client for the test itself. It follows the master and is closed when
@@ -145,7 +167,7 @@ func (s *Sentinel) URL() string {
 func (s *Sentinel) Client() *redis.Client {
 	node := s.nodes[0]
 	client := redis.NewFailoverClient(&redis.FailoverOptions{
-		MasterName: sentinelMaster, SentinelAddrs: s.Addrs(),
+		MasterName: SentinelMaster, SentinelAddrs: s.Addrs(),
 		Username: node.username, Password: node.password, TLSConfig: node.tls, ContextTimeoutEnabled: true,
 	})
 	s.t.Cleanup(func() { _ = client.Close() })
@@ -167,7 +189,7 @@ func (s *Sentinel) Master() *Server {
 func (s *Sentinel) agreed() (*Server, error) {
 	var agreed string
 	for _, sentinel := range s.sentinels {
-		reply := sentinel.list("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinelMaster)
+		reply := sentinel.list("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SentinelMaster)
 		addr := net.JoinHostPort(fmt.Sprint(reply[0]), fmt.Sprint(reply[1]))
 		if agreed == "" {
 			agreed = addr
@@ -199,7 +221,7 @@ func (s *Sentinel) KillMaster() *Server {
 func (s *Sentinel) Failover() *Server {
 	s.t.Helper()
 	master := s.Master()
-	s.sentinels[0].do("SENTINEL", "FAILOVER", sentinelMaster)
+	s.sentinels[0].do("SENTINEL", "FAILOVER", SentinelMaster)
 	return master
 }
 
@@ -230,6 +252,34 @@ func (s *Sentinel) WaitFailover(old *Server) *Server {
 func (s *Sentinel) downAfter(limit string) {
 	s.t.Helper()
 	for _, sentinel := range s.sentinels {
-		sentinel.do("SENTINEL", "SET", sentinelMaster, "down-after-milliseconds", limit)
+		sentinel.do("SENTINEL", "SET", SentinelMaster, "down-after-milliseconds", limit)
 	}
+}
+
+// Nodes returns the master and its replicas, including those that do not run.
+func (s *Sentinel) Nodes() []*Server { return s.nodes }
+
+// Rejoin starts a server that has ended again, empty and as a replica of the master, and waits
+// until the sentinels could make it one.
+func (s *Sentinel) Rejoin(node *Server) {
+	s.t.Helper()
+	host, port, err := net.SplitHostPort(s.Master().Addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	node.Restart()
+	node.do("REPLICAOF", host, port)
+	rig.Wait(s.t, "the replica to be known", func() error {
+		if err := s.replicated(); err != nil {
+			return err
+		}
+		for _, sentinel := range s.sentinels {
+			for _, replica := range sentinel.replicaStates() {
+				if replica["flags"] != "slave" || replica["master-link-status"] != "ok" {
+					return fmt.Errorf("%s says: %v", sentinel.Addr, replica)
+				}
+			}
+		}
+		return nil
+	})
 }

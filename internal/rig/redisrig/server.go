@@ -16,6 +16,7 @@ import (
 
 	"github.com/fleetcall/fleetcall/internal/process"
 	"github.com/fleetcall/fleetcall/internal/rig"
+	"github.com/fleetcall/fleetcall/internal/rig/netrig"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -34,6 +35,7 @@ type Server struct {
 	password string
 	tls      *tls.Config // nil: the server does not use TLS
 	clock    *Clock      // nil: the machine's
+	host     *netrig.Host
 	proc     *process.Process
 }
 
@@ -43,19 +45,29 @@ type Server struct {
 // when the test ends.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	r := newServer(t, args)
+	r := newServer(t, nil, args)
 	r.launch()
 	return r
 }
 
-// newServer returns a server that has not been started yet.
-func newServer(t testing.TB, args []string) *Server {
+// newServer returns a server that has not been started yet, on a host of its own if there is
+// a network.
+func newServer(t testing.TB, network *netrig.Network, args []string) *Server {
 	t.Helper()
+	var host *netrig.Host
+	if network != nil {
+		var err error
+		if host, err = network.Host(); err != nil {
+			t.Fatal(err)
+		}
+		args = append([]string{"--protected-mode", "no"}, args...)
+	}
 	r := &Server{
 		t:    t,
 		path: rig.Program(t, "redis-server", "redis-server", "/usr/local/bin/redis-server", "/opt/homebrew/bin/redis-server"),
 		dir:  rig.TempDir(t, "fleetcall-redis-"),
 		args: args,
+		host: host,
 	}
 	for i, arg := range args {
 		switch arg {
@@ -76,7 +88,7 @@ func (r *Server) launch() {
 	r.t.Cleanup(r.Stop)
 	var err error
 	for range 10 { // another process may take a port first
-		r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(rig.FreePort(r.t)))
+		r.Addr = net.JoinHostPort(r.host.IP(), strconv.Itoa(rig.FreePort(r.t)))
 		if r.bus != 0 {
 			r.bus = rig.FreePort(r.t)
 		}
@@ -125,11 +137,17 @@ func (r *Server) newClient() *redis.Client {
 	})
 }
 
-// Kill sends SIGKILL and returns when the server has ended.
+// Kill sends SIGKILL and returns when the server has ended. A host of its own is gone with it:
+// nobody is told that its connections have ended.
 func (r *Server) Kill() {
-	if r.proc != nil {
-		r.proc.Kill()
+	r.t.Helper()
+	if r.proc == nil {
+		return
 	}
+	if err := r.host.Drop(netrig.In, netrig.Out); err != nil {
+		r.t.Fatal(err)
+	}
+	r.proc.Kill()
 }
 
 // Stop shuts the server down and returns when it has ended. It does nothing if the
@@ -147,6 +165,9 @@ func (r *Server) Stop() {
 func (r *Server) Restart() {
 	r.t.Helper()
 	r.Stop()
+	if err := r.host.Heal(); err != nil {
+		r.t.Fatal(err)
+	}
 	var err error
 	for range 50 { // connections may hold the port a little longer
 		if err = r.start(); err == nil {
@@ -175,13 +196,8 @@ func (r *Server) signal(sig syscall.Signal) {
 	}
 }
 
-func (r *Server) start() error {
-	_, port, err := net.SplitHostPort(r.Addr)
-	if err != nil {
-		return err
-	}
-	var output rig.Output
-	var args []string
+// command returns the server's program and its arguments.
+func (r *Server) command(port string) (path string, args []string, err error) {
 	if r.config != "" {
 		args = append(args, r.config)
 	}
@@ -193,10 +209,22 @@ func (r *Server) start() error {
 	if r.bus != 0 {
 		args = append(args, "--cluster-port", strconv.Itoa(r.bus))
 	}
-	args = append(args, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+	args = append(args, "--bind", r.host.IP(), "--save", "", "--appendonly", "no",
 		"--daemonize", "no", "--dir", r.dir, "--maxclients", "4000")
-	args = append(args, r.args...)
-	spec := process.Spec{Path: r.path, Args: args, Stdout: &output, Stderr: &output}
+	return r.host.Command(r.path, append(args, r.args...)...)
+}
+
+func (r *Server) start() error {
+	_, port, err := net.SplitHostPort(r.Addr)
+	if err != nil {
+		return err
+	}
+	path, args, err := r.command(port)
+	if err != nil {
+		return err
+	}
+	var output rig.Output
+	spec := process.Spec{Path: path, Args: args, Stdout: &output, Stderr: &output}
 	if r.clock != nil {
 		spec.Env = r.clock.environment()
 	}

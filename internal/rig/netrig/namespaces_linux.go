@@ -1,4 +1,4 @@
-package chaos
+package netrig
 
 import (
 	"os"
@@ -12,14 +12,15 @@ func namespacesMissing() string {
 		return "root"
 	}
 	probe := exec.Command("true")
-	intoNamespaces(probe)
+	IntoNamespaces(probe)
 	if probe.Run() != nil {
 		return "the right to make network namespaces"
 	}
 	return ""
 }
 
-// intoNamespaces has the command run in network and mount namespaces of its own.
-func intoNamespaces(cmd *exec.Cmd) {
+// IntoNamespaces has the command run in network and mount namespaces of its own, in which it
+// may call Start. They end with it.
+func IntoNamespaces(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 }
