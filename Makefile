@@ -23,8 +23,10 @@ run: build ## run a fleet on LISTEN_ADDR (:8000) until Ctrl-C
 # cores. A debugger's tables are half of a linker's work, and make lint vets.
 BESIDE := $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 FASTER := -ldflags=-w -vet=off
+# These begin first: the longest of all would be left to run alone at the end.
+LONGEST := ./internal/publish ./coalesce/tests/distributed ./cmd/fleetcall ./docs ./internal/proof/chaos
 test: setup ## all tests with the race detector, on private servers
-	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 60m $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$' -e '/deploy/verify$$' -e '/deploy/debian$$')
+	$(GO) test -race -p $(BESIDE) $(FASTER) -timeout 60m $(LONGEST) $$($(GO) list work | grep -v -e '/e2e$$' -e '/bench$$' -e '/deploy/verify$$' -e '/deploy/debian$$')
 	$(GO) test $(FASTER) ./bench ./deploy/verify ./deploy/debian
 	$(GO) test -race -parallel $(BESIDE) $(FASTER) -timeout 30m ./e2e
 
