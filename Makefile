@@ -51,7 +51,7 @@ hosts: ## replicas in network namespaces that lose each other, every promise che
 	FLEETCALL_HOSTS=all $(GO) test -count=1 -v -run AmongHosts ./internal/proof/chaos
 
 # Not a part of make test: the first time, it builds images and the compose tool for minutes.
-containers: ## run the compose file on this machine's container engine, and test it
+containers: ## run the compose files on this machine's container engine, and test what they make
 	./scripts/containers
 
 soak: ## three replicas in containers for long, a fault a minute; fails if something leaks (TIME=30m)

@@ -79,7 +79,7 @@ func eachRedisServerIsShownWithItsState(t *testing.T, b *browserrig.Browser) {
 		Servers, Replicas []string
 		Unasked           string
 	}](t, p, `({
-		Unasked: document.querySelector('#redis-unasked').textContent,
+		Unasked: document.querySelector('#redis-unasked:not([hidden])').textContent,
 		Servers: [...document.querySelectorAll('#redis-table tbody tr')].map((row) => [...row.children].map((cell) => cell.textContent).join(' | ')),
 		Replicas: [...document.querySelectorAll('#replicas-table [data-label=Redis]')].map((cell) => cell.textContent),
 	})`)
@@ -94,6 +94,16 @@ func eachRedisServerIsShownWithItsState(t *testing.T, b *browserrig.Browser) {
 	}
 	if want := "Of 2,000 flights, 1,800 did not ask Redis, because nobody shared their keys. It is asked for 3 keys that are shared."; shown.Unasked != want {
 		t.Errorf("the page says %q, want %q", shown.Unasked, want)
+	}
+	asking := open(t, b, start(t, &store{}, func(c *api.Config) {
+		c.Mode = "distributed"
+		c.Tiers = func() api.Tiers {
+			return api.Tiers{Local: &api.LocalTier{}, Distributed: &api.DistributedTier{RedisServers: up, Leaders: 1000}}
+		}
+	}), browserrig.View{})
+	browserrig.WaitFor(t, asking, "document.querySelectorAll('#redis-table tbody tr').length === 2")
+	if browserrig.Value[bool](t, asking, "document.querySelector('#redis-unasked').checkVisibility()") {
+		t.Error("the page speaks of flights that did not ask Redis, and there are none")
 	}
 	alone := open(t, b, start(t, &store{}, func(c *api.Config) { c.Mode = "local" }), browserrig.View{})
 	if browserrig.Value[bool](t, alone, "document.querySelector('#redis').checkVisibility()") {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"github.com/fleetcall/fleetcall/internal/load"
 	"github.com/fleetcall/fleetcall/internal/rig/postgresrig"
 	"github.com/fleetcall/fleetcall/internal/rig/redisrig"
+	"github.com/fleetcall/fleetcall/internal/rig/sourcerig"
 )
 
 // before is the last commit whose replicas have one group without a name, and so
@@ -32,21 +34,11 @@ const before = "186fa4891ae423ca7fb80f6a58f3a7d4cf322b21"
 // shallow clone or an archive, the test is skipped.
 func buildBefore(t *testing.T) string {
 	t.Helper()
-	git := func(args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(t.Context(), "git", args...)
-		cmd.Dir = ".." // the project's root: git archives what is below this folder
-		return cmd
-	}
-	if out, err := git("cat-file", "-e", before+"^{commit}").CombinedOutput(); err != nil {
-		t.Skipf("the program before cannot be built, because git does not have its commit %.10s (%v: %s); get the whole history by git fetch --unshallow", before, err, out)
-	}
 	dir := t.TempDir()
-	archive := filepath.Join(dir, "before.tar")
-	if out, err := git("archive", "--format=tar", "-o", archive, before).CombinedOutput(); err != nil {
-		t.Fatalf("git archive: %v\n%s", err, out)
-	}
-	if out, err := exec.CommandContext(t.Context(), "tar", "-x", "-f", archive, "-C", dir).CombinedOutput(); err != nil {
-		t.Fatalf("tar: %v\n%s", err, out)
+	if err := sourcerig.Unpack(t.Context(), before, dir); errors.Is(err, sourcerig.ErrNoHistory) {
+		t.Skipf("the program before cannot be built: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "fleetcall-before")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/fleetcall")

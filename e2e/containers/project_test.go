@@ -23,7 +23,7 @@ type project struct {
 	env   []string
 }
 
-// image is the name of the image that the tests build.
+// image is the name of the image that the tests build, or the start of it.
 const image = "fleetcall-containers-test"
 
 // newProject returns a project of a compose file in deploy, with more variables. limits is a
@@ -36,7 +36,7 @@ func newProject(t testing.TB, file, limits string, env ...string) *project {
 		p.files = append(p.files, "-f", "testdata/"+limits)
 	}
 	// The engine chooses the ports.
-	p.env = append(os.Environ(), "FLEETCALL_IMAGE="+image, "FLEETCALL_PORT=0", "FASTAPI_PORT=0", "PROMETHEUS_PORT=0", "GRAFANA_PORT=0")
+	p.env = append(os.Environ(), "FLEETCALL_IMAGE="+image, "FASTAPI_IMAGE="+image+"-fastapi", "FLEETCALL_PORT=0", "FASTAPI_PORT=0", "PROMETHEUS_PORT=0", "GRAFANA_PORT=0")
 	p.env = append(p.env, env...)
 	t.Cleanup(p.remove)
 	return p

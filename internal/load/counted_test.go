@@ -76,6 +76,15 @@ func TestCountsAreTheDifferenceOfTwoWholeFleets(t *testing.T) {
 	}
 }
 
+func TestCountsOfTheDistributedTierAreADifferenceToo(t *testing.T) {
+	after := TierStats{Requests: 1000, Leaders: 900, Unasked: 800, Followers: 70, Cached: 60, Fallbacks: 50, Takeovers: 40, LeaseLost: 30, RedisErrors: 20}
+	before := TierStats{Requests: 9, Leaders: 8, Unasked: 7, Followers: 6, Cached: 5, Fallbacks: 4, Takeovers: 3, LeaseLost: 2, RedisErrors: 1}
+	want := TierStats{Requests: 991, Leaders: 892, Unasked: 793, Followers: 64, Cached: 55, Fallbacks: 46, Takeovers: 37, LeaseLost: 28, RedisErrors: 19}
+	if got := after.since(&before); *got != want {
+		t.Errorf("%+v, want %+v", *got, want)
+	}
+}
+
 func TestASlowReplicaIsAskedAgain(t *testing.T) {
 	whole := fleetStats(0, "", replicaStats("a", 101, 60), replicaStats("b", 101, 60))
 	for name, slow := range map[string]Stats{

@@ -74,11 +74,10 @@ const (
 
 // campaign is a running one.
 type campaign struct {
-	config Config
-	host   *rig.Host
-	// network has a host for each replica; nil: they have none.
-	network *netrig.Network
-	hosts   []*netrig.Host
+	config  Config
+	host    *rig.Host
+	network *netrig.Network // nil: all run on this host
+	hosts   []*netrig.Host  // of the replicas
 	redis   *redisrig.Server
 	clock   *redisrig.Clock // of redis; nil: the machine's
 	admin   *redis.Client
@@ -168,8 +167,10 @@ func (c *campaign) run(ctx context.Context) (err error) {
 			return err
 		}
 		if c.config.Hosts {
-			c.progress("losing masters that sentinels watch")
-			return c.loseMasters(ctx, c.config.Clusters)
+			c.progress("hitting the servers that sentinels watch")
+			if err := c.hitWatched(ctx, c.config.Clusters); err != nil {
+				return err
+			}
 		}
 	}
 	if c.config.Databases == 0 {

@@ -19,20 +19,69 @@ import (
 // clusterReplicas share a Cluster of three masters.
 const clusterReplicas = 3
 
-// clusterFaults hit one of the masters, and no key of the others.
-var clusterFaults = []fault{
-	masterFault("one of three masters killed", "· the living ones' keys", clusterReplicas, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}),
-	masterFault("one of three masters frozen", "· the running ones' keys", clusterReplicas, history.Effects{Unreliable: true, LosesMessages: true}),
+// clusterFault hits one of the masters, and no key of the others.
+type clusterFault struct {
+	fault
+	strike func(context.Context, *masters, target, *rand.Rand) error
 }
 
-// clusterHostFaults are the same for a Cluster whose nodes are on hosts of their own.
-var clusterHostFaults = []fault{
-	masterFault("hosts: one of three masters' host gone", "· the living ones' keys", clusterReplicas, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}),
-	masterFault("hosts: one of three masters replaced", "· the others' keys", 1.6, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}),
+// target is a master that is hit, and the keys in its slots.
+type target struct {
+	episode
+	master *redisrig.Server
+	key    string // one of them
+	keys   []string
+}
+
+var clusterFaults = []clusterFault{
+	{masterFault("one of three masters killed", "· the living ones' keys", clusterReplicas, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}), killMaster},
+	{masterFault("one of three masters frozen", "· the running ones' keys", clusterReplicas, history.Effects{Unreliable: true, LosesMessages: true}), freezeMaster},
+}
+
+// clusterHostFaults are those of a Cluster whose nodes are on hosts of their own. A planned
+// failover loses no key: the master waits for its replica.
+var clusterHostFaults = []clusterFault{
+	{masterFault("hosts: one of three masters' host gone", "· the living ones' keys", clusterReplicas, history.Effects{LosesKeys: true, Unreliable: true, LosesMessages: true}), killMaster},
+	{masterFault("hosts: one of three masters replaced", "· the others' keys", 1.6, history.Effects{Unreliable: true, LosesMessages: true}), replaceMaster},
 }
 
 func masterFault(name, living string, most float64, effects history.Effects) fault {
 	return fault{name: name, living: living, effects: effects, most: most, calm: recovering, bound: withinBoth}
+}
+
+// killMaster kills it, and its host if it has one, until its replica has succeeded it.
+func killMaster(ctx context.Context, m *masters, t target, _ *rand.Rand) error {
+	end := t.begin("", held{keys: t.keys})
+	m.cluster.KillMaster(t.key)
+	m.cluster.WaitFailover(t.master)
+	return m.rejoin(ctx, t.master, end)
+}
+
+// freezeMaster freezes it for less than its replica needs to succeed it.
+func freezeMaster(ctx context.Context, m *masters, t target, random *rand.Rand) error {
+	end := t.begin("", held{keys: t.keys})
+	t.master.Freeze()
+	m.pause(ctx, between(random, 2*redisTimeout, 2*leaseTTL))
+	t.master.Thaw()
+	return end()
+}
+
+// replaceMaster has its replica succeed it, and starts it anew, as an update does.
+func replaceMaster(ctx context.Context, m *masters, t target, _ *rand.Rand) error {
+	end := t.begin("", held{keys: t.keys})
+	m.cluster.Failover(t.key)
+	m.cluster.WaitFailover(t.master)
+	t.master.Stop()
+	return m.rejoin(ctx, t.master, end)
+}
+
+// rejoin ends a fault, and starts the old master as a replica when the fleet has recovered.
+func (m *masters) rejoin(ctx context.Context, old *redisrig.Server, end func() error) error {
+	err := end()
+	m.pause(ctx, recovering)
+	old.Restart()
+	m.cluster.WaitComplete()
+	return err
 }
 
 // mostLiving is the price of a dead master for the keys of the living ones.
@@ -99,42 +148,23 @@ func (m *masters) readSlots(ctx context.Context) error {
 	return err
 }
 
-func (m *masters) hit(ctx context.Context, f fault, random *rand.Rand) error {
+func (m *masters) hit(ctx context.Context, f clusterFault, random *rand.Rand) error {
 	key := fmt.Sprintf("cluster-hot-%d", random.IntN(hotKeys))
 	master := m.cluster.Master(key)
 	shards, err := master.Client().ClusterShards(ctx).Result()
 	if err != nil {
 		return err
 	}
-	var hit []string
+	t := target{episode: m.episode(f.fault, f.name), master: master, key: key}
 	for _, shard := range shards {
 		if !slices.ContainsFunc(shard.Nodes, func(n redis.Node) bool { return net.JoinHostPort(n.IP, strconv.FormatInt(n.Port, 10)) == master.Addr }) {
 			continue
 		}
 		for key, slot := range m.keys {
 			if slices.ContainsFunc(shard.Slots, func(r redis.SlotRange) bool { return r.Start <= int64(slot) && int64(slot) <= r.End }) {
-				hit = append(hit, key)
+				t.keys = append(t.keys, key)
 			}
 		}
 	}
-	end := m.episode(f, f.name).begin("", held{keys: hit})
-	switch f.name {
-	case clusterFaults[1].name:
-		master.Freeze()
-		m.pause(ctx, between(random, 2*redisTimeout, 2*leaseTTL))
-		master.Thaw()
-		return end()
-	case clusterHostFaults[1].name:
-		m.cluster.Failover(key)
-		m.cluster.WaitFailover(master)
-		master.Stop()
-	default:
-		m.cluster.KillMaster(key)
-		m.cluster.WaitFailover(master)
-	}
-	err = end()
-	m.pause(ctx, recovering)
-	master.Restart()
-	m.cluster.WaitComplete()
-	return err
+	return f.strike(ctx, m, t, random)
 }

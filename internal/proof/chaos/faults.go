@@ -65,9 +65,16 @@ func arriving(b bound) bound {
 	return b
 }
 
-// allFaults are those of every campaign.
+// allFaults are those of campaigns on one machine and on hosts.
 func allFaults() []fault {
-	return slices.Concat(faults, clusterFaults, hostFaults, clusterHostFaults, sentinelFaults)
+	all := slices.Concat(faults, hostFaults)
+	for _, f := range slices.Concat(clusterFaults, clusterHostFaults) {
+		all = append(all, f.fault)
+	}
+	for _, f := range sentinelFaults {
+		all = append(all, f.fault)
+	}
+	return all
 }
 
 // Names returns the names of all faults.

@@ -128,23 +128,24 @@ func (c *campaign) startAt(i int, p *place) error {
 	p.host = c.hosts[i]
 	skew := skews[i%len(skews)]
 	p.skewedBy(c.config.Skewed, skew)
-	if p.other = c.config.Old; i%2 == 1 {
+	if p.old = c.config.Old; i%2 == 1 {
 		p.update()
 	}
-	if err := p.start(); err != nil || p.program == c.config.Old {
-		return err // an old release may not tell its clock
-	}
-	return p.checkClock(skew)
+	return errors.Join(p.start(), p.checkClock(skew))
 }
 
 // RunHosts runs a campaign whose replicas are on hosts of their own, in network namespaces
 // that end with it. The program must call ServeReplica first.
 func RunHosts(ctx context.Context, config Config) (result Result, err error) {
 	config.Hosts = true
-	old := ""
-	if config.Skewed, err = buildSkewed(ctx, "", config.Dir); err != nil {
+	module, err := goEnv(ctx, "", os.Environ(), "GOMOD")
+	if err != nil {
 		return result, err
 	}
+	if config.Skewed, err = buildSkewed(ctx, filepath.Dir(module), config.Dir); err != nil {
+		return result, err
+	}
+	old := ""
 	if config.Mixed {
 		if config.Old, old, err = buildOld(ctx, config.Dir); err != nil {
 			return result, err
@@ -184,6 +185,13 @@ func serveHosts(text string) error {
 	result, err := Run(context.Background(), config)
 	if err != nil {
 		return err
+	}
+	left, err := children()
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		result.Failures = append(result.Failures, fmt.Sprintf("processes are left: %v", left))
 	}
 	encoded, err := json.Marshal(result)
 	if err != nil {

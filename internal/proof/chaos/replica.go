@@ -20,7 +20,8 @@ type place struct {
 	config   workerConfig // of every process there, but its name
 	host     *netrig.Host
 	program  string   // that it runs; "": this one
-	other    string   // program of another release; "": there is none
+	old      string   // the same of the release before; "": there is none
+	isOld    bool     // that is what it runs
 	env      []string // what its environment has beside this process'
 	commands proxy
 	messages proxy
@@ -39,11 +40,14 @@ func (p *place) start() error {
 	if err != nil {
 		return err
 	}
-	if p.program != "" {
-		path = p.program
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	switch {
+	case p.isOld:
+		path = p.old
+	case p.program != "":
+		path = p.program
+	}
 	p.started++
 	config := p.config
 	config.Process = fmt.Sprintf("r%d.%d", p.number, p.started)
@@ -74,14 +78,8 @@ func (p *place) start() error {
 	}
 }
 
-// update has the next process be of the other release.
-func (p *place) update() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.other != "" {
-		p.program, p.other = p.other, p.program
-	}
-}
+// update has the next process be of the other release, if there is one.
+func (p *place) update() { p.isOld = !p.isOld && p.old != "" }
 
 const (
 	startLimit = 30 * time.Second

@@ -5,6 +5,7 @@ package netrig
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 )
@@ -36,7 +37,19 @@ func Missing() string {
 }
 
 // Start makes a network in the namespaces of this process, which IntoNamespaces has given it.
+// It refuses to do so in the network of the process that has started this one.
 func Start() (*Network, error) {
+	here, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("netrig: %w", err)
+	}
+	parents, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", os.Getppid()))
+	if err != nil {
+		return nil, fmt.Errorf("netrig: %w", err)
+	}
+	if here == parents {
+		return nil, errors.New("netrig: this process has no network of its own")
+	}
 	own := &Host{ip: "10.77.0.1"}
 	return &Network{Own: own, hosts: 1}, each(
 		"mkdir -p /run/netns", "mount -t tmpfs tmpfs /run/netns", // names of namespaces, which end with this process
@@ -82,7 +95,7 @@ var (
 )
 
 // Drop has the packets between the host and all others be dropped, in these directions. A nil
-// Host drops none.
+// Host has no network, and Drop does nothing.
 func (h *Host) Drop(of ...Direction) error {
 	var errs []error
 	for _, d := range of {

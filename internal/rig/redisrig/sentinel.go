@@ -259,8 +259,8 @@ func (s *Sentinel) downAfter(limit string) {
 // Nodes returns the master and its replicas, including those that do not run.
 func (s *Sentinel) Nodes() []*Server { return s.nodes }
 
-// Rejoin starts a server that has ended again, empty and as a replica of the master, and waits
-// until the sentinels could make it one.
+// Rejoin starts a server that has ended, empty and as a replica of the master, and waits
+// until the sentinels know it as one.
 func (s *Sentinel) Rejoin(node *Server) {
 	s.t.Helper()
 	host, port, err := net.SplitHostPort(s.Master().Addr)
