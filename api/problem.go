@@ -2,64 +2,50 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/fleetcall/fleetcall/coalesce"
+	"github.com/fleetcall/fleetcall/internal/problem"
 	"github.com/fleetcall/fleetcall/internal/product"
 )
 
 // Problem is the body of an error response as RFC 9457 defines it.
-type Problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-
-	retryAfter int // seconds; 0: the response has no Retry-After
-}
-
-// Error returns the title.
-func (p *Problem) Error() string { return p.Title }
-
-const problemType = "urn:fleetcall:problem:"
+type Problem = problem.Problem
 
 var (
-	problemUnknownProduct = &Problem{Type: problemType + "unknown-product", Title: "Unknown product",
+	problemUnknownProduct = &Problem{Type: problem.Namespace + "unknown-product", Title: "Unknown product",
 		Status: http.StatusNotFound, Detail: "There is no product with this id."}
-	problemBadID = &Problem{Type: problemType + "bad-id", Title: "Bad product id",
+	problemBadID = &Problem{Type: problem.Namespace + "bad-id", Title: "Bad product id",
 		Status: http.StatusUnprocessableEntity, Detail: "A product id is a whole number from 1 to 2147483647, in decimal digits."}
-	problemBadIDs = &Problem{Type: problemType + "bad-ids", Title: "Bad list of product ids",
+	problemBadIDs = &Problem{Type: problem.Namespace + "bad-ids", Title: "Bad list of product ids",
 		Status: http.StatusUnprocessableEntity, Detail: "Give the ids as ids=1,2,3, once: from 1 to 200 of them."}
-	problemBadScope = &Problem{Type: problemType + "bad-scope", Title: "Bad scope",
+	problemBadScope = &Problem{Type: problem.Namespace + "bad-scope", Title: "Bad scope",
 		Status: http.StatusUnprocessableEntity, Detail: "The scope is replica or fleet."}
-	problemUnauthorized = &Problem{Type: problemType + "unauthorized", Title: "Token required",
+	problemUnauthorized = &Problem{Type: problem.Namespace + "unauthorized", Title: "Token required",
 		Status: http.StatusUnauthorized, Detail: "Send the admin token as a bearer token in the Authorization header."}
-	problemCrossOrigin = &Problem{Type: problemType + "cross-origin", Title: "Cross-origin request",
+	problemCrossOrigin = &Problem{Type: problem.Namespace + "cross-origin", Title: "Cross-origin request",
 		Status: http.StatusForbidden, Detail: "A page of another site must not send this request."}
-	problemDatabase = &Problem{Type: problemType + "database-unavailable", Title: "Database unavailable",
-		Status: http.StatusServiceUnavailable, Detail: "The database cannot be reached. Try again later.", retryAfter: 5}
-	problemBusy = &Problem{Type: problemType + "database-busy", Title: "Database busy",
-		Status: http.StatusServiceUnavailable, Detail: "No database connection became free in time. Try again later.", retryAfter: 1}
-	problemCoordination = &Problem{Type: problemType + "coordination-unavailable", Title: "Coordination unavailable",
-		Status: http.StatusServiceUnavailable, Detail: "The replicas could not agree on who runs the query. Try again later.", retryAfter: 5}
-	problemBadBurst = &Problem{Type: problemType + "bad-burst", Title: "Bad burst", Status: http.StatusUnprocessableEntity,
+	problemDatabase = &Problem{Type: problem.Namespace + "database-unavailable", Title: "Database unavailable",
+		Status: http.StatusServiceUnavailable, Detail: "The database cannot be reached. Try again later.", RetryAfter: 5}
+	problemBusy = &Problem{Type: problem.Namespace + "database-busy", Title: "Database busy",
+		Status: http.StatusServiceUnavailable, Detail: "No database connection became free in time. Try again later.", RetryAfter: 1}
+	problemCoordination = &Problem{Type: problem.Namespace + "coordination-unavailable", Title: "Coordination unavailable",
+		Status: http.StatusServiceUnavailable, Detail: "The replicas could not agree on who runs the query. Try again later.", RetryAfter: 5}
+	problemBadBurst = &Problem{Type: problem.Namespace + "bad-burst", Title: "Bad burst", Status: http.StatusUnprocessableEntity,
 		Detail: `The body is a JSON object with product, a whole number from 1 to 2147483647, and requests, from 1 to 1000.`}
-	problemBurstBusy = &Problem{Type: problemType + "burst-busy", Title: "Another burst is under way",
+	problemBurstBusy = &Problem{Type: problem.Namespace + "burst-busy", Title: "Another burst is under way",
 		Status: http.StatusConflict, Detail: "A replica takes part in one burst at a time. Try again when it has ended."}
-	problemWatchers = &Problem{Type: problemType + "too-many-watchers", Title: "Too many watchers",
-		Status: http.StatusServiceUnavailable, Detail: "As many watch this replica as may. Try again later.", retryAfter: 5}
-	problemStopping = &Problem{Type: problemType + "stopping", Title: "Replica stopping",
-		Status: http.StatusServiceUnavailable, Detail: "This replica is shutting down. Try again.", retryAfter: 1}
-	problemTimeout = &Problem{Type: problemType + "query-timeout", Title: "Query timed out",
+	problemWatchers = &Problem{Type: problem.Namespace + "too-many-watchers", Title: "Too many watchers",
+		Status: http.StatusServiceUnavailable, Detail: "As many watch this replica as may. Try again later.", RetryAfter: 5}
+	problemStopping = &Problem{Type: problem.Namespace + "stopping", Title: "Replica stopping",
+		Status: http.StatusServiceUnavailable, Detail: "This replica is shutting down. Try again.", RetryAfter: 1}
+	problemTimeout = &Problem{Type: problem.Namespace + "query-timeout", Title: "Query timed out",
 		Status: http.StatusGatewayTimeout, Detail: "The query did not finish within the time a request may take."}
-	problemInternal = &Problem{Type: problemType + "internal", Title: "Internal error",
+	problemInternal = &Problem{Type: problem.Namespace + "internal", Title: "Internal error",
 		Status: http.StatusInternalServerError, Detail: "Something went wrong here. The server's log says what."}
 )
 
@@ -117,7 +103,7 @@ func (s *Server) handleError(err error, c echo.Context) {
 	if p.Status >= http.StatusInternalServerError {
 		s.logFailure(c, p, err)
 	}
-	s.writeProblem(c, p)
+	p.Write(c.Response())
 }
 
 // logFailure logs a response with a status of 500 or more. An internal error that was
@@ -131,18 +117,6 @@ func (s *Server) logFailure(c echo.Context, p *Problem, err error) {
 		return
 	}
 	s.log.LogAttrs(contextOf(c), level, "answered with an error", slog.Int("status", p.Status),
-		slog.String("type", strings.TrimPrefix(p.Type, problemType)), slog.Any("error", err),
+		slog.String("type", p.Name()), slog.Any("error", err),
 		slog.String("method", c.Request().Method), slog.String("path", c.Request().URL.Path))
-}
-
-func (s *Server) writeProblem(c echo.Context, p *Problem) {
-	body, err := json.Marshal(p)
-	if err != nil {
-		return // never happens: four plain fields can always be encoded
-	}
-	if p.retryAfter > 0 {
-		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(p.retryAfter))
-	}
-	// An error here means that the client has left.
-	_ = c.Blob(p.Status, "application/problem+json", append(body, '\n'))
 }

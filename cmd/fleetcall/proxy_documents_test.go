@@ -81,7 +81,7 @@ func TestTheProxysDocumentHasItsProblemsAndMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	var problems []string
-	for _, m := range regexp.MustCompile(`problemType \+ "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1) {
+	for _, m := range regexp.MustCompile(`problem\.Namespace \+ "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1) {
 		problems = append(problems, m[1])
 	}
 	slices.Sort(problems)

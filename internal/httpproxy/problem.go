@@ -2,52 +2,39 @@ package httpproxy
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
-	"strconv"
 
 	"github.com/fleetcall/fleetcall/coalesce"
 	"github.com/fleetcall/fleetcall/coalesce/coalescehttp"
 	"github.com/fleetcall/fleetcall/internal/httpheader"
+	"github.com/fleetcall/fleetcall/internal/problem"
 )
 
-// problem is the body of an answer of the proxy's own, as RFC 9457 defines it.
-type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-
-	retryAfter int // seconds; 0: the answer has no Retry-After
-}
-
-const problemType = "urn:fleetcall:problem:"
-
 var (
-	problemUnreachable = &problem{Type: problemType + "upstream-unreachable", Title: "Upstream unreachable",
+	problemUnreachable = &problem.Problem{Type: problem.Namespace + "upstream-unreachable", Title: "Upstream unreachable",
 		Status: http.StatusBadGateway, Detail: "The server behind this proxy takes no connection."}
-	problemBroken = &problem{Type: problemType + "upstream-broken", Title: "Upstream broke off",
+	problemBroken = &problem.Problem{Type: problem.Namespace + "upstream-broken", Title: "Upstream broke off",
 		Status: http.StatusBadGateway, Detail: "The server behind this proxy ended the connection before its answer was whole."}
-	problemGarbage = &problem{Type: problemType + "upstream-garbage", Title: "Upstream's answer unreadable",
+	problemGarbage = &problem.Problem{Type: problem.Namespace + "upstream-garbage", Title: "Upstream's answer unreadable",
 		Status: http.StatusBadGateway, Detail: "The server behind this proxy sent what is not HTTP."}
-	problemTimeout = &problem{Type: problemType + "upstream-timeout", Title: "Upstream timed out",
+	problemTimeout = &problem.Problem{Type: problem.Namespace + "upstream-timeout", Title: "Upstream timed out",
 		Status: http.StatusGatewayTimeout, Detail: "The server behind this proxy did not answer within the time that it has."}
-	problemCoordination = &problem{Type: problemType + "coordination-unavailable", Title: "Coordination unavailable",
-		Status: http.StatusServiceUnavailable, Detail: "The replicas could not agree on who asks the server behind them. Try again later.", retryAfter: 5}
-	problemInternal = &problem{Type: problemType + "internal", Title: "Internal error",
+	problemCoordination = &problem.Problem{Type: problem.Namespace + "coordination-unavailable", Title: "Coordination unavailable",
+		Status: http.StatusServiceUnavailable, Detail: "The replicas could not agree on who asks the server behind them. Try again later.", RetryAfter: 5}
+	problemInternal = &problem.Problem{Type: problem.Namespace + "internal", Title: "Internal error",
 		Status: http.StatusInternalServerError, Detail: "Something went wrong here. The proxy's log says what."}
-	problemBody = &problem{Type: problemType + "bad-body", Title: "Body unreadable",
+	problemBody = &problem.Problem{Type: problem.Namespace + "bad-body", Title: "Body unreadable",
 		Status: http.StatusBadRequest, Detail: "The request's body broke off, or is not encoded as HTTP wants it."}
-	problemConnect = &problem{Type: "about:blank", Title: http.StatusText(http.StatusMethodNotAllowed),
+	problemConnect = &problem.Problem{Type: "about:blank", Title: http.StatusText(http.StatusMethodNotAllowed),
 		Status: http.StatusMethodNotAllowed, Detail: "This is a proxy for one server, and makes no tunnels."}
 )
 
 // problemOf chooses the problem for an error. It compares with errors.Is, because an error
 // that comes from another replica keeps its sentinels but not its type.
-func problemOf(err error) *problem {
+func problemOf(err error) *problem.Problem {
 	switch {
 	case errors.Is(err, ErrUnreachable):
 		return problemUnreachable
@@ -86,21 +73,17 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error) {
 
 // logFailure logs once a second for each type of problem, because an upstream that is down
 // fails as many requests as come.
-func (p *Proxy) logFailure(ctx context.Context, e *exchange, found *problem, err error) {
+func (p *Proxy) logFailure(ctx context.Context, e *exchange, found *problem.Problem, err error) {
 	if found.Status < http.StatusInternalServerError || !p.failures.Allow(found.Type) {
 		return
 	}
 	p.config.Logger.LogAttrs(ctx, slog.LevelWarn, "answered with an error", slog.Int("status", found.Status),
-		slog.String("type", found.Type[len(problemType):]), slog.Any("error", err),
+		slog.String("type", found.Name()), slog.Any("error", err),
 		slog.String("method", e.client.Method), slog.String("path", e.client.URL.Path))
 }
 
-func (p *Proxy) writeProblem(w http.ResponseWriter, e *exchange, found *problem) {
+func (p *Proxy) writeProblem(w http.ResponseWriter, e *exchange, found *problem.Problem) {
 	e.refused(found.Status)
-	body, err := json.Marshal(found)
-	if err != nil {
-		return // never happens: four plain fields can always be encoded
-	}
 	h := w.Header()
 	maps.Copy(h, httpheader.Common())
 	h.Set(httpheader.RequestID, e.id)
@@ -113,11 +96,5 @@ func (p *Proxy) writeProblem(w http.ResponseWriter, e *exchange, found *problem)
 			h.Set(coalescehttp.FlightHeader, d.Flight)
 		}
 	}
-	h.Set("Content-Type", "application/problem+json")
-	if found.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(found.retryAfter))
-	}
-	w.WriteHeader(found.Status)
-	// An error here means that the client has left.
-	_, _ = w.Write(append(body, '\n'))
+	found.Write(w)
 }
