@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fleetcall/fleetcall/internal/loopback"
 )
 
 // soak runs a fleet for a long time.
@@ -34,7 +36,12 @@ func TestSoak(t *testing.T) {
 		t.Skip("left out: a fleet that runs for a long time; make soak TIME=30m runs it")
 	}
 	needEngine(t)
-	s := &soak{project: newProject(t, "docker-compose.yml", "limits.yml", "COALESCE_MODE=distributed", "QUERY_DELAY=50ms"),
+	// The engine would choose another port each time that nginx starts.
+	port, err := loopback.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &soak{project: newProject(t, "docker-compose.yml", "limits.yml", "COALESCE_MODE=distributed", "QUERY_DELAY=50ms", fmt.Sprintf("FLEETCALL_PORT=%d", port)),
 		replicas: []string{"replica-1", "replica-2", "replica-3"}}
 	s.compose(nil, "build")
 	s.compose(nil, "up", "--detach")
