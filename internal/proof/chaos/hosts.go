@@ -131,7 +131,10 @@ func (c *campaign) startAt(i int, p *place) error {
 	if p.old = c.config.Old; i%2 == 1 {
 		p.update()
 	}
-	return errors.Join(p.start(), p.checkClock(skew))
+	if err := p.start(); err != nil {
+		return err
+	}
+	return p.checkClock(skew)
 }
 
 // RunHosts runs a campaign whose replicas are on hosts of their own, in network namespaces
